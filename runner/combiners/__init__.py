@@ -1,0 +1,30 @@
+"""Combiners: from the gradients of several tasks to one step. One file, one combiner."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from ..parts import Part
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Combiner(Part):
+    """Chooses how much each task's gradient counts.
+
+    Every method here needs no more than the Gram matrix G of the task gradients on the shared parameters,
+    G[i, j] = <g_i, g_j>; the step's gradient is sum_i c_i g_i with the returned coefficients c.
+    """
+
+    needs_gram: ClassVar[bool] = False
+    """False: the coefficients are constants, so that one backward pass of the weighted loss is enough."""
+
+    @abstractmethod
+    def shared(self, gram: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """Return c [T] for the shared parameters from G [T, T] float64 (zeros where `needs_gram` is False)."""
+
+    def heads(self, tasks: int) -> float:
+        """Return the factor of each task's gradient on its own head."""
+        return 1.0

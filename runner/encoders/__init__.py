@@ -1,0 +1,54 @@
+"""Encoders: from sentences to embeddings. One file, one encoder."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from ..parts import Part
+from ..suites import Data
+
+if TYPE_CHECKING:
+    import torch
+    from tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Sentences laid end to end without padding, those of one task next to each other.
+
+    `tokens` int64 [N]: all token ids; `lengths` int64 [S]: tokens of each sentence, on the CPU.
+    `sections`: how many of the S sentences belong to each of the batch's T tasks, in order (sums to S).
+    """
+
+    tokens: torch.Tensor
+    lengths: torch.Tensor
+    sections: tuple[int, ...]
+
+
+class Encoder(Part):
+    """Turns sentences into embeddings."""
+
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    """Dropout on the embedding that the heads read (the course's `hidden_dropout_prob`)."""
+    freeze: bool = False
+    """Train the heads only, as the baseline's "last layer only"."""
+
+    @abstractmethod
+    def inputs(self, project: Path) -> dict[str, str]:
+        """Return the sha256 of each file that the result depends on, such as weights; does not import torch."""
+
+    @abstractmethod
+    def tokenizer(self, data: Data, project: Path) -> Tokenizer:
+        """Return the tokenizer: [CLS] and [SEP] added, truncation set, no padding."""
+
+    @abstractmethod
+    def build(self, tokenizer: Tokenizer, project: Path) -> torch.nn.Module:
+        """Return a module with `width: int` and `forward(packed: Packed) -> Tensor [S, width]`, on the CPU, in fp32.
+
+        Scratch weights are drawn from torch's global generator, which the caller has seeded.
+        """

@@ -1,0 +1,33 @@
+"""Heads: from sentence embeddings to the scores of one task. One file, one head."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from ..losses import Loss
+from ..parts import Part
+from ..suites import Task
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Head(Part):
+    """Turns the embeddings of an example's sentences into its scores, and names the loss that trains it."""
+
+    sentences: ClassVar[tuple[int, ...]] = (1, 2)
+    """How many sentences an example may have."""
+
+    loss: Loss
+    """What the head is trained to make small."""
+    weight: float = 1.0
+    """Factor of this task's loss."""
+
+    @abstractmethod
+    def build(self, width: int, task: Task) -> torch.nn.Module:
+        """Return the layers to be trained; embeddings have `width` numbers. An empty Module where there are none."""
+
+    @abstractmethod
+    def scores(self, layers: torch.nn.Module, embeddings: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """Return the scores [n, k] from one embedding tensor [n, width] for each sentence of the example."""

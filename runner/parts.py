@@ -1,0 +1,126 @@
+"""The seam of every family: a part is the parameters *and* the behaviour of one component.
+
+`part(Head, table)` finds `runner/heads/<type>.py`, then the project's own `parts/heads/<type>.py`. A file's
+existence registers it. The file defines one subclass of the family's base class, which its docstring describes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Part(BaseModel):
+    """Frozen, strict parameters of one component; behaviour is added by subclasses.
+
+    `type` is the name in a spec, `version` is raised by whoever changes what the part computes: both are in the id
+    of every run that uses it. A field declared `Field(exclude=True)` is an execution setting and stays out of the id;
+    one declared `Field(json_schema_extra={"later": True})` was added later and stays out while at its default.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True,
+        arbitrary_types_allowed=True,
+    )
+    type: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+
+    def canonical(self) -> dict[str, Any]:
+        """Return what the id is made of: type, version and every field that decides the result."""
+        values = {"type": self.type, "version": self.version} if self.type else {}
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            later = isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("later")
+            if not field.exclude and not (later and value == field.get_default(call_default_factory=True)):
+                values[name] = canonical(value)
+        return values
+
+
+def canonical(value: Any) -> Any:
+    """Return a value as plain JSON: parts by their canonical form, tuples as lists, mappings by sorted keys."""
+    if isinstance(value, Part):
+        return value.canonical()
+    if isinstance(value, dict):
+        return {str(key): canonical(value[key]) for key in sorted(value)}
+    if isinstance(value, tuple | list):
+        return [canonical(item) for item in value]
+    return value
+
+
+class _Deferred(ModuleType):
+    """Stand in for a slow module until one of its attributes is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        value = getattr(importlib.import_module(self.__name__), name)
+        setattr(self, name, value)
+        return value
+
+
+@contextmanager
+def deferred(*names: str) -> Iterator[None]:
+    """Let `import torch` inside cost nothing until torch is used, so that reading a spec stays quick."""
+    stand_ins = {name: _Deferred(name) for name in names if name not in sys.modules}
+    sys.modules.update(stand_ins)
+    try:
+        yield
+    finally:
+        for name, module in stand_ins.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
+
+
+def family(base: type[Part]) -> str:
+    """Return the name of the folder that holds a family's files: `heads` for `Head`."""
+    return base.__module__.rpartition(".")[2]
+
+
+def names(base: type[Part], project: Path | None = None) -> list[str]:
+    """Return the names of all parts of a family, the package's own and the project's."""
+    folders = [Path(__file__).parent / family(base)] + ([project / "parts" / family(base)] if project else [])
+    return sorted({f.stem for folder in folders for f in folder.glob("[a-z]*.py")})
+
+
+def find(base: type[Part], name: str, project: Path | None = None) -> type[Part] | None:
+    """Return the class of a part by its name, or None where no file of that name exists."""
+    if not name.isidentifier():
+        return None
+    module_name = f"{base.__module__}.{name}"
+    if importlib.util.find_spec(module_name):
+        with deferred("torch"):
+            module = importlib.import_module(module_name)
+    else:
+        path = (project or Path()) / "parts" / family(base) / f"{name}.py"
+        if not path.is_file():
+            return None
+        module = _own(path, f"parts.{family(base)}.{name}")
+    return _only_class(module, base)
+
+
+def _own(path: Path, module_name: str) -> ModuleType:
+    """Import a project's own part from its file."""
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    with deferred("torch"):
+        spec.loader.exec_module(module)
+    return module
+
+
+def _only_class(module: ModuleType, base: type[Part]) -> type[Part]:
+    """Return the one class of a part's file."""
+    found = [c for c in vars(module).values()
+             if isinstance(c, type) and issubclass(c, base) and c.__module__ == module.__name__]
+    if len(found) != 1:
+        raise TypeError(f"{module.__file__} must define exactly one {base.__name__}, it defines {len(found)}")
+    return found[0]
