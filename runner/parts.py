@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict
+
+from .files import sha256
 
 
 class Part(BaseModel):
@@ -44,6 +47,10 @@ class Part(BaseModel):
         return values
 
 
+class Member:
+    """A child of an ensemble's node; what a spec writes there (a path, a table, `run:ID`) is resolved to one."""
+
+
 def canonical(value: Any) -> Any:
     """Return a value as plain JSON: parts by their canonical form, tuples as lists, mappings by sorted keys."""
     if isinstance(value, Part):
@@ -55,10 +62,15 @@ def canonical(value: Any) -> Any:
     return value
 
 
+P = TypeVar("P", bound=Part)
+
+
 class _Deferred(ModuleType):
     """Stand in for a slow module until one of its attributes is asked for."""
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name != "__path__":  # `inspect` asks every module for its `__file__`
+            raise AttributeError(name)
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
         value = getattr(importlib.import_module(self.__name__), name)
@@ -84,13 +96,18 @@ def family(base: type[Part]) -> str:
     return base.__module__.rpartition(".")[2]
 
 
+def is_family(base: type[Part]) -> bool:
+    """Tell whether a class is a family's base, so that a `type` must say which of its parts is meant."""
+    return inspect.isabstract(base)
+
+
 def names(base: type[Part], project: Path | None = None) -> list[str]:
     """Return the names of all parts of a family, the package's own and the project's."""
     folders = [Path(__file__).parent / family(base)] + ([project / "parts" / family(base)] if project else [])
     return sorted({f.stem for folder in folders for f in folder.glob("[a-z]*.py")})
 
 
-def find(base: type[Part], name: str, project: Path | None = None) -> type[Part] | None:
+def find(base: type[P], name: str, project: Path | None = None) -> type[P] | None:
     """Return the class of a part by its name, or None where no file of that name exists."""
     if not name.isidentifier():
         return None
@@ -117,10 +134,34 @@ def _own(path: Path, module_name: str) -> ModuleType:
     return module
 
 
-def _only_class(module: ModuleType, base: type[Part]) -> type[Part]:
+def _only_class(module: ModuleType, base: type[P]) -> type[P]:
     """Return the one class of a part's file."""
     found = [c for c in vars(module).values()
              if isinstance(c, type) and issubclass(c, base) and c.__module__ == module.__name__]
     if len(found) != 1:
         raise TypeError(f"{module.__file__} must define exactly one {base.__name__}, it defines {len(found)}")
     return found[0]
+
+
+def plain_dump(value: Any) -> Any:
+    """Return a part with all its fields, execution settings too, as plain JSON from which it can be built again."""
+    if isinstance(value, Part):
+        fields = {name: plain_dump(getattr(value, name)) for name in type(value).model_fields}
+        set_ = {name: item for name, item in fields.items() if item is not None}
+        return {"type": value.type, **set_} if value.type else set_
+    if isinstance(value, dict):
+        return {key: plain_dump(item) for key, item in value.items()}
+    return [plain_dump(item) for item in value] if isinstance(value, tuple) else value
+
+
+def fingerprints(value: Any) -> dict[str, str]:
+    """Return the hash of the source file of every part inside a value, by family and file: `heads/cosine.py`."""
+    out: dict[str, str] = {}
+    if isinstance(value, Part):
+        if value.type:
+            path = Path(inspect.getfile(type(value)))
+            out[f"{path.parent.name}/{path.name}"] = sha256(path)[:12]
+        value = {name: getattr(value, name) for name in type(value).model_fields}
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else ():
+        out |= fingerprints(item)
+    return dict(sorted(out.items()))

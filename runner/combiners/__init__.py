@@ -15,16 +15,13 @@ class Combiner(Part):
     """Chooses how much each task's gradient counts.
 
     Every method here needs no more than the Gram matrix G of the task gradients on the shared parameters,
-    G[i, j] = <g_i, g_j>; the step's gradient is sum_i c_i g_i with the returned coefficients c.
+    G[i, j] = <g_i, g_j>; the step's gradient is sum_i c_i g_i with the returned coefficients c. A head belongs to one
+    task and keeps its own gradient.
     """
 
     needs_gram: ClassVar[bool] = False
-    """False: the coefficients are constants, so that one backward pass of the weighted loss is enough."""
+    """False: the coefficients are constants, and weigh the losses as a whole, those of the heads included."""
 
     @abstractmethod
     def shared(self, gram: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Return c [T] for the shared parameters from G [T, T] float64 (zeros where `needs_gram` is False)."""
-
-    def heads(self, tasks: int) -> float:
-        """Return the factor of each task's gradient on its own head."""
-        return 1.0

@@ -8,11 +8,15 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from pydantic import Field
 
 from ..parts import Part
+
+if TYPE_CHECKING:
+    import torch
 
 SPLITS = ("train", "dev", "test")
 
@@ -37,6 +41,10 @@ class Task(Part):
     def outputs(self) -> int:
         """Number of logits of one example."""
         return self.classes if self.kind == "classification" else 1
+
+    def share(self, labels: torch.Tensor) -> torch.Tensor:
+        """Return labels as shares of their range, from 0 to 1; those of a binary task are that already."""
+        return labels if self.kind == "binary" else (labels - self.low) / (self.high - self.low)
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,13 @@ class Data:
 
 class Suite(Part):
     """Named tasks with train, dev and test examples."""
+
+    name: str = Field(default="", exclude=True)
+    """What tables call it; left out: the name of its file."""
+
+    @abstractmethod
+    def meanings(self) -> Mapping[str, Task]:
+        """Return the tasks by name, without reading any data."""
 
     @abstractmethod
     def load(self, project: Path) -> Data:

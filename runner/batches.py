@@ -1,0 +1,83 @@
+"""Token ids -> packed task batches, in an order that is a pure function of seed and step."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from .encoders import Packed
+from .spec import Train
+from .suites import Data, Examples
+from .tokens import Tokens
+
+
+def seeded(seed: int, *words: object) -> int:
+    """Return 63 bits that depend on a seed and on what they are for, so that no two uses share random numbers."""
+    digest = hashlib.sha256(repr((seed, words)).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+@lru_cache(maxsize=64)
+def order(seed: int, task: str, epoch: int, pass_: int, examples: int) -> np.ndarray:
+    """Return the order of a task's examples in one pass of one epoch, int64 [examples]."""
+    return np.random.default_rng(seeded(seed, "order", task, epoch, pass_)).permutation(examples)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step: the sentences of all tasks packed, and the labels of each task."""
+
+    packed: Packed
+    labels: Mapping[str, torch.Tensor]
+    """float32 [n] of each task, in the order of the packed sections."""
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch with its labels on a device; the encoder moves the sentences."""
+        return Batch(self.packed, {task: labels.to(device) for task, labels in self.labels.items()})
+
+
+class Split:
+    """The examples of one task and split as rows of the token table."""
+
+    def __init__(self, examples: Examples, tokens: Tokens) -> None:
+        columns = [c for c in (examples.first, examples.second) if c]
+        self.rows = np.stack([tokens.rows(c) for c in columns])  # [sentences of an example, n]
+        self.labels = torch.tensor(examples.labels if examples.labels is not None else [], dtype=torch.float32)
+
+    def __len__(self) -> int:
+        return int(self.rows.shape[1])
+
+
+class Batches:
+    """The batches of a run: one batch of every trained task a step, reshuffled every epoch.
+
+    Nothing is remembered between steps: batch number `step` is the same however the run came to it.
+    """
+
+    def __init__(self, data: Data, tokens: Tokens, tasks: tuple[str, ...], train: Train) -> None:
+        self.tokens, self.train = tokens, train
+        self.splits = {task: Split(data.splits[task]["train"], tokens) for task in tasks}
+        passes = [-(-len(split) // train.batch_size) for split in self.splits.values()]
+        self.steps_per_epoch: int = train.steps or (min if train.epoch == "shortest" else max)(passes)
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch * self.train.epochs
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of step `step` (from 0) of the run."""
+        chosen = {task: self._chosen(task, len(split), step) for task, split in self.splits.items()}
+        rows = [self.splits[task].rows[:, index].reshape(-1) for task, index in chosen.items()]
+        packed = self.tokens.pack(np.concatenate(rows), tuple(len(r) for r in rows))
+        return Batch(packed, {task: self.splits[task].labels[index] for task, index in chosen.items()})
+
+    def _chosen(self, task: str, examples: int, step: int) -> np.ndarray:
+        """Return the examples of one task in one step; a task that is used up within an epoch starts again."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        pass_, position = divmod(within, -(-examples // self.train.batch_size))
+        start = position * self.train.batch_size
+        return order(self.train.seed, task, epoch, pass_, examples)[start:start + self.train.batch_size]

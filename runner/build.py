@@ -1,0 +1,113 @@
+"""Walk a plan bottom-up: train what is missing, combine, score, write results; yield events all the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .errors import MtrunError, Stopped
+from .events import Event
+from .files import write_bytes
+from .plan import Plan, Planned
+from .pool import Pool
+from .predictions import Predictions
+from .results import Column, Result, ResultNode
+from .scores import score
+from .spec import Leaf, Tree
+
+
+@dataclass
+class Build:
+    """One walk over a plan; `results` is the folder of published results."""
+
+    plan: Plan
+    pool: Pool
+    results: Path
+    fail_fast: bool = False
+    failed: set[str] = field(default_factory=set)
+    written: list[Path] = field(default_factory=list)
+    """Files of results that were written."""
+    _predictions: dict[str, Predictions] = field(default_factory=dict)
+    _scored: dict[str, ResultNode] = field(default_factory=dict)
+
+    def events(self) -> Iterator[Event]:
+        """Do it all and yield events, the last of which is `done`. Raise Stopped on a signal; all can be resumed."""
+        todo = self.plan.todo()
+        yield Event("planned", values={"nodes": len(self.plan.nodes), "train": len(todo)})
+        for node in self.plan.nodes.values():
+            if node.action == "reuse":
+                yield Event("reused", node.name, node.id)
+        yield from self._train(todo)
+        for node in self.plan.nodes.values():
+            yield from self._score(node)
+        for name, root in self.plan.roots.items():
+            if root not in self.failed:
+                self._write(name, self.plan.nodes[root])
+        trained = len(todo) - len(self.pool.failed)
+        yield Event("done", values={"nodes": len(self.plan.nodes), "trained": trained, "failed": len(self.failed)})
+
+    def _train(self, todo: list[Planned]) -> Iterator[Event]:
+        try:
+            for event in self.pool.train(todo):
+                if event.event == "failed" and self.fail_fast:
+                    self.pool.give_up()
+                yield event
+        except (KeyboardInterrupt, Stopped, GeneratorExit) as error:
+            self.pool.stop()
+            raise Stopped() if isinstance(error, KeyboardInterrupt) else error from None
+        self.failed |= self.pool.failed
+
+    def _score(self, node: Planned) -> Iterator[Event]:
+        """Make a node's Predictions and scores from what is stored or from its members."""
+        if node.id in self.failed:
+            return
+        if broken := [m for m in node.members if m in self.failed]:
+            self.failed.add(node.id)
+            yield Event("blocked", node.name, node.id, {"by": [self.plan.nodes[m].name or m for m in broken]})
+            return
+        try:
+            self._predictions[node.id] = self._predict(node)
+            self._scored[node.id] = self._result(node)
+        except MtrunError as error:
+            self.failed.add(node.id)
+            yield Event("failed", node.name, node.id, {"problems": [p.render() for p in error.problems]})
+            return
+        yield Event("scored", node.name, node.id, {"scores": self._scored[node.id].scores})
+
+    def _predict(self, node: Planned) -> Predictions:
+        if isinstance(node.node, Tree):
+            members = [self._predictions[m] for m in node.members]
+            return node.node.node.combine(members, self.plan.data[node.suite], node.members)
+        run = self.plan.registry.find(node.id)
+        if run is None:
+            raise MtrunError(f"run {node.id} ({node.name}) was not trained")
+        return run.predictions()
+
+    def _result(self, node: Planned) -> ResultNode:
+        """Return a node's scores with those of all below it."""
+        data, spec = self.plan.data[node.suite], node.node
+        scores = score(self._predictions[node.id], data)
+        if not isinstance(spec, Tree):
+            run = self.plan.registry.find(node.id)
+            assert run is not None
+            what, best = (spec.model.summary(), spec.model.train.select == "best") if isinstance(spec, Leaf) else ("", True)
+            return ResultNode(name=node.name, id=node.id, kind="leaf", what=what or "a stored run", scores=scores,
+                              apparent=best, parameters=run.manifest["parameters"])
+        members = [self._predictions[m] for m in node.members]
+        chosen = spec.node.chosen(members, data, node.members)
+        return ResultNode(
+            name=node.name, id=node.id, kind="ensemble", what=spec.node.summary(), scores=scores,
+            chosen=None if chosen is None else tuple(chosen), roles=spec.node.roles() if any(spec.node.roles()) else (),
+            members=tuple(self._scored[m] for m in node.members),
+        )
+
+    def _write(self, name: str, node: Planned) -> None:
+        """Publish the scored tree of one spec."""
+        data = self.plan.data[node.suite]
+        columns = tuple(Column(name=n, title=t.title, kind=t.kind) for n, t in data.tasks.items())
+        result = Result(profile=self.plan.profile, suite=self.plan.suites[node.suite], sha256=node.suite, tasks=columns,
+                        tree=self._scored[node.id].model_copy(update={"name": name}))
+        path = self.results / self.plan.profile / f"{name}.json"
+        write_bytes(path, result.to_json())
+        self.written.append(path)

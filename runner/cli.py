@@ -1,0 +1,191 @@
+"""The command line: the only room that prints and exits.
+
+What a command needs is imported when it runs, so that `--help` and completion stay quick.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from .plan import Plan
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SPECS = click.argument("specs", nargs=-1, required=True, type=click.Path(path_type=Path))
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line on standard output.")
+
+
+def planning(command: F) -> F:
+    """Add what every command takes that resolves specs."""
+    command = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
+                           help="Override a key in every model, such as train.epochs=3.")(command)
+    return click.option("--profile", default="demo", show_default=True, help="A file of specs/profiles/.")(command)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mtrun")
+def cli() -> None:
+    """Declarative runs of multi-task BERT, and ensembles of them."""
+
+
+@cli.command()
+@SPECS
+@planning
+@JSON
+@click.option("-j", "--jobs", type=click.IntRange(1), help="Leaves trained at a time; default: cores / threads.")
+@click.option("--executor", default="local", show_default=True, help="How workers are started.")
+@click.option("-n", "--dry-run", is_flag=True, help="Show the plan only.")
+@click.option("--fail-fast", is_flag=True, help="Start nothing more once a leaf has failed.")
+@click.option("--retries", type=click.IntRange(0), default=1, show_default=True, help="Restarts of a crashed worker.")
+@click.option("-q", "--quiet", is_flag=True, help="Print failures only.")
+def build(specs: tuple[Path, ...], profile: str, settings: tuple[str, ...], as_json: bool, jobs: int | None,
+          executor: str, dry_run: bool, fail_fast: bool, retries: int, quiet: bool) -> None:
+    """Train what is missing, evaluate the trees, write results."""
+    from .build import Build
+    from .console import last, view
+    from .pool import Pool
+
+    plan = planned(specs, profile, settings)
+    if dry_run:
+        show_plan(plan, as_json)
+        return
+    pool = Pool(plan.registry, plan.project, executor_named(executor, plan.project), jobs or default_jobs(plan), retries)
+    work = Build(plan, pool, plan.project / "results", fail_fast)
+    signal.signal(signal.SIGTERM, _terminated)
+    with view(as_json, quiet) as shown:
+        done = last(work.events(), shown)
+    if not as_json:
+        for path in work.written:
+            click.echo(os.path.relpath(path))
+    sys.exit(1 if done.values["failed"] else 0)
+
+
+@cli.command("plan")
+@SPECS
+@planning
+@JSON
+def plan_command(specs: tuple[Path, ...], profile: str, settings: tuple[str, ...], as_json: bool) -> None:
+    """Show what a build would do."""
+    show_plan(planned(specs, profile, settings), as_json)
+
+
+@cli.command()
+@SPECS
+@planning
+def check(specs: tuple[Path, ...], profile: str, settings: tuple[str, ...]) -> None:
+    """Check specs and data without starting anything."""
+    plan = planned(specs, profile, settings)
+    click.echo(f"{len(specs)} specs, {len(plan.nodes)} nodes: no problem found")
+
+
+@cli.command()
+@click.argument("results", type=click.Path(path_type=Path), default=Path("results"))
+def table(results: Path) -> None:
+    """Print the leaderboard of each profile, and write it to RESULTS/PROFILE/leaderboard.md."""
+    from .files import write_bytes
+    from .tables import markdown
+
+    for profile, text in markdown(results).items():
+        write_bytes(results / profile / "leaderboard.md", text.encode())
+        click.echo(text)
+
+
+@cli.command("ls")
+@JSON
+def list_runs(as_json: bool) -> None:
+    """List the finished runs of this project."""
+    from .listing import runs_json, runs_text
+    from .loader import project_of
+    from .registry import Registry
+
+    runs = list(Registry(project_of(Path("spec.toml")) / "registry").runs())
+    click.echo(runs_json(runs) if as_json else runs_text(runs))
+
+
+def planned(specs: Sequence[Path], profile: str, settings: Sequence[str]) -> Plan:
+    """Return the plan of specs of one project."""
+    from .errors import UsageError
+    from .loader import project_of
+    from .plan import make
+
+    projects = {project_of(path) for path in specs}
+    if len(projects) > 1:
+        raise UsageError(f"these specs are of different projects: {', '.join(map(str, sorted(projects)))}")
+    return make(projects.pop(), specs, profile, settings)
+
+
+def default_jobs(plan: Plan) -> int:
+    """Return how many leaves fit on this machine: its cores over the threads of the largest leaf."""
+    from .spec import Leaf
+
+    threads = [n.node.model.resources.threads for n in plan.nodes.values() if isinstance(n.node, Leaf)]
+    return max(1, len(os.sched_getaffinity(0)) // max(threads, default=1))
+
+
+def executor_named(name: str, project: Path) -> Any:
+    """Return the executor of a name. Raise UsageError."""
+    from .errors import UsageError, did_you_mean
+    from .executors import Executor
+    from .parts import find, names
+
+    found = find(Executor, name, project)  # type: ignore[type-abstract]
+    if found is None:
+        known = names(Executor, project)
+        raise UsageError(f"no executor `{name}`; there are: {', '.join(known)}. {did_you_mean(name, known)}".rstrip())
+    return found()
+
+
+def show_plan(plan: Plan, as_json: bool) -> None:
+    """Print a plan."""
+    from .listing import plan_json, plan_text
+
+    for note in plan.notes:
+        click.echo(note, err=True)
+    click.echo(plan_json(plan) if as_json else plan_text(plan))
+
+
+def _terminated(number: int, frame: Any) -> NoReturn:
+    from .errors import Stopped
+
+    raise Stopped(number)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with one of mtrun's codes."""
+    from .errors import MtrunError, Stopped
+
+    try:
+        cli.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except Stopped as error:
+        click.echo(error.render().removeprefix("error: "), err=True)
+        sys.exit(error.exit_code)
+    except MtrunError as error:
+        click.echo(error.render(), err=True)
+        sys.exit(error.exit_code)
+    except Exception as error:
+        _bug(error)
+    sys.exit(0)
+
+
+def _bug(error: Exception) -> NoReturn:
+    """Say that this is our fault; the traceback goes into a file, not to the user."""
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile("w", prefix="mtrun-bug-", suffix=".txt", delete=False) as file:
+        traceback.print_exception(error, file=file)
+    click.echo(f"error: a bug in mtrun: {type(error).__name__}: {error}\n --> {file.name} holds the details", err=True)
+    sys.exit(4)

@@ -1,0 +1,56 @@
+"""The members that are best on dev."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from ..errors import Problem, TrainingError, did_you_mean
+from ..parts import Member
+from ..predictions import Predictions
+from ..scores import OVERALL, score_split
+from ..suites import Data
+from . import Ensemble, mean
+
+
+class Best(Ensemble):
+    """The member with the best dev score, or the mean of the best few."""
+
+    type = "best"
+    ordered = False
+
+    members: tuple[Member, ...] = Field(min_length=1)
+    """Models and ensembles to choose from; those without the score, since they lack a task, are passed over."""
+    by: str = OVERALL
+    """What they are ranked by: `overall`, or the name of a task."""
+    count: int = Field(default=1, ge=1)
+    """How many are chosen; the logits of several are averaged."""
+
+    def names_tasks(self) -> dict[str, str]:
+        """Return the task of `by`, if it is one."""
+        return {} if self.by == OVERALL else {"by": self.by}
+
+    def summary(self) -> str:
+        """Return the rule."""
+        return f"best {f'{self.count} ' if self.count > 1 else ''}of {len(self.members)} by {self.by}"
+
+    def chosen(self, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> list[int]:
+        """Return the positions of the chosen members, best first; equal scores go to the smaller id."""
+        if self.by != OVERALL and self.by not in data.tasks:
+            raise TrainingError(Problem(f"cannot choose the best by `{self.by}`: the suite has no such task",
+                                        hint=did_you_mean(self.by, [OVERALL, *data.tasks])))
+        ranked = []
+        for position, (member, name) in enumerate(zip(members, ids, strict=True)):
+            score = score_split(member, data, "dev", name)[self.by]
+            if score is not None:
+                ranked.append((-score, name, position))
+        if len(ranked) < self.count:
+            raise TrainingError(f"cannot choose the best {self.count} by `{self.by}`: "
+                                f"{len(ranked)} of {len(members)} members have this score on dev")
+        return [position for _, _, position in sorted(ranked)[:self.count]]
+
+    def combine(self, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Predictions:
+        """Return the mean of the chosen members' logits."""
+        positions = self.chosen(members, data, ids)
+        return mean([members[p] for p in positions], data, [ids[p] for p in positions])

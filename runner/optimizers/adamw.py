@@ -1,0 +1,30 @@
+"""AdamW, torch's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from pydantic import Field
+
+from . import Optimizer
+
+
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101, Algorithm 2)."""
+
+    type = "adamw"
+
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decay of all weights in each step, as a factor of the rate."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of the running means of gradient and squared gradient."""
+    eps: float = Field(default=1e-8, gt=0)
+    """Added to the denominator."""
+
+    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        """Return torch's fused AdamW."""
+        return torch.optim.AdamW(
+            parameters, lr=self.lr * self.lr_scale, betas=self.betas, eps=self.eps,
+            weight_decay=self.weight_decay, fused=True,
+        )

@@ -1,0 +1,308 @@
+"""Results files and the leaderboard: a golden table, damage, and markdown read by an independent parser."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import string
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from pydantic import ValidationError
+
+from runner.errors import RegistryError, StorageError, UsageError
+from runner.results import Column, Result, ResultNode
+from runner.tables import escaped, leaderboard, markdown, read
+
+TASKS = (Column(name="sentiment", title="SST", kind="classification"),
+         Column(name="paraphrase", title="Quora", kind="binary"),
+         Column(name="similarity", title="STS", kind="regression"))
+COLUMNS = ("sentiment", "paraphrase", "similarity", "overall")
+Four = tuple[float | None, float | None, float | None, float | None]
+
+
+def scores(dev: Four, test: Four | None = None) -> dict[str, dict[str, float | None]]:
+    made = {"dev": dict(zip(COLUMNS, dev, strict=True))}
+    return made | ({"test": dict(zip(COLUMNS, test, strict=True))} if test else {})
+
+
+def leaf(name: str, digit: str, dev: Four, test: Four | None = None, **more: Any) -> ResultNode:
+    what = "sum, linear+pair+pair"
+    return ResultNode(name=name, id=digit * 12, kind="leaf", what=what, scores=scores(dev, test), **more)
+
+
+def ensemble(name: str, digit: str, what: str, dev: Four, *members: ResultNode, **more: Any) -> ResultNode:
+    return ResultNode(name=name, id=digit * 12, kind="ensemble", what=what, scores=scores(dev), members=members, **more)
+
+
+def result(tree: ResultNode, **more: Any) -> Result:
+    return Result(**{"profile": "demo", "suite": "demo", "sha256": "01" * 32, "tasks": TASKS, "tree": tree, **more})
+
+
+SUM = leaf("sum", "a", (0.5, 0.75, 0.5, 0.666667), (0.4, 0.7, 0.45, 0.608333), parameters=1234)
+COSINE = leaf("cosine_mse", "b", (0.49, 0.751, 0.557, 0.673167), (0.41, 0.69, 0.5, 0.616667))
+SST = leaf("sst|only", "c", (0.513, None, None, None), apparent=True)
+CHOSEN = ensemble("", "d", "best of 2 by similarity", (0.49, 0.751, 0.557, 0.673167), SUM, COSINE, chosen=(1,))
+ROUTE = ensemble("ensemble2", "e", "route of 2", (0.513, None, 0.557, None), CHOSEN, SST,
+                 roles=("similarity", "sentiment"))
+AVERAGE = ensemble("ensemble3", "f", "average of 2", (0.4996, 0.76, 0.53, 0.675), SUM, COSINE)
+
+GOLDEN = r"""# Leaderboard: demo
+
+## Suite demo, content 010101010101
+
+| name        | what it is            |   SST dev |   Quora dev |   STS dev |   overall dev |   SST test |   Quora test |   STS test |   overall test | members                                                                |
+|:------------|:----------------------|----------:|------------:|----------:|--------------:|-----------:|-------------:|-----------:|---------------:|:-----------------------------------------------------------------------|
+| ensemble3   | average of 2          |     0.500 |   **0.760** |     0.530 |     **0.675** |          — |            — |          — |              — | sum, cosine_mse                                                        |
+| cosine_mse  | sum, linear+pair+pair |     0.490 |       0.751 | **0.557** |         0.673 |  **0.410** |        0.690 |  **0.500** |      **0.617** |                                                                        |
+| sum         | sum, linear+pair+pair |     0.500 |       0.750 |     0.500 |         0.667 |      0.400 |    **0.700** |      0.450 |          0.608 |                                                                        |
+| ensemble2\* | route of 2            | **0.513** |           — | **0.557** |             — |          — |            — |          — |              — | similarity: best of 2 by similarity (cosine_mse), sentiment: sst\|only |
+| sst\|only\* | sum, linear+pair+pair | **0.513** |           — |         — |             — |          — |            — |          — |              — |                                                                        |
+
+\* chosen on dev, or made of what was: its dev score is apparent
+"""  # noqa: E501
+
+
+def publish(folder: Path, *results: Result, profile: str = "demo") -> Path:
+    (folder / profile).mkdir(parents=True, exist_ok=True)
+    for one in results:
+        name = one.tree.name.translate({ord(c): "-" for c in string.punctuation})
+        (folder / profile / f"{name}.json").write_bytes(one.to_json())
+    return folder
+
+
+# ------------------------------------------------------------------------------------------------------- the table
+
+def test_the_leaderboard_is_the_golden_one(tmp_path: Path) -> None:
+    publish(tmp_path, result(ROUTE), result(AVERAGE), result(SUM))
+    (tmp_path / "demo" / "costs.json").write_text("[]")
+    (tmp_path / "README.md").write_text("not a profile")
+    (tmp_path / "empty").mkdir()
+    assert markdown(tmp_path) == {"demo": GOLDEN}
+
+
+def test_the_leaderboard_does_not_depend_on_the_order_of_results() -> None:
+    trees = [result(t) for t in (ROUTE, AVERAGE, SUM, COSINE)]
+    expected = leaderboard(trees)
+    for seed in range(10):
+        random.Random(seed).shuffle(trees)
+        assert leaderboard(trees) == expected
+    assert [row.names for row in expected] == [("ensemble3",), ("cosine_mse",), ("sum",), ("ensemble2",), ("sst|only",)]
+
+
+def test_equal_rows_are_in_the_order_of_their_names() -> None:
+    rows = leaderboard([result(leaf(name, digit, (0.5, 0.5, 0.5, 0.583333))) for name, digit in
+                        (("b", "1"), ("c", "2"), ("a", "3"))])
+    assert [row.names[0] for row in rows] == ["a", "b", "c"]
+
+
+def test_a_row_without_an_overall_is_below_the_worst() -> None:
+    rows = leaderboard([result(leaf("a", "1", (1.0, None, None, None))), result(leaf("b", "2", (0.0, 0.0, -1.0, 0.0)))])
+    assert [row.names[0] for row in rows] == ["b", "a"]
+
+
+def test_a_name_that_looks_like_a_number_stays_as_it_is() -> None:
+    assert markdown_of(result(leaf("1.50", "1", (0.5, 0.5, 0.5, 0.583333))))[1][0] == "1.50"
+
+
+def test_a_node_with_several_names_is_one_row_and_is_known_by_the_shortest() -> None:
+    again = SUM.model_copy(update={"name": "lr-sweep=1"})
+    unnamed = SUM.model_copy(update={"name": ""})
+    tree = ensemble("e", "9", "average of 3", (0.5, 0.75, 0.5, 0.666667), again, unnamed, unnamed)
+    rows = {row.names: row for row in leaderboard([result(tree), result(SUM)])}
+    assert set(rows) == {("e",), ("sum", "lr-sweep=1")}
+    assert rows[("e",)].members == ("sum", "sum", "sum")
+
+
+def test_an_unnamed_node_is_shown_inside_its_parent_only() -> None:
+    plain = SUM.model_copy(update={"name": "", "id": "0" * 12})
+    inner = ensemble("", "7", "average of 2", (0.5, 0.75, 0.5, 0.666667), plain, COSINE)
+    outer = ensemble("outer", "8", "average of 2", (0.5, 0.75, 0.5, 0.666667), inner, AVERAGE)
+    rows = {row.names[0]: row for row in leaderboard([result(outer)])}
+    assert set(rows) == {"outer", "ensemble3", "sum", "cosine_mse"}
+    assert rows["outer"].members == ("average of 2 (sum, linear+pair+pair, cosine_mse)", "ensemble3")
+
+
+def test_what_was_chosen_on_dev_marks_all_that_is_made_of_it() -> None:
+    assert {node.id[0]: node.is_apparent() for node in ROUTE.nodes()} == {
+        "e": True, "d": True, "a": False, "b": False, "c": True}
+    assert not AVERAGE.is_apparent()
+    assert "apparent" not in "".join(map(str, markdown_of(result(AVERAGE))))
+
+
+def markdown_text(*results: Result) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        return markdown(publish(Path(folder), *results))["demo"]
+
+
+def markdown_of(*results: Result) -> list[list[str]]:
+    """Return header and rows of the one table of some results, as a markdown parser reads it."""
+    return cells(markdown_text(*results))
+
+
+def cells(text: str) -> list[list[str]]:
+    """Return the text of each cell of the first table, formatting gone."""
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text)
+    rows: list[list[str]] = []
+    for before, token in itertools.pairwise(tokens):
+        if before.type == "tr_open":
+            rows.append([])
+        if before.type in ("th_open", "td_open"):
+            inside = token.children or []
+            assert {child.type for child in inside} <= {"text", "text_special", "strong_open", "strong_close"}
+            rows[-1].append("".join(child.content for child in inside))
+    return rows
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(st.sampled_from(string.punctuation + "aé1 中—"), min_size=1).map(lambda t: " ".join(t.split()))
+                .filter(bool), min_size=3, max_size=3))
+def test_any_text_is_shown_as_it_is(texts: list[str]) -> None:
+    name, what, title = texts
+    node = ResultNode(name=name, id="a" * 12, kind="leaf", what=what, scores={"dev": {"t": 0.5, "overall": 0.5}})
+    header, row = markdown_of(result(node, tasks=(Column(name="t", title=title, kind="binary"),)))
+    assert header == ["name", "what it is", f"{title} dev", "overall dev", "members"]
+    assert row == [name, what, "0.500", "0.500", ""]
+
+
+def test_control_characters_never_reach_a_table() -> None:
+    assert escaped("a\nb\x1b[31m\u202e") == "a\ufffdb\ufffd\\[31m\ufffd"
+    assert escaped("lr_scale __init__ a*b") == "lr_scale \\_\\_init\\_\\_ a\\*b"
+
+
+def test_bold_marks_all_that_look_like_the_best_of_a_column() -> None:
+    rows = [leaf(name, digit, (x, 0.5, r, None)) for name, digit, x, r in
+            (("a", "1", 0.70012, -0.2), ("b", "2", 0.70048, -0.1), ("c", "3", 0.69, None))]
+    text = markdown_text(*map(result, rows))
+    assert [line.count("**") // 2 for line in text.splitlines() if line.startswith(("| a", "| b", "| c"))] == [2, 3, 1]
+    assert "**-0.100**" in text
+
+
+def test_columns_of_test_are_there_where_a_score_is() -> None:
+    header = markdown_of(result(SST))[0]
+    assert header == ["name", "what it is", "SST dev", "Quora dev", "STS dev", "overall dev", "members"]
+    partly = leaf("p", "1", (0.5, None, None, None), (0.25, None, None, None))
+    assert markdown_of(result(partly), result(SST))[0][6:] == ["SST test", "members"]
+
+
+def test_each_suite_has_its_own_table_and_each_profile_its_own_page(tmp_path: Path) -> None:
+    other = leaf("other", "6", (0.9, 0.9, 0.9, 0.9))
+    publish(tmp_path, result(SUM), result(other, suite="cs224n", sha256="23" * 32), result(COSINE, sha256="45" * 32))
+    publish(tmp_path, result(SUM), profile="paper")
+    pages = markdown(tmp_path)
+    assert list(pages) == ["demo", "paper"]
+    headings = [line for line in pages["demo"].splitlines() if line.startswith("#")]
+    assert headings == ["# Leaderboard: demo", "## Suite cs224n, content 232323232323",
+                        "## Suite demo, content 010101010101", "## Suite demo, content 454545454545"]
+    assert pages["demo"].count("**0.900**") == 4
+    assert pages["paper"].startswith("# Leaderboard: paper\n\n## Suite demo")
+
+
+def test_results_that_contradict_each_other_are_not_shown() -> None:
+    changed = SUM.model_copy(update={"scores": scores((0.6, 0.75, 0.5, 0.7))})
+    with pytest.raises(RegistryError, match=r"two results give `sum` .* different scores"):
+        leaderboard([result(AVERAGE), result(changed)])
+
+
+# ---------------------------------------------------------------------------------------------------- the JSON file
+
+def test_a_result_is_the_same_after_a_round_trip_and_the_same_bytes() -> None:
+    for tree in (ROUTE, AVERAGE, SUM):
+        data = result(tree).to_json()
+        assert Result.from_json(data, "r.json") == result(tree)
+        assert Result.from_json(data, "r.json").to_json() == data
+        assert json.loads(data)["format"] == 1
+    assert list(json.loads(result(SUM).to_json())) == ["format", "profile", "suite", "sha256", "tasks", "tree"]
+    assert json.loads(result(SUM).to_json())["tree"] == {
+        "name": "sum", "id": "a" * 12, "kind": "leaf", "what": "sum, linear+pair+pair", "parameters": 1234,
+        "scores": {"dev": {"sentiment": 0.5, "paraphrase": 0.75, "similarity": 0.5, "overall": 0.666667},
+                   "test": {"sentiment": 0.4, "paraphrase": 0.7, "similarity": 0.45, "overall": 0.608333}}}
+
+
+def broken(*path: str | int, to: object) -> bytes:
+    """Return ROUTE's file with one value replaced, or taken out where `to` is ...."""
+    whole = here = json.loads(result(ROUTE).to_json())
+    for step in path[:-1]:
+        here = here[step]
+    if to is ...:
+        del here[path[-1]]
+    else:
+        here[path[-1]] = to
+    return json.dumps(whole).encode()
+
+
+@pytest.mark.parametrize(("data", "said"), [
+    (b"", "Invalid JSON"),
+    (b"\xff\xfe", "Invalid JSON"),
+    (b'{"a": 1', "Invalid JSON"),
+    (b"[" * 100_000, "Invalid JSON"),
+    (b"[1, 2]", "the file: Input should be an object"),
+    (b"{}", "tree: Field required"),
+    (b'{"name": "package", "version": "1.0"}', "tree: Field required"),
+    (broken("format", to=2), "format: Input should be 1"),
+    (broken("tree", "scores", "dev", "sentiment", to="0.5"), "sentiment: Input should be a valid number"),
+    (broken("tree", "scores", "dev", "sentiment", to=float("nan")), "tree.scores.dev.sentiment"),
+    (broken("tree", "scores", "dev", "sentiment", to=1e999), "tree.scores.dev.sentiment"),
+    (broken("tree", "scores", "dev", "sentiment", to=51.3), "less than or equal to 1"),
+    (broken("tree", "scores", "dev", "sentiment", to=...), "dev scores of eeeeeeeeeeee are not those"),
+    (broken("tree", "scores", "dev", "toxicity", to=0.5), "dev scores of eeeeeeeeeeee are not those"),
+    (broken("tree", "scores", "later", to={}), "later scores of eeeeeeeeeeee are not those"),
+    (broken("tree", "id", to="../../x"), "tree.id: String should match"),
+    (broken("tree", "kind", to="forest"), "tree.kind: Input should be 'leaf' or 'ensemble'"),
+    (broken("tree", "kind", to="leaf"), "an ensemble has members and a leaf has none"),
+    (broken("tree", "members", 1, "parameters", to=-1), "tree.members.1.parameters"),
+    (broken("tree", "members", 0, "chosen", to=[2]), "tree.members.0: Value error, a chosen member is not there"),
+    (broken("tree", "roles", to=["sentiment"]), "not as many roles as members"),
+    (broken("tree", "pickle", to="x"), "tree.pickle: Extra inputs"),
+])
+def test_a_damaged_or_foreign_file_is_an_error_that_names_it(tmp_path: Path, data: bytes, said: str) -> None:
+    publish(tmp_path, result(SUM))
+    (tmp_path / "demo" / "wrong.json").write_bytes(data)
+    with pytest.raises(RegistryError) as caught:
+        markdown(tmp_path)
+    assert str(tmp_path / "demo" / "wrong.json") in caught.value.render()
+    assert said in caught.value.render()
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 255))
+def test_a_changed_byte_gives_a_result_or_our_own_error(position: int, byte: int) -> None:
+    data = bytearray(result(ROUTE).to_json())
+    data[position % len(data)] = byte
+    try:
+        Result.from_json(bytes(data), "r.json")
+    except RegistryError as error:
+        assert "r.json" in error.render()
+
+
+def test_a_wrong_result_cannot_be_made() -> None:
+    with pytest.raises(ValidationError, match="less than or equal to 1"):
+        leaf("x", "1", (1.5, None, None, None))
+    with pytest.raises(ValidationError, match="are not those of the suite's tasks"):
+        result(SUM, tasks=TASKS[:2])
+
+
+def test_a_deep_tree_can_be_read_back() -> None:
+    tree = SUM
+    for depth in range(90):
+        tree = ensemble(f"n{depth}", "0", "average of 1", (0.5, 0.75, 0.5, 0.666667), tree)
+        tree = tree.model_copy(update={"id": f"{depth:012x}"})
+    assert len(leaderboard([Result.from_json(result(tree).to_json(), "r")])) == 91
+
+
+def test_a_folder_that_is_not_there_and_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no folder of results"):
+        read(tmp_path / "absent")
+    (tmp_path / "demo" / "folder.json").mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"folder\.json"):
+        read(tmp_path)
+    assert read(tmp_path / "demo" / "folder.json") == {}
+    os.rmdir(tmp_path / "demo" / "folder.json")
+    assert markdown(tmp_path) == {}

