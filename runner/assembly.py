@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, cast, get_args, get_origin
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
-from .errors import Place, Problem, did_you_mean
-from .parts import Member, Part, find, is_family, names
+from .diagnosis import diagnosed, expected, inside, required, shown
+from .errors import Place, Problem, did_you_mean, nearest
+from .parts import Member, Part, family, find, is_family, names
 from .toml import Array, Table
 
 P = TypeVar("P", bound=Part)
@@ -20,67 +19,127 @@ P = TypeVar("P", bound=Part)
 class Assembly:
     """Turns tables into parts and collects every problem instead of stopping at the first.
 
-    `member` resolves what stands where a field is annotated `Member`: it takes the value and its place and returns
-    the nodes that it means: several for a sweep, none where it is wrong, which it has said itself.
+    `member` resolves what stands where a field is annotated `Member`: it takes the value, its place and the table
+    that it stands in, and returns the nodes that it means: several for a sweep, none where it is wrong, which it has
+    said itself. `say` takes each problem; without it they are kept in `problems`. What is not `whole` may lack keys.
     """
 
-    def __init__(self, project: Path, member: Callable[[Any, Place], list[Member]] | None = None) -> None:
+    def __init__(self, project: Path, member: Callable[[Any, Place, str], list[Member]] | None = None,
+                 say: Callable[[Problem], None] | None = None, whole: bool = True) -> None:
         self.project = project
         self.problems: list[Problem] = []
-        self._unresolved = 0
+        self._take = say or self.problems.append
         self._member = member
+        self._whole = whole
+        self._wrong = 0
+        self._root: type[Part] | None = None
+        self._made: dict[tuple[type[Part], int], tuple[Table, Part]] = {}
+        self._found: dict[tuple[type[Part], str], type[Part] | None] = {}
+        self._names: dict[type[Part], list[str]] = {}
 
-    def part(self, base: type[P], value: Any, at: Place, where: str = "") -> P | None:
-        """Return the part that a table, or a bare type name, describes; None where it is wrong."""
+    def part(self, base: type[P], value: Any, at: Place, where: str = "", also: Sequence[str] = ()) -> P | None:
+        """Return the part that a table, or a bare type name, describes; None where it is wrong.
+
+        `where` names the table in messages, `also` the keys that it may have besides the part's own. The same table
+        gives the same part, so that the points of a sweep share what they have in common.
+        """
+        if not where and base is not self._root:
+            outer, self._root = self._root, base
+            try:
+                return self.part(base, value, at, where, also)
+            finally:
+                self._root = outer
+        if (made := self._made.get((base, id(value)))) and made[0] is value:
+            return cast(P, made[1])
         if not isinstance(value, Table | str) or (isinstance(value, str) and not is_family(base)):
-            self._say(f"`{where}` must be a table", at)
+            hint = "" if is_family(base) else f"its keys stand under a line `[{where}]`"
+            self._say(f"`{where}` must be {expected(base)}, not {shown(value)}", at, self._choices(base), hint)
             return None
         cls = self._class(base, value, at, where) if is_family(base) else base
-        return self._build(cls, value if isinstance(value, Table) else Table(at), where) if cls else None
+        part = self._build(cls, value if isinstance(value, Table) else Table(at), where, also) if cls else None
+        if part and isinstance(value, Table):
+            self._made[base, id(value)] = value, part  # holding the table keeps its id from being used again
+        return part
 
     def _say(self, message: str, at: Place, notes: tuple[str, ...] = (), hint: str = "") -> None:
-        self.problems.append(Problem(message, at, notes, hint))
+        self._wrong += 1
+        self._take(Problem(message, at, notes, hint))
+
+    def _choices(self, base: type[Part], key: str = "type") -> tuple[str, ...]:
+        """Return the note that lists the parts of a family."""
+        return (f"`{key}` can be: {', '.join(self._known(base))}",) if is_family(base) else ()
+
+    def _known(self, base: type[Part]) -> list[str]:
+        if base not in self._names:
+            self._names[base] = names(base, self.project)
+        return self._names[base]
 
     def _class(self, base: type[P], value: Table | str, at: Place, where: str) -> type[P] | None:
         """Find the class that a table's `type` names."""
+        name: Any = value
         if isinstance(value, Table):
             at, name = value.values_at.get("type", value.place), value.get("type")
-        else:
-            name = value
-        known = names(base, self.project)
-        notes = (f"`{where}` can be: {', '.join(known)}",)
+        above, _, key = where.rpartition(".") if isinstance(value, str) else (where, "", "type")
         if name is None:
-            self._say(f"`type` is missing in `[{where}]`", at, notes)
-        elif not isinstance(name, str) or name not in known:
-            self._say(f"unknown type `{name}` in `[{where}]`", at, notes, did_you_mean(str(name), known))
+            self._wrong += 1
+            if self._whole:
+                self._say_untyped(base, cast(Table, value), where)
+        elif not isinstance(name, str):
+            self._say(f"`type` in {inside(where)} must be text in quotes, not {shown(name)}", at, self._choices(base))
+        elif name not in self._known(base):
+            hint = did_you_mean(name, self._known(base))
+            self._say(f"unknown {key} `{name}` in {inside(above)}", at, self._choices(base, key), hint)
         else:
-            return find(base, name, self.project)
+            return cast("type[P] | None", self._find(base, name, at))
         return None
 
-    def _build(self, cls: type[P], table: Table, where: str) -> P | None:
+    def _say_untyped(self, base: type[Part], table: Table, where: str) -> None:
+        """Say that `type` is missing or, where a key is spelt much like it, that this one is unknown."""
+        if key := nearest("type", [key for key in table if key not in base.model_fields]):
+            message = f"unknown key `{key}` in `[{where}]`"
+            self._say(message, table.keys_at[key], self._choices(base), did_you_mean(key, ["type"]))
+        else:
+            hint = f'add a line `type = "…"` under `[{where}]`'
+            self._say(f"`type` is missing in `[{where}]`", table.place, self._choices(base), hint)
+
+    def _find(self, base: type[Part], name: str, at: Place) -> type[Part] | None:
+        """Return the class of a type that there is; say it where a file of the project's own cannot be imported."""
+        if (base, name) not in self._found:
+            try:
+                self._found[base, name] = find(base, name, self.project)
+            except Exception as error:  # whatever a person's own code may raise
+                self._found[base, name] = None
+                file = f"parts/{family(base)}/{name}.py"
+                self._say(f"{file} cannot be used: {type(error).__name__}: {error}", at)
+        self._wrong += self._found[base, name] is None
+        return self._found[base, name]
+
+    def _build(self, cls: type[P], table: Table, where: str, also: Sequence[str]) -> P | None:
         """Build what is nested first, then let pydantic check the rest."""
         values: dict[str, Any] = {}
         broken: set[str] = set()
         for key, value in table.items():
             if key == "type" and cls.type:
                 continue
-            before = len(self.problems) + self._unresolved
+            before = self._wrong
             field = cls.model_fields.get(key)
             inside = f"{where}.{key}" if where else key
             values[key] = self._value(field.annotation if field else Any, value, table.values_at[key], inside)
-            if len(self.problems) + self._unresolved > before:
+            if self._wrong > before:
                 broken.add(key)
         try:
             made = cls.model_validate(values)
         except ValidationError as error:
-            wrong = [e for e in error.errors(include_url=False) if not broken.intersection(e["loc"][:1])]
-            self.problems += [_explained(one, cls, table, where) for one in wrong]
+            self._wrong += 1
+            for key, problem in diagnosed(error, cls, table, where, also, self._root, self._known):
+                if key not in broken and (self._whole or key in table):
+                    self._take(problem)
             return None
         return None if broken else made
 
     def _value(self, annotation: Any, value: Any, at: Place, where: str) -> Any:
         """Return a field's value with parts and members in place of tables, and tuples in place of arrays."""
-        annotation = _required(annotation)
+        annotation = required(annotation)
         if isinstance(value, Table) and get_origin(annotation) is dict:
             kind = get_args(annotation)[1]
             return {k: self._value(kind, v, value.values_at[k], f"{where}.{k}") for k, v in value.items()}
@@ -88,18 +147,27 @@ class Assembly:
             kind = get_args(annotation)[0]
             pairs = zip(value, value.items_at, strict=True)
             if kind is Member:
-                return tuple(node for item, place in pairs for node in self._members(item, place))
+                return tuple(node for item, place in pairs for node in self._members(item, place, where))
             return tuple(self._value(kind, item, place, where) for item, place in pairs)
         if annotation is Member:
-            return next(iter(self._members(value, at)), None)
+            return self._only_member(value, at, where)
         if isinstance(annotation, type) and issubclass(annotation, Part):
             return self.part(annotation, value, at, where)
         return plain(value)
 
-    def _members(self, value: Any, at: Place) -> list[Member]:
-        found = self._member(value, at) if self._member else []
-        self._unresolved += not found
+    def _members(self, value: Any, at: Place, where: str) -> list[Member]:
+        found = self._member(value, at, where) if self._member else []
+        self._wrong += not found
         return found
+
+    def _only_member(self, value: Any, at: Place, where: str) -> Member | None:
+        """Return the member where there is room for one."""
+        found = self._members(value, at, where)
+        if len(found) > 1:
+            name = shown(value).removeprefix("the text ")
+            hint = f'let dev choose one: {{ type = "best", by = "…", members = [{name}] }}'
+            self._say(f"`{where}` takes one member, and this is a sweep of {len(found)} models", at, hint=hint)
+        return found[0] if found else None
 
 
 def plain(value: Any) -> Any:
@@ -122,37 +190,3 @@ def tabled(value: Any, at: Place) -> Any:
             array.put(tabled(item, at), at)
         return array
     return value
-
-
-def _required(annotation: Any) -> Any:
-    """Return X for `X | None`."""
-    if get_origin(annotation) in (Union, UnionType):
-        return next(a for a in get_args(annotation) if a is not type(None))
-    return annotation
-
-
-def _explained(error: ErrorDetails, cls: type[Part], table: Table, where: str) -> Problem:
-    """Turn one of pydantic's errors into ours."""
-    key = str(error["loc"][0]) if error["loc"] else ""
-    takes = sorted([*cls.model_fields, *(["type"] if cls.type else [])])
-    notes = (f"`{cls.type or where or 'a spec'}` takes: {', '.join(takes)}",)
-    inside = f"`[{where}]`" if where else "the spec"
-    if error["type"] == "extra_forbidden":
-        at = table.keys_at.get(key, table.place)
-        return Problem(f"unknown key `{key}` in {inside}", at, notes, did_you_mean(key, takes))
-    if error["type"] == "missing":
-        return Problem(f"`{key}` is missing in {inside}", table.place, notes)
-    at = table.values_at.get(key, table.place)
-    if isinstance(item := table.get(key), Array) and len(error["loc"]) > 1 and isinstance(error["loc"][1], int):
-        at = item.items_at[error["loc"][1]] if error["loc"][1] < len(item) else at
-    expected = error["msg"].replace("Input should be", "expected").replace("Value error, ", "")
-    given = "" if isinstance(error["input"], dict | list | tuple) else f", got `{error['input']}`"
-    return Problem(f"`{key}` in {inside}: {expected}{given}", at, hint=_spelling(error))
-
-
-def _spelling(error: ErrorDetails) -> str:
-    """Return a hint for a misspelt choice."""
-    if error["type"] != "literal_error":
-        return ""
-    choices = error.get("ctx", {}).get("expected", "").replace(" or ", ", ").split(", ")
-    return did_you_mean(str(error["input"]), [c.strip("'") for c in choices])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -30,15 +30,40 @@ def order(seed: int, task: str, epoch: int, pass_: int, examples: int) -> np.nda
 
 @dataclass(frozen=True)
 class Batch:
-    """One step: the sentences of all tasks packed, and the labels of each task."""
+    """One step, or a part of one: the sentences of all tasks packed, and the labels of each task."""
 
     packed: Packed
     labels: Mapping[str, torch.Tensor]
     """float32 [n] of each task, in the order of the packed sections."""
+    examples: Mapping[str, int]
+    """How many examples of each task the whole step has."""
+
+    @property
+    def longest(self) -> int:
+        """Most tokens of a sentence."""
+        return int(self.packed.lengths.max())
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch with its labels on a device; the encoder moves the sentences."""
-        return Batch(self.packed, {task: labels.to(device) for task, labels in self.labels.items()})
+        return replace(self, labels={task: labels.to(device) for task, labels in self.labels.items()})
+
+    def split(self, parts: int) -> Iterator[Batch]:
+        """Yield the batch in parts, each with about as many examples of every task, whose losses add up to its own."""
+        parts = min(parts, max(map(len, self.labels.values())))
+        if parts == 1:
+            yield self
+            return
+        sentences = self.packed.tokens.split_with_sizes(self.packed.lengths.tolist())
+        sections = np.split(np.arange(len(sentences)), np.cumsum(self.packed.sections)[:-1])
+        cut = [np.array_split(section.reshape(-1, len(labels)), parts, axis=1)  # each [sentences of an example, n]
+               for section, labels in zip(sections, self.labels.values(), strict=True)]
+        for number in range(parts):
+            rows = [section[number].reshape(-1) for section in cut]
+            chosen = np.concatenate(rows)
+            tokens = torch.cat([sentences[i] for i in chosen])
+            packed = Packed(tokens, self.packed.lengths[chosen], tuple(map(len, rows)))
+            labels = {task: of_task.tensor_split(parts)[number] for task, of_task in self.labels.items()}
+            yield Batch(packed, labels, self.examples)
 
 
 class Split:
@@ -73,7 +98,8 @@ class Batches:
         chosen = {task: self._chosen(task, len(split), step) for task, split in self.splits.items()}
         rows = [self.splits[task].rows[:, index].reshape(-1) for task, index in chosen.items()]
         packed = self.tokens.pack(np.concatenate(rows), tuple(len(r) for r in rows))
-        return Batch(packed, {task: self.splits[task].labels[index] for task, index in chosen.items()})
+        labels = {task: self.splits[task].labels[index] for task, index in chosen.items()}
+        return Batch(packed, labels, {task: len(index) for task, index in chosen.items()})
 
     def _chosen(self, task: str, examples: int, step: int) -> np.ndarray:
         """Return the examples of one task in one step; a task that is used up within an epoch starts again."""

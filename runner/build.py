@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .errors import MtrunError, Stopped
+from .ensembles import Ensemble
+from .errors import MtrunError, StorageError
 from .events import Event
 from .files import write_bytes
 from .plan import Plan, Planned
 from .pool import Pool
 from .predictions import Predictions
 from .results import Column, Result, ResultNode
-from .scores import score
+from .scores import Scores, score
 from .spec import Leaf, Tree
 
 
@@ -37,26 +38,44 @@ class Build:
         yield Event("planned", values={"nodes": len(self.plan.nodes), "train": len(todo)})
         for node in self.plan.nodes.values():
             if node.action == "reuse":
-                yield Event("reused", node.name, node.id)
-        yield from self._train(todo)
+                yield self._reuse(node, todo)
+        trained = 0
+        for event in self._train(todo):
+            trained += event.event == "trained"
+            yield event
         for node in self.plan.nodes.values():
+            self.pool.check()
             yield from self._score(node)
         for name, root in self.plan.roots.items():
             if root not in self.failed:
-                self._write(name, self.plan.nodes[root])
-        trained = len(todo) - len(self.pool.failed)
+                yield from self._publish(name, self.plan.nodes[root])
         yield Event("done", values={"nodes": len(self.plan.nodes), "trained": trained, "failed": len(self.failed)})
 
-    def _train(self, todo: list[Planned]) -> Iterator[Event]:
+    def _reuse(self, node: Planned, todo: list[Planned]) -> Event:
+        """Read a finished run's Predictions; one that turns out to be damaged is to be trained again."""
         try:
-            for event in self.pool.train(todo):
-                if event.event == "failed" and self.fail_fast:
-                    self.pool.give_up()
-                yield event
-        except (KeyboardInterrupt, Stopped, GeneratorExit) as error:
-            self.pool.stop()
-            raise Stopped() if isinstance(error, KeyboardInterrupt) else error from None
+            run = self.plan.registry.find(node.id)
+            if run:
+                self._predictions[node.id] = run.predictions()
+                return Event("reused", node.name, node.id)
+            problems = [f"error: run {node.id} is gone since the build was planned"]
+        except MtrunError as error:
+            problems = [problem.render() for problem in error.problems]
+        if isinstance(node.node, Leaf):
+            todo.append(node)
+            return Event("damaged", node.name, node.id, {"problems": problems})
+        return self._failure(node, problems)
+
+    def _train(self, todo: list[Planned]) -> Iterator[Event]:
+        for event in self.pool.train(todo):
+            if event.event == "failed" and self.fail_fast:
+                self.pool.give_up()
+            yield event
         self.failed |= self.pool.failed
+
+    def _failure(self, node: Planned, problems: list[str]) -> Event:
+        self.failed.add(node.id)
+        return Event("failed", node.name, node.id, {"problems": problems})
 
     def _score(self, node: Planned) -> Iterator[Event]:
         """Make a node's Predictions and scores from what is stored or from its members."""
@@ -70,8 +89,7 @@ class Build:
             self._predictions[node.id] = self._predict(node)
             self._scored[node.id] = self._result(node)
         except MtrunError as error:
-            self.failed.add(node.id)
-            yield Event("failed", node.name, node.id, {"problems": [p.render() for p in error.problems]})
+            yield self._failure(node, [problem.render() for problem in error.problems])
             return
         yield Event("scored", node.name, node.id, {"scores": self._scored[node.id].scores})
 
@@ -79,6 +97,8 @@ class Build:
         if isinstance(node.node, Tree):
             members = [self._predictions[m] for m in node.members]
             return node.node.node.combine(members, self.plan.data[node.suite], node.members)
+        if node.id in self._predictions:
+            return self._predictions[node.id]
         run = self.plan.registry.find(node.id)
         if run is None:
             raise MtrunError(f"run {node.id} ({node.name}) was not trained")
@@ -88,26 +108,35 @@ class Build:
         """Return a node's scores with those of all below it."""
         data, spec = self.plan.data[node.suite], node.node
         scores = score(self._predictions[node.id], data)
-        if not isinstance(spec, Tree):
-            run = self.plan.registry.find(node.id)
-            assert run is not None
-            what, best = (spec.model.summary(), spec.model.train.select == "best") if isinstance(spec, Leaf) else ("", True)
-            return ResultNode(name=node.name, id=node.id, kind="leaf", what=what or "a stored run", scores=scores,
-                              apparent=best, parameters=run.manifest["parameters"])
-        members = [self._predictions[m] for m in node.members]
-        chosen = spec.node.chosen(members, data, node.members)
+        if isinstance(spec, Tree):
+            return self._result_of_tree(node, spec.node, scores)
+        run = self.plan.registry.find(node.id)
+        assert run is not None
         return ResultNode(
-            name=node.name, id=node.id, kind="ensemble", what=spec.node.summary(), scores=scores,
-            chosen=None if chosen is None else tuple(chosen), roles=spec.node.roles() if any(spec.node.roles()) else (),
+            name=node.name, id=node.id, kind="leaf", what=run.manifest["what"], scores=scores,
+            apparent=run.manifest["spec"]["train"]["select"] == "best", parameters=run.manifest["parameters"],
+        )
+
+    def _result_of_tree(self, node: Planned, ensemble: Ensemble, scores: Scores) -> ResultNode:
+        members = [self._predictions[m] for m in node.members]
+        chosen = ensemble.chosen(members, self.plan.data[node.suite], node.members)
+        return ResultNode(
+            name=node.name, id=node.id, kind="ensemble", what=ensemble.summary(), scores=scores,
+            chosen=None if chosen is None else tuple(chosen),
+            roles=ensemble.roles() if any(ensemble.roles()) else (),
             members=tuple(self._scored[m] for m in node.members),
         )
 
-    def _write(self, name: str, node: Planned) -> None:
-        """Publish the scored tree of one spec."""
+    def _publish(self, name: str, node: Planned) -> Iterator[Event]:
+        """Write the scored tree of one spec."""
         data = self.plan.data[node.suite]
         columns = tuple(Column(name=n, title=t.title, kind=t.kind) for n, t in data.tasks.items())
         result = Result(profile=self.plan.profile, suite=self.plan.suites[node.suite], sha256=node.suite, tasks=columns,
                         tree=self._scored[node.id].model_copy(update={"name": name}))
         path = self.results / self.plan.profile / f"{name}.json"
-        write_bytes(path, result.to_json())
-        self.written.append(path)
+        try:
+            write_bytes(path, result.to_json())
+        except StorageError as error:
+            yield self._failure(node, [problem.render() for problem in error.problems])
+        else:
+            self.written.append(path)

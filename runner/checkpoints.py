@@ -75,9 +75,8 @@ class Sizes:
 
 
 CONFIG_KEYS = {
-    "width": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads",
-    "intermediate": "intermediate_size", "vocabulary": "vocab_size", "positions": "max_position_embeddings",
-    "segments": "type_vocab_size",
+    "width": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads", "vocabulary": "vocab_size",
+    "intermediate": "intermediate_size", "positions": "max_position_embeddings", "segments": "type_vocab_size",
 }
 """Names in config.json of the fields of `Sizes`."""
 
@@ -195,8 +194,7 @@ class Checkpoint:
 
     def sizes(self) -> Sizes:
         """Return the sizes that config.json gives; raise CheckpointError for an encoder that is not BERT's."""
-        place = Place(str(self.folder / CONFIG))
-        config = self._json(CONFIG)
+        config, place = self._json(CONFIG), Place(str(self.folder / CONFIG))
         wrong = [f"`{key}` is {config[key]!r}, only {value!r} is supported" for key, value in REQUIRED.items()
                  if config.get(key, value) != value]
         for key in CONFIG_KEYS.values():

@@ -14,20 +14,24 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from . import completion
+
 if TYPE_CHECKING:
     from .plan import Plan
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-SPECS = click.argument("specs", nargs=-1, required=True, type=click.Path(path_type=Path))
+SPECS = click.argument("specs", nargs=-1, required=True, type=click.Path(path_type=Path),
+                       shell_complete=completion.specs)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line on standard output.")
 
 
 def planning(command: F) -> F:
     """Add what every command takes that resolves specs."""
-    command = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
+    command = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", shell_complete=completion.settings,
                            help="Override a key in every model, such as train.epochs=3.")(command)
-    return click.option("--profile", default="demo", show_default=True, help="A file of specs/profiles/.")(command)
+    return click.option("--profile", default="demo", show_default=True, shell_complete=completion.profiles,
+                        help="A file of specs/profiles/.")(command)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,23 +47,30 @@ def cli() -> None:
 @click.option("-j", "--jobs", type=click.IntRange(1), help="Leaves trained at a time; default: cores / threads.")
 @click.option("--executor", default="local", show_default=True, help="How workers are started.")
 @click.option("-n", "--dry-run", is_flag=True, help="Show the plan only.")
+@click.option("--force", "forced", multiple=True, metavar="NODE", help="Train this node again, or all leaves below it.")
+@click.option("--rebuild-stale", is_flag=True, help="Train again what was trained with older code.")
 @click.option("--fail-fast", is_flag=True, help="Start nothing more once a leaf has failed.")
 @click.option("--retries", type=click.IntRange(0), default=1, show_default=True, help="Restarts of a crashed worker.")
 @click.option("-q", "--quiet", is_flag=True, help="Print failures only.")
 def build(specs: tuple[Path, ...], profile: str, settings: tuple[str, ...], as_json: bool, jobs: int | None,
-          executor: str, dry_run: bool, fail_fast: bool, retries: int, quiet: bool) -> None:
+          executor: str, dry_run: bool, forced: tuple[str, ...], rebuild_stale: bool, fail_fast: bool, retries: int,
+          quiet: bool) -> None:
     """Train what is missing, evaluate the trees, write results."""
     from .build import Build
     from .console import last, view
     from .pool import Pool
+    from .renewal import renew
 
     plan = planned(specs, profile, settings)
+    renew(plan, forced, rebuild_stale)
     if dry_run:
-        show_plan(plan, as_json)
+        show_plan(plan, as_json, jobs)
         return
-    pool = Pool(plan.registry, plan.project, executor_named(executor, plan.project), jobs or default_jobs(plan), retries)
+    starter = executor_named(executor, plan.project)
+    pool = Pool(plan.registry, plan.project, starter, jobs or default_jobs(plan), retries)
     work = Build(plan, pool, plan.project / "results", fail_fast)
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, pool.interrupt)
     with view(as_json, quiet) as shown:
         done = last(work.events(), shown)
     if not as_json:
@@ -72,18 +83,50 @@ def build(specs: tuple[Path, ...], profile: str, settings: tuple[str, ...], as_j
 @SPECS
 @planning
 @JSON
-def plan_command(specs: tuple[Path, ...], profile: str, settings: tuple[str, ...], as_json: bool) -> None:
-    """Show what a build would do."""
-    show_plan(planned(specs, profile, settings), as_json)
+@click.option("-j", "--jobs", type=click.IntRange(1), help="Leaves trained at a time, for the time in all.")
+@click.option("--graph", type=click.Choice(["mermaid", "dot", "text"]), help="Draw each node once, in this language.")
+def plan_command(specs: tuple[Path, ...], profile: str, settings: tuple[str, ...], as_json: bool, jobs: int | None,
+                 graph: str | None) -> None:
+    """Show what a build would do, why, and what it would cost."""
+    plan = planned(specs, profile, settings)
+    if graph:
+        from .graphs import STYLES
+
+        click.echo(STYLES[graph](plan))
+    else:
+        show_plan(plan, as_json, jobs)
+
+
+@cli.command()
+@click.argument("old", metavar="RUN", shell_complete=completion.runs)
+@click.argument("new", metavar="RUN", shell_complete=completion.runs)
+@JSON
+def diff(old: str, new: str, as_json: bool) -> None:
+    """Show what differs between two runs, named by id, beginning of an id, or name."""
+    from . import comparison
+    from .loader import project_of
+    from .registry import Registry
+
+    registry = Registry(project_of(Path("spec.toml")) / "registry")
+    found = comparison.compared(comparison.named(registry, old), comparison.named(registry, new))
+    click.echo(comparison.line(found) if as_json else comparison.text(found))
 
 
 @cli.command()
 @SPECS
 @planning
-def check(specs: tuple[Path, ...], profile: str, settings: tuple[str, ...]) -> None:
+@click.option("--resolved", is_flag=True, help="Show each spec with all its values, and where each was set.")
+def check(specs: tuple[Path, ...], profile: str, settings: tuple[str, ...], resolved: bool) -> None:
     """Check specs and data without starting anything."""
-    plan = planned(specs, profile, settings)
-    click.echo(f"{len(specs)} specs, {len(plan.nodes)} nodes: no problem found")
+    from . import checked
+    from .loader import Loader
+
+    loaded = Loader(one_project(specs), profile, settings).load_all(specs)
+    if resolved:
+        click.echo(checked.resolved(node for nodes in loaded for node in nodes))
+    else:
+        planned(specs, profile, settings)  # reads the data too
+        click.echo(checked.summary(loaded))
 
 
 @cli.command()
@@ -110,16 +153,65 @@ def list_runs(as_json: bool) -> None:
     click.echo(runs_json(runs) if as_json else runs_text(runs))
 
 
+@cli.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+def init(folder: Path) -> None:
+    """Make a project in DIR that builds at once; nothing is overwritten."""
+    from .scaffold import init
+    from .schema import Schemas
+
+    init(folder, Schemas().files())
+    click.echo(f"made {folder}: see {folder / 'README.md'}, then `cd {folder}` and `mtrun build specs/ensemble.toml`")
+
+
+@cli.command()
+@click.argument("family", type=click.Choice(["head", "loss", "combiner", "optimizer", "schedule", "encoder", "ensemble",
+                                             "suite", "executor"]))
+@click.argument("name")
+def new(family: str, name: str) -> None:
+    """Write a documented part of your own into parts/."""
+    from .loader import project_of
+    from .scaffold import new
+
+    click.echo(os.path.relpath(new(family, name, project_of(Path("spec.toml")))))
+    click.echo("`mtrun schema --write` tells your editor about it", err=True)
+
+
+@cli.command()
+@click.argument("kind", required=False, type=click.Choice(["model", "ensemble", "suite", "profile"]))
+@click.option("--write", is_flag=True, help="Write all of them, and the generated half of docs/specs.md.")
+def schema(kind: str | None, write: bool) -> None:
+    """Print the JSON Schema of a KIND of file, or write all of them for editors."""
+    from .loader import project_of
+    from .reference import written
+    from .schema import FOLDER, Schemas
+
+    project = project_of(Path("spec.toml"))
+    schemas = Schemas(project)
+    if kind:
+        click.echo(schemas.files()[FOLDER / f"{kind}.json"], nl=False)
+    elif not write:
+        raise click.UsageError("name a kind of file, or pass --write")
+    for path in written(project, schemas) if write else ():
+        click.echo(os.path.relpath(path))
+
+
 def planned(specs: Sequence[Path], profile: str, settings: Sequence[str]) -> Plan:
     """Return the plan of specs of one project."""
+    from .plan import make
+
+    return make(one_project(specs), specs, profile, settings)
+
+
+def one_project(specs: Sequence[Path]) -> Path:
+    """Return the project of some specs. Raise UsageError where they are of several."""
     from .errors import UsageError
     from .loader import project_of
-    from .plan import make
 
     projects = {project_of(path) for path in specs}
     if len(projects) > 1:
         raise UsageError(f"these specs are of different projects: {', '.join(map(str, sorted(projects)))}")
-    return make(projects.pop(), specs, profile, settings)
+    return projects.pop()
 
 
 def default_jobs(plan: Plan) -> int:
@@ -143,19 +235,15 @@ def executor_named(name: str, project: Path) -> Any:
     return found()
 
 
-def show_plan(plan: Plan, as_json: bool) -> None:
+def show_plan(plan: Plan, as_json: bool, jobs: int | None) -> None:
     """Print a plan."""
-    from .listing import plan_json, plan_text
+    from . import outline
+    from .forecast import forecast
 
     for note in plan.notes:
         click.echo(note, err=True)
-    click.echo(plan_json(plan) if as_json else plan_text(plan))
-
-
-def _terminated(number: int, frame: Any) -> NoReturn:
-    from .errors import Stopped
-
-    raise Stopped(number)
+    ahead = forecast(plan, jobs or default_jobs(plan))
+    click.echo(outline.lines(plan, ahead) if as_json else outline.text(plan, ahead))
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -16,13 +16,17 @@ Anything else that reaches the command line is a bug: exit code 4, with a line t
 
 from __future__ import annotations
 
-import difflib
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 SHOWN = 20
 """How many problems one error prints; the rest are counted."""
+WIDE = 160
+"""How many characters of a source line are shown; of a longer one, those around the caret."""
+LONG = 500
+"""How many characters of a message, note or hint are shown."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 
@@ -32,21 +36,58 @@ def clean(text: str) -> str:
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\t", " "))
 
 
+def near(word: str, known: Iterable[str]) -> list[str]:
+    """Return the known words that are spelt most like `word`, likeliest first; none where none is near.
+
+    Near is a third of the letters added, lost, changed or swapped, but at least one; else one that begins the other.
+    """
+    ranked = [(rank, name) for name in dict.fromkeys(known) if (rank := _likeness(word.lower(), name.lower()))]
+    least = min((rank[0] for rank, _ in ranked), default=0)
+    return [name for _, name in sorted(pair for pair in ranked if pair[0][0] == least)]
+
+
+def _likeness(word: str, other: str) -> tuple[int, bool, int] | None:
+    """Return how unlike two words are: edits, another first letter, other letters; None where they are not near."""
+    most = max(1, len(word) // 3)
+    if abs(len(word) - len(other)) <= most and len(set(word) ^ set(other)) <= 2 * most:
+        edits = _edits(word, other)
+        if edits <= most:
+            return edits, word[:1] != other[:1], sum(abs(word.count(c) - other.count(c)) for c in {*word, *other})
+    if min(len(word), len(other)) > 2 and (word.startswith(other) or other.startswith(word)):
+        return most + 1, False, abs(len(word) - len(other))
+    return None
+
+
+def _edits(a: str, b: str) -> int:
+    """Return how many letters are added, lost, changed or swapped with their neighbour (optimal string alignment)."""
+    above: list[int] = []
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        above, last, row = row, above, [i]
+        for j, y in enumerate(b, 1):
+            row.append(min(above[j] + 1, row[-1] + 1, above[j - 1] + (x != y)))
+            if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
+                row[j] = min(row[j], last[j - 2] + 1)
+    return row[-1]
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return the known word that is spelt most like `word`, or an empty string where none is near."""
-    found = difflib.get_close_matches(word.lower(), by_lower := {k.lower(): k for k in known}, n=1, cutoff=0.6)
-    return by_lower[found[0]] if found else ""
+    return next(iter(near(word, known)), "")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a hint that names the nearest known spelling, or an empty string."""
-    near = nearest(word, known)
-    return f"did you mean `{near}`?" if near else ""
+    """Return a hint that names the nearest known spelling, up to three that are equally near, or an empty string."""
+    found = " or ".join(f"`{name}`" for name in near(word, known)[:3])
+    return f"did you mean {found}?" if found else ""
 
 
 @dataclass(frozen=True, order=True)
 class Place:
-    """A stretch of one line of a file; line and column count from 1, width in characters."""
+    """A stretch of one line of a file; line and column count from 1, width in characters.
+
+    What was given on the command line has no line number, but a text.
+    """
 
     file: str
     line: int = 0
@@ -57,6 +98,19 @@ class Place:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}" if self.line else self.file
+
+    def drawn(self) -> tuple[str, str]:
+        """Return the part of the line that is shown and, as long, what is drawn under it."""
+        start = max(0, self.column - 1 - WIDE // 2) if len(self.text) > WIDE else 0
+        shown, column = self.text[start : start + WIDE], self.column - 1 - start
+        carets = "^" * max(1, _cells(shown[column : column + self.width]))
+        before, after = "…" * (start > 0), "…" * (start + WIDE < len(self.text))
+        return before + shown + after, " " * (len(before) + _cells(shown[:column])) + carets
+
+
+def _cells(text: str) -> int:
+    """Return how many columns of a terminal a text takes."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else not unicodedata.combining(c) for c in text)
 
 
 @dataclass(frozen=True)
@@ -70,24 +124,28 @@ class Problem:
 
     def render(self) -> str:
         """Return the problem as the lines that a person reads, without a trailing newline."""
-        margin = " " * len(str(self.place.line if self.place else 0))
-        lines = [f"error: {self.message}", *self._source(margin)]
-        lines += [f"{margin} = {note}" for note in self.notes]
-        lines += ["", f"hint: {self.hint}"] if self.hint else []
+        number = str(self.place.line or "") if self.place else ""
+        margin = " " * max(1, len(number))
+        lines = [_cut(f"error: {self.message}"), *self._source(margin, number)]
+        lines += [_cut(f"{margin} = {note}") for note in self.notes]
+        lines += ["", _cut(f"hint: {self.hint}")] if self.hint else []
         return "\n".join(clean(line) for line in lines)
 
-    def _source(self, margin: str) -> list[str]:
+    def _source(self, margin: str, number: str) -> list[str]:
         """Return the arrow to the place and, where the line is known, the line with a caret under it."""
         place = self.place
         if place is None:
             return []
-        if not place.line:
-            return [f"{margin}--> {place.file}"]
-        arrow = f"{margin}--> {place.file}:{place.line}:{place.column}"
+        arrow = f"{margin}--> {place.file}" + (f":{place.line}:{place.column}" if place.line else "")
         if not place.text:
             return [arrow]
-        caret = "^" * max(1, min(place.width, len(place.text) - place.column + 1))
-        return [arrow, f"{margin} |", f"{place.line} | {place.text}", f"{margin} | {' ' * (place.column - 1)}{caret}"]
+        shown, under = place.drawn()
+        return [arrow, f"{margin} |", f"{number or margin} | {shown}", f"{margin} | {under}"]
+
+
+def _cut(line: str) -> str:
+    """Return a line, its end left out where it is longer than anyone reads."""
+    return line if len(line) <= LONG else f"{line[:LONG]}…"
 
 
 class MtrunError(Exception):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
+from . import memory
 from .batches import Split
 from .network import Network
 from .predictions import Output, Predictions
@@ -26,15 +27,20 @@ class Evaluation:
             (split, task): Split(data.splits[task][split], tokens)
             for split in splits for task in tasks if split in data.splits[task]
         }
-        rows = [split.rows.reshape(-1) for split in self.splits.values()]
+        rows = [np.empty(0, np.int64), *(split.rows.reshape(-1) for split in self.splits.values())]
         self.rows = np.unique(np.concatenate(rows))  # all sentences needed, as rows of the token table
 
     @torch.no_grad()
-    def __call__(self, network: Network) -> Predictions:
-        """Return the network's Predictions; the network is left in the mode that it was in."""
+    def __call__(self, network: Network, tick: Callable[[], None] = lambda: None) -> Predictions:
+        """Return the network's Predictions; the network is left in the mode that it was in.
+
+        `tick` is called before every batch, and may raise to stop.
+        """
+        if not self.splits:
+            return Predictions({})
         training = network.training
         network.eval()
-        embeddings = self._embed(network)  # [unique sentences, width]
+        embeddings = self._embed(network, tick)  # [unique sentences, width]
         outputs: dict[str, dict[str, Output]] = {}
         for (name, task), split in self.splits.items():
             sentences = tuple(embeddings[np.searchsorted(self.rows, column)] for column in split.rows)
@@ -43,14 +49,28 @@ class Evaluation:
         network.train(training)
         return Predictions(outputs)
 
-    def _embed(self, network: Network) -> torch.Tensor:
+    def _embed(self, network: Network, tick: Callable[[], None]) -> torch.Tensor:
         """Return the embeddings of all sentences needed, made in batches of sentences of similar length."""
         device = next(network.parameters()).device
         lengths = self.tokens.lengths[self.rows]
         by_length = np.argsort(lengths, kind="stable")
         ends = np.cumsum(lengths[by_length])
         blocks = np.split(by_length, np.flatnonzero(np.diff(ends // TOKENS)) + 1)
-        made = [network.embed(self.tokens.pack(self.rows[b], (len(b),))) for b in blocks]
+        made = []
+        for block in blocks:
+            tick()
+            made.append(self._embed_batch(network, self.rows[block]))
         out = torch.empty(len(self.rows), made[0].shape[1], device=device)
         out[torch.from_numpy(by_length).to(device)] = torch.cat(made)
         return out
+
+    def _embed_batch(self, network: Network, rows: np.ndarray) -> torch.Tensor:
+        """Return the embeddings of some sentences, in halves where memory runs out."""
+        try:
+            return network.embed(self.tokens.pack(rows, (len(rows),)))
+        except (RuntimeError, MemoryError) as error:
+            if len(rows) == 1 or not memory.is_exhausted(error):
+                raise
+        memory.release(next(network.parameters()).device)
+        half = len(rows) // 2
+        return torch.cat([self._embed_batch(network, part) for part in (rows[:half], rows[half:])])

@@ -11,7 +11,7 @@ from typing import Any
 class Event:
     """Something that happened to a node, or to the build where `id` is empty.
 
-    `event` is one of planned, reused, started, progress, trained, elsewhere, retried, scored, failed, blocked,
+    `event` is one of planned, reused, damaged, started, progress, trained, elsewhere, retried, scored, failed, blocked,
     interrupted, done; `values` holds what belongs to it, plain JSON.
     """
 

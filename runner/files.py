@@ -1,12 +1,13 @@
 """Durable writes, locks and safe names: the only room that writes to disk.
 
 Everything is written beside its target, checked, synced and renamed, so that a reader sees the old file, the new one
-or none, and never a part of one.
+or none, and never a part of one. Every operation is one call of `os`, so that a test can stop at each of them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -21,6 +22,7 @@ from typing import Any
 from .errors import StorageError
 
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,=+@-]{0,127}")
+_UNLOCKABLE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def is_safe_name(name: str) -> bool:
@@ -47,27 +49,84 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it that are missing, each durable. Raise StorageError."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    with reported("make", path):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path)
+        sync_folder(path.parent)
+
+
 def write_new(path: Path, data: bytes) -> None:
-    """Write a file inside a folder that nobody else sees yet: length checked and synced, not renamed."""
-    with reported("write", path, len(data)), path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-        if os.fstat(file.fileno()).st_size != len(data):
-            raise OSError("the file is shorter than what was written")
+    """Write a file that is not there yet: length checked and synced, not renamed. Raise StorageError."""
+    with reported("write", path, len(data)), _opened(path, os.O_CREAT | os.O_EXCL) as descriptor:
+        _write(descriptor, data)
+        os.fsync(descriptor)
+        if os.fstat(descriptor).st_size != len(data):
+            raise OSError(errno.EIO, "the file is shorter than what was written")
+
+
+@contextlib.contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, os.O_WRONLY | flags, 0o644)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    """Write all bytes; one call may take a part of them only."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest):]
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace a file as a whole: written beside it, synced, renamed onto it."""
+    """Replace a file as a whole: written beside it, synced, renamed onto it. Raise StorageError."""
+    make_folder(path.parent)
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         with reported("write", path, len(data)):
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_new(beside, data)
             os.replace(beside, path)
             sync_folder(path.parent)
-    finally:
-        beside.unlink(missing_ok=True)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(beside)
+        raise
+
+
+def post(path: Path, data: bytes) -> None:
+    """Show a small file to other processes, whole but not durable; nothing happens where it cannot be written."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with contextlib.suppress(OSError):
+        with _opened(beside, os.O_CREAT | os.O_TRUNC) as descriptor:
+            _write(descriptor, data)
+        os.replace(beside, path)
+
+
+def append(path: Path, text: str) -> None:
+    """Add a line to a log; a log that cannot be written stops nothing."""
+    with contextlib.suppress(OSError), _opened(path, os.O_CREAT | os.O_APPEND) as descriptor:
+        _write(descriptor, f"{text}\n".encode(errors="replace"))
+
+
+def publish(staged: Path, target: Path) -> bool:
+    """Rename a folder to its place, durably; return False where another one is there already. Raise StorageError."""
+    with reported("publish", target):
+        sync_folder(staged)
+        try:
+            os.rename(staged, target)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                return False
+            raise
+        sync_folder(target.parent)
+    return True
 
 
 def json_bytes(value: Any) -> bytes:
@@ -76,30 +135,53 @@ def json_bytes(value: Any) -> bytes:
 
 
 def sha256(path: Path) -> str:
-    """Return the sha256 of a file's bytes as hex digits."""
+    """Return the sha256 of a file's bytes as hex digits. Raise StorageError."""
     with reported("read", path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def remove(folder: Path) -> None:
-    """Remove a folder and all in it; nothing happens where it does not exist."""
-    if folder.exists():
-        with reported("remove", folder):
-            shutil.rmtree(folder)
+def remove(path: Path) -> None:
+    """Remove a file, or a folder and all in it; nothing happens where there is none. Raise StorageError."""
+    with reported("remove", path), contextlib.suppress(FileNotFoundError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
 
 
-@contextlib.contextmanager
-def lock(path: Path, wait: bool = False) -> Iterator[bool]:
-    """Hold an advisory lock; yields whether it was had. The system frees it when its holder dies."""
-    with reported("lock", path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+def lock(path: Path) -> int | None:
+    """Return a descriptor that holds a file's lock, or None where another process holds it. Raise StorageError.
+
+    The system frees the lock when all who hold the descriptor are dead. Where the file system has no locks, the
+    descriptor alone is returned. Whoever holds the lock may unlink the file: the next one makes it anew.
+    """
+    make_folder(path.parent)
+    while True:
+        with reported("lock", path), contextlib.ExitStack() as opened:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            opened.callback(os.close, descriptor)
+            if not locked(descriptor):
+                return None
+            if is_at(descriptor, path):
+                opened.pop_all()
+                return descriptor
+
+
+def is_at(descriptor: int, path: Path) -> bool:
+    """Tell whether an open file is still the one at a path."""
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            held = True
-        except BlockingIOError:
-            held = False
-        yield held
-    finally:
-        os.close(descriptor)
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def locked(descriptor: int) -> bool:
+    """Take a lock on an open file if nobody holds it; tell whether it was had."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _UNLOCKABLE:
+            raise
+    return True

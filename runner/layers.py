@@ -17,6 +17,7 @@ mix_norm expand contract contract_norm}` and `pooler`, each `.weight` and, but f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -46,6 +47,11 @@ def noise(like: Tensor, p: float) -> Tensor:
 def dropout(x: Tensor, p: float) -> Tensor:
     """Return x with a share p of its numbers set to zero and the others scaled so that the mean stays."""
     return x * noise(x, p) if p else x
+
+
+def _times(x: Tensor, factors: Tensor | None) -> Tensor:
+    """Return x times the factors of dropout, where there are any."""
+    return x if factors is None else x * factors
 
 
 class _TaskLinear(Function):
@@ -120,12 +126,12 @@ class _Attention(Function):
         q, k, v = asking.put(query), asked.put(key), asked.put(value)
         mixed, saved = torch.empty_like(q), []
         scale = q.shape[1] ** -0.5
+        parts = zip(asking.split(q), asked.split(k), asked.split(v), asking.split(mixed), asked.masks, strict=True)
         with torch.autocast(q.device.type, enabled=False):
-            for qs, ks, vs, out, mask in zip(*map(asking.split, (q,)), *map(asked.split, (k, v)),
-                                             asking.split(mixed), asked.masks, strict=True):
+            for qs, ks, vs, out, mask in parts:
                 shares = torch.baddbmm(mask.to(q.dtype), qs, ks.mT, alpha=scale).softmax(-1)
                 factors = noise(shares, p) if p else None
-                torch.bmm(shares if factors is None else shares * factors, vs, out=out)
+                torch.bmm(_times(shares, factors), vs, out=out)
                 saved += [shares, factors]
         ctx.save_for_backward(q, k, v, *saved)
         ctx.grids = asking, asked
@@ -140,12 +146,11 @@ class _Attention(Function):
         # A padded query's gradient must be zero: it would reach the keys and values of its sentence.
         mixed = asking.put(grad).mul_(asking.real)
         dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        parts = zip(*map(asking.split, (q, mixed, dq)), *map(asked.split, (k, v, dk, dv)), saved[::2], saved[1::2],
-                    strict=True)
+        parts = zip(*map(asking.split, (q, mixed, dq)), *map(asked.split, (k, v, dk, dv)),
+                    saved[::2], saved[1::2], strict=True)
         for qs, g, dqs, ks, vs, dks, dvs, shares, factors in parts:
-            torch.bmm((shares if factors is None else shares * factors).mT, g, out=dvs)
-            slopes = torch.bmm(g, vs.mT)
-            slopes = slopes if factors is None else slopes.mul_(factors)
+            torch.bmm(_times(shares, factors).mT, g, out=dvs)
+            slopes = _times(torch.bmm(g, vs.mT), factors)
             slopes = torch._softmax_backward_data(slopes, shares, -1, shares.dtype).mul_(scale)
             torch.bmm(slopes, ks, out=dqs)
             torch.bmm(slopes.mT, qs, out=dks)
@@ -163,12 +168,17 @@ def lookup(table: Tensor, index: Tensor, tasks: tuple[int, ...]) -> Tensor:
     return functional.embedding(index, table) if table.dim() == 2 else _task_lookup(table, index, tasks)
 
 
+def deviation(width: int) -> float:
+    """Return the standard deviation of new weights (LeCun et al. 1998); BERT's 0.02 is too small for small encoders."""
+    return 1 / math.sqrt(width)
+
+
 class Table(nn.Module):
-    """Embeddings [V, W], drawn as BERT's from a normal distribution of deviation 0.02."""
+    """Embeddings [V, W], drawn as BERT's."""
 
     def __init__(self, rows: int, width: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(rows, width).normal_(0, 0.02))
+        self.weight = nn.Parameter(torch.empty(rows, width).normal_(0, deviation(width)))
 
 
 class Linear(nn.Module):
@@ -176,7 +186,7 @@ class Linear(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(outputs, inputs).normal_(0, 0.02))
+        self.weight = nn.Parameter(torch.empty(outputs, inputs).normal_(0, deviation(min(inputs, outputs))))
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor, tasks: tuple[int, ...]) -> Tensor:
@@ -223,6 +233,9 @@ class Block(nn.Module):
 
 class Bert(nn.Module):
     """BERT's encoder from `Packed` to embeddings [S, width]."""
+
+    words = "word.weight"
+    """The table whose rows are numbered by `Packed.tokens`."""
 
     def __init__(self, *, width: int, layers: int, heads: int, intermediate: int, vocabulary: int, positions: int,
                  segments: int = 1, eps: float = 1e-12, dropout: float = 0.1,

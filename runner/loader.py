@@ -2,97 +2,48 @@
 
 from __future__ import annotations
 
-import itertools
-import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .assembly import Assembly
+from .consistency import misnamed_tasks
 from .ensembles import Ensemble
-from .errors import Place, Problem, SpecError, did_you_mean
+from .errors import Place, Problem, SpecError, did_you_mean, nearest
 from .files import is_safe_name
+from .models import FILED, Models
+from .overlays import COMMAND_LINE, setting, united, without
 from .parts import Member
-from .spec import Leaf, Model, Spec, Stored, Tree
-from .suites import Suite
-from .toml import Array, Table, parse, read
+from .references import HEADER, LEVELS, References, Users, alike, ring
+from .registry import ID, Registry
+from .spec import Model, Spec, Stored, Tree
+from .sweeps import NODES
+from .toml import Table
 
-POINTS = 1000
-"""How many points one sweep may have."""
-
-HEADER = ("kind", "name", "description")
-"""Keys that every spec may have and that decide no result."""
+PROBLEMS = 200
+"""After how many problems no more are looked for."""
 
 
 def project_of(path: Path) -> Path:
     """Return the project's folder: the nearest above a spec that holds `specs/profiles`, else the spec's own."""
-    folder = path.resolve().parent
+    folder = Path(os.path.realpath(path)).parent
     return next((f for f in (folder, *folder.parents) if (f / "specs" / "profiles").is_dir()), folder)
 
 
-def merged(lower: Table, upper: Table) -> Table:
-    """Return a new table, `upper` on top of `lower` key by key; one of another `type` replaces what is below it."""
-    replaces = "type" in upper and upper["type"] != lower.get("type")
-    out = Table(upper.place)
-    for table in (upper,) if replaces else (lower, upper):
-        for key, value in table.items():
-            below = out.get(key)
-            if isinstance(value, Table) and isinstance(below, Table):
-                value = merged(below, value)
-            out.put(key, value, table.keys_at[key], table.values_at[key])
-    return out
+class _Enough(Exception):
+    """There is no use in looking for more problems."""
 
 
-def setting(text: str) -> Table:
-    """Return the table that one `--set key=value` means; a value that is no TOML counts as a string."""
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise SpecError(Problem(f"--set takes key=value, got `{text}`", hint="such as --set train.epochs=3"))
-    try:
-        return parse(f"{key}={value}", "--set")
-    except SpecError:
-        return parse(f"{key}={json.dumps(value)}", "--set")
+@dataclass
+class _Opened:
+    """A file that is being read, the place that named it, and the places that name the files it stands on."""
 
-
-def swept(sweep: Table, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any, Place]]:
-    """Yield each swept key as a path, its values and its place; `"a.b" = [...]` and `a.b = [...]` are the same."""
-    for key, value in sweep.items():
-        path = (*above, *key.split("."))
-        if isinstance(value, Table):
-            yield from swept(value, path)
-        else:
-            yield path, value, sweep.values_at[key]
-
-
-def nested(path: Sequence[str], value: Any, at: Place) -> Table:
-    """Return the tables that one dotted key means."""
-    for key in reversed(path):
-        table = Table(at)
-        table.put(key, value, at, at)
-        value = table
-    return table
-
-
-def points(sweep: Table) -> list[tuple[str, Table]]:
-    """Return a label and the overriding table of each point of a sweep's grid. Raise SpecError."""
-    axes = []
-    for path, values, at in swept(sweep):
-        if not isinstance(values, Array) or not values:
-            raise SpecError(Problem(f"`{'.'.join(path)}` in `[sweep]` must be a list of values", at))
-        axes.append([(path, value, place) for value, place in zip(values, values.items_at, strict=True)])
-    grid = list(itertools.islice(itertools.product(*axes), POINTS + 1))
-    if len(grid) > POINTS:
-        raise SpecError(Problem(f"a sweep has at most {POINTS:,} points", sweep.place))
-    out = []
-    for point in grid:
-        table = Table(sweep.place)
-        for path, value, place in point:
-            table = merged(table, nested(path, value, place))
-        label = ",".join(f"{path[-1]}={value}" for path, value, _ in point)
-        out.append((f"@{label}", table))
-    return out
+    path: Path
+    at: Place | None
+    users: Users = field(default_factory=dict)
 
 
 @dataclass
@@ -102,211 +53,212 @@ class Loader:
     project: Path
     profile: str = "demo"
     settings: Sequence[str] = ()
-    _problems: dict[tuple[str, Place | None], Problem] = field(default_factory=dict)
-    _open: list[tuple[Path, Place | None]] = field(default_factory=list)
-    """The files being read, outermost first, each with the place that named it."""
-    _tables: dict[Path, Table] = field(default_factory=dict)
-    _nodes: dict[Path, list[Spec]] = field(default_factory=dict)
-    _folders: dict[str, Path] = field(default_factory=dict)
-    """The folder of each file by the name that places show."""
+
+    def __post_init__(self) -> None:
+        self._references = References(self.project)
+        self._assembly = Assembly(self.project, self._member, self._say)
+        self._problems: dict[tuple[str, Place | None], Problem] = {}
+        self._open: list[_Opened] = []
+        self._nodes: dict[Path, list[Spec]] = {}
+        self._named: list[list[Place]] = []
+        """For each node that is being made, outermost first, where each of its members is named."""
+        self._count = self._members = 0
+        self._models = Models(self._references, self._assembly, self.profile, Table(Place(COMMAND_LINE)), self._say,
+                              self._counted)
 
     def load(self, path: Path) -> list[Spec]:
         """Return the nodes of a spec: one, or a sweep's points. Raise SpecError with all problems."""
-        nodes = self._spec(path.resolve(), None)
+        return self.load_all([path])[0]
+
+    def load_all(self, paths: Iterable[Path]) -> list[list[Spec]]:
+        """Return the nodes of several specs. Raise SpecError with the problems of them all."""
+        nodes: list[list[Spec]] = []
+        try:
+            self._models.setting = self._settings()
+            nodes = [self._asked(path) for path in paths]
+            self._say_names(node for found in nodes for node in found)
+        except _Enough:
+            pass
         if self._problems:
             raise SpecError(*self._problems.values())
         return nodes
 
+    def _asked(self, path: Path) -> list[Spec]:
+        """Return the nodes of a spec that was asked for by its path."""
+        if not os.path.exists(path):
+            self._say(Problem(f"no file `{path}`", hint=alike(Path.cwd(), str(path))))
+        elif path.is_dir():
+            self._say(Problem(f"`{path}` is a folder, not a spec", hint=f"name files in it, such as `{path}/*.toml`"))
+        else:
+            return self._spec(Path(os.path.realpath(path)), None)
+        return []
+
+    def _settings(self) -> Table:
+        """Return what all `--set` say, without those that say nothing right."""
+        tables = []
+        for text in self.settings:
+            with self._collected():
+                tables.append(setting(text))
+        self._say(*(Problem(f"`{key}` cannot be set from here", table.keys_at[key], (), "write it into the spec")
+                    for table in tables for key in table if key in (*FILED, "tree")))
+        return without(united(Table(Place(COMMAND_LINE)), *tables), (*FILED, "tree"))
+
     def _say(self, *problems: Problem) -> None:
-        """Keep problems, each with the files that led to it; one that was met on another way is kept once."""
-        users = tuple(f"used by {place}" for _, place in reversed(self._open) if place)
-        for p in problems:
-            self._problems.setdefault((p.message, p.place), Problem(p.message, p.place, p.notes + users, p.hint))
+        """Keep problems, each with the places that led to its file; one that was met on another way is kept once."""
+        for problem in problems:
+            users = [f"used by {place}" for place in self._users(problem.place)
+                     if place != problem.place and not any(note.startswith(f"{place} ") for note in problem.notes)]
+            notes = (*problem.notes, *users)
+            self._problems.setdefault((problem.message, problem.place),
+                                      Problem(problem.message, problem.place, notes, problem.hint))
+        if len(self._problems) >= PROBLEMS:
+            raise _Enough
+
+    def _users(self, at: Place | None) -> Iterator[Place]:
+        """Yield what named the file of a place, what named that file, and so on."""
+        if at is None or at.file == COMMAND_LINE or not self._open:
+            return
+        users, file = self._open[-1].users, at.file
+        while file in users:
+            yield users[file]
+            file = users[file].file
+        yield from (opened.at for opened in reversed(self._open) if opened.at)
 
     @contextmanager
-    def _reading(self, path: Path, at: Place | None) -> Iterator[None]:
-        """Keep track of the file that is being read, for cycles and for the files that led to a problem.
-
-        An error on the way out has its problems collected and goes on without them, to end what depends on the file.
-        """
-        ring = [p for p, _ in self._open]
-        if path in ring:
-            names = " -> ".join(p.name for p in (*ring[ring.index(path):], path))
-            raise SpecError(Problem(f"specs that need each other: {names}", at))
-        self._open.append((path, at))
+    def _collected(self) -> Iterator[None]:
+        """Keep the problems of an error and go on without what it was about."""
         try:
             yield
         except SpecError as error:
             self._say(*error.problems)
-            raise SpecError() from error
-        finally:
-            self._open.pop()
 
-    def _table(self, path: Path) -> Table:
-        """Read one file, remembering where it lies."""
-        if path not in self._tables:
-            shown = str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-            self._folders[shown] = path.parent
-            self._tables[path] = read(path, shown)
-        return self._tables[path]
-
-    def _beside(self, value: Any, at: Place) -> Path:
-        """Return the file that a value names, from the folder of the file that it stands in."""
-        if not isinstance(value, str):
-            raise SpecError(Problem("expected the path of a spec", at))
-        path = (self._folders.get(at.file, Path.cwd()) / value).resolve()
-        if not path.is_relative_to(self.project):
-            raise SpecError(Problem(f"`{value}` is outside the project's folder {self.project}", at))
-        return path
-
-    def _chain(self, path: Path) -> Table:
-        """Return a file merged over the chain that it `extends`."""
-        table = self._table(path)
-        if "extends" not in table:
-            return table
-        at = table.values_at["extends"]
-        base = self._beside(table["extends"], at)
-        with self._reading(base, at):
-            lower = self._chain(base)
-        out = merged(lower, table)
-        del out["extends"]
-        return out
+    def _say_names(self, nodes: Iterable[Spec]) -> None:
+        """Say which specs have one name, so that the results of one would hide those of the other."""
+        seen: dict[str, Spec] = {}
+        for node in nodes:
+            first = seen.setdefault(node.name.lower(), node)
+            if first is not node:
+                self._say(Problem(f"two specs are called `{node.name}`", node.place, (f"the other is {first.place}",),
+                                  "give one of them another name, such as `name = \"…\"` at its top"))
 
     def _spec(self, path: Path, at: Place | None) -> list[Spec]:
         """Return the nodes of a file; none where it has problems."""
-        if path not in self._nodes or any(path == opened for opened, _ in self._open):
+        if path in (opened.path for opened in self._open):
+            first = [opened.path for opened in self._open].index(path)
+            files = [self._references.shown(opened.path) for opened in self._open[first:]]
+            users = [opened.at for opened in (*self._open[first + 1 :],) if opened.at]
+            assert at
+            self._say(*ring([*files, files[0]], [*users, at], at).problems)
+            return []
+        if path not in self._nodes:
             self._nodes[path] = []
-            try:
-                with self._reading(path, at):
-                    self._nodes[path] = self._of(path)
-            except SpecError as error:
-                self._say(*error.problems)
+            self._open.append(_Opened(path, at))
+            with self._collected():
+                self._nodes[path] = self._of(path)
+            self._open.pop()
         return self._nodes[path]
 
     def _of(self, path: Path) -> list[Spec]:
-        table = self._chain(path)
-        name, kind = table.get("name", path.stem), table.get("kind")
+        """Return the nodes of a file that is open. Raise SpecError."""
+        layers = self._references.layers(path, self._open[-1].users)
+        top = layers[-1]
+        name, kind = top.get("name", path.stem), next((t["kind"] for t in reversed(layers) if "kind" in t), None)
         if not isinstance(name, str) or not is_safe_name(name):
-            hint = "a name has letters, digits and . _ - = , + @ only"
-            raise SpecError(Problem(f"`{name}` cannot be a name", table.values_at.get("name", table.place), hint=hint))
+            hint = "a name has letters, digits and . _ - = , + @ only, and at most 128 of them"
+            hint += "" if "name" in top else '; rename the file, or write `name = "…"` at its top'
+            at = top.values_at.get("name", Place(top.place.file))
+            self._say(Problem(f"`{name}` cannot be a name", at, hint=hint))
+            name = "unnamed"
         if kind == "ensemble":
-            return self._ensemble(name, table)
+            return self._ensemble(name, layers)
         if kind == "model":
-            return self._models(name, table)
-        message = "`kind` is missing" if kind is None else f"a spec of kind `{kind}` cannot be built"
-        raise SpecError(Problem(message, table.values_at.get("kind", table.place), ("`kind` can be: ensemble, model",),
-                                did_you_mean(str(kind), ("ensemble", "model"))))
+            return list(self._models.leaves(name, layers, self._open[-1].users))
+        raise SpecError(_no_kind(kind, top, self._open[-1].at))
 
-    def _ensemble(self, name: str, table: Table) -> list[Spec]:
-        takes = (*HEADER, "extends", "tree")
-        self._say(*(Problem(f"unknown key `{key}` in an ensemble", table.keys_at[key],
-                            (f"an ensemble takes: {', '.join(takes)}",), did_you_mean(key, takes))
-                    for key in table if key not in takes))
-        if not isinstance(table.get("tree"), Table):
-            raise SpecError(Problem("`[tree]` is missing in an ensemble", table.place))
-        return self._tree(name, table["tree"], "tree")
+    def _counted(self, nodes: int, at: Place) -> None:
+        """Count nodes that are about to be made; stop where a build has too many."""
+        self._count += nodes
+        if self._count > NODES:
+            self._say(Problem(f"a build has at most {NODES:,} nodes", at, hint="build it in parts"))
+            raise _Enough
+
+    def _ensemble(self, name: str, layers: list[Table]) -> list[Spec]:
+        table = self._references.stacked(layers, {})
+        takes, tree = (*HEADER, "extends", "tree"), table.get("tree")
+        unknown = [key for key in table if key not in takes]
+        for key in unknown:
+            hint = did_you_mean(key, takes) or self._belongs(key)
+            self._say(Problem(f"unknown key `{key}` in an ensemble", table.keys_at[key],
+                              (f"an ensemble takes: {', '.join(takes)}",), hint))
+        if isinstance(tree, Table):
+            return self._tree(name, tree, "tree")
+        if "tree" in table or "tree" not in [nearest(key, takes) for key in unknown]:
+            hint = "add a table `[tree]` with a `type`" + (" and put the members into it" if unknown else "")
+            self._say(Problem("`[tree]` is missing in an ensemble", table.values_at.get("tree", table.place), (), hint))
+        return []
+
+    def _belongs(self, key: str) -> str:
+        return "`type`, `members` and the like belong in `[tree]`" if key in ("type", "members", "routes") else (
+            "a model is a spec of its own, named as a member" if key in Model.model_fields else "")
 
     def _tree(self, name: str, table: Table, where: str) -> list[Spec]:
-        assembly = Assembly(self.project, self._member)
-        node = assembly.part(Ensemble, table, table.place, where)  # type: ignore[type-abstract]
-        self._say(*assembly.problems)
-        return [Tree(name, node, table.place)] if node else []
+        """Return the node that a table describes; none where it has problems."""
+        self._counted(1, table.place)
+        if len(self._named) == LEVELS:
+            raise SpecError(Problem(f"nodes over {LEVELS} deep inside one another", table.place))
+        self._named.append([])
+        node = self._assembly.part(Ensemble, table, table.place, where)  # type: ignore[type-abstract]
+        named = self._named.pop()
+        if not node:
+            return []
+        tree = Tree(name, node, table, tuple(named))
+        self._say(*misnamed_tasks(tree))
+        return [tree]
 
-    def _member(self, value: Any, at: Place) -> list[Member]:
+    def _member(self, value: Any, at: Place, where: str) -> list[Member]:
         """Return what one member means: a spec's path, `run:ID`, or an inline node."""
+        found: list[Member] = []
+        with self._collected():
+            found += self._meant(value, at, where)
+        self._named[-1] += [at] * len(found)
+        self._members += len(found)
+        if self._members > 10 * NODES:
+            self._say(Problem(f"the nodes of a build have over {10 * NODES:,} members", at))
+            raise _Enough
+        return found
+
+    def _meant(self, value: Any, at: Place, where: str) -> Sequence[Member]:
+        """Return what a member means. Raise SpecError."""
         if isinstance(value, Table):
-            return list(self._tree("", value, "member"))
+            if "kind" in value or "extends" in value:
+                raise SpecError(Problem("a spec cannot stand inside another", at, (),
+                                        "put it into a file of its own and name that file here"))
+            return self._tree("", value, where)
         if isinstance(value, str) and value.startswith("run:"):
-            return [Stored(value.removeprefix("run:"), at)]
-        try:
-            return list(self._spec(self._beside(value, at), at))
-        except SpecError as error:
-            self._say(*error.problems)
-            return []
+            return [self._stored(value.removeprefix("run:"), at)]
+        return self._spec(self._references.named(value, at), at)
 
-    def _models(self, name: str, table: Table) -> list[Spec]:
-        """Return a model, or each point of its sweep."""
-        table = self._grounded(table)
-        for key in HEADER:
-            table.pop(key, None)
-        sweep = table.pop("sweep", None)
-        if sweep is not None and not isinstance(sweep, Table):
-            raise SpecError(Problem("`[sweep]` must be a table", table.values_at["sweep"]))
-        nodes: list[Spec] = []
-        for label, point in points(sweep) if sweep else [("", Table(table.place))]:
-            resolved = table
-            for upper in (point, *map(setting, self.settings)):
-                resolved = self._with_suite(merged(resolved, upper))
-            nodes += self._leaf(name + label, resolved)
-        return nodes
-
-    def _grounded(self, own: Table) -> Table:
-        """Return a model on its profile; the profile's heads are left out where the model's suite lacks their tasks."""
-        ground = self._ground()
-        table = self._with_suite(merged(ground, own))
-        suite = Assembly(self.project).part(Suite, table.get("suite"), table.place)  # type: ignore[type-abstract]
-        heads = table.get("heads")
-        if suite and isinstance(heads, Table):
-            mine = own.get("heads", {})
-            for task in [t for t in heads if t not in suite.meanings() and t not in mine]:
-                del heads[task]
-        return table
-
-    def _leaf(self, name: str, table: Table) -> list[Spec]:
-        assembly = Assembly(self.project)
-        model = assembly.part(Model, table, table.place)
-        self._say(*assembly.problems)
-        if not model:
-            return []
-        self._say(*mismatches(model, table))
-        return [Leaf(name, model, table)]
-
-    def _with_suite(self, table: Table) -> Table:
-        """Return a model's table with its suite's file in place of the path."""
-        value = table.get("suite")
-        if not isinstance(value, str):
-            return table
-        at = table.values_at["suite"]
-        path = self._beside(value, at)
-        with self._reading(path, at):
-            suite = merged(Table(at), self._chain(path))
-            if suite.get("kind") != "suite":
-                raise SpecError(Problem("this file is not of kind suite", suite.values_at.get("kind", suite.place)))
-            for key in ("kind", "description"):
-                suite.pop(key, None)
-            if "name" not in suite:
-                suite.put("name", path.stem, at, at)
-        out = merged(Table(table.place), table)
-        out.put("suite", suite, table.keys_at["suite"], at)
-        return out
-
-    def _ground(self) -> Table:
-        """Return the profile, the ground that specs stand on."""
-        folder = self.project / "specs" / "profiles"
-        known = sorted(f.stem for f in folder.glob("*.toml"))
-        if self.profile not in known:
-            note = f"{folder} has: {', '.join(known) or 'none'}"
-            raise SpecError(Problem(f"no profile `{self.profile}`", None, (note,), did_you_mean(self.profile, known)))
-        return self._with_suite(self._chain(folder / f"{self.profile}.toml"))
+    def _stored(self, name: str, at: Place) -> Stored:
+        """Return a finished run. Raise SpecError where there is none, RegistryError where it is damaged."""
+        registry = Registry(self.project / "registry")
+        if ID.fullmatch(name) and registry.find(name):
+            return Stored(name, at)
+        runs = {run.id: run.manifest["name"] for run in registry.runs()}
+        same = [id for id in runs if name and (runs[id] == name or id.startswith(name))]
+        hint = did_you_mean(name, [*runs, *runs.values()])
+        if same:
+            hint = f"did you mean {' or '.join(f'`run:{id}`, called `{runs[id]}`' for id in same[:3])}?"
+        note = f"`mtrun ls` lists the runs: there are {len(runs) or 'none yet'}"
+        raise SpecError(Problem(f"no finished run `{name}`", at, (note,), hint))
 
 
-def mismatches(model: Model, table: Table) -> list[Problem]:
-    """Return what does not fit together: heads and losses that do not suit their tasks, unknown trained tasks."""
-    out, tasks = [], model.suite.meanings()
-    heads = table["heads"]
-    for name, head in model.heads.items():
-        at, task = heads.keys_at[name], tasks.get(name)
-        if task is None:
-            out.append(Problem(f"unknown task `{name}`", at, (f"the suite has: {', '.join(tasks)}",),
-                               did_you_mean(name, tasks)))
-        elif task.sentences not in head.sentences:
-            out.append(Problem(f"head `{head.type}` takes {' or '.join(map(str, head.sentences))} sentences, "
-                               f"an example of `{name}` has {task.sentences}", heads[name].values_at["type"]))
-        elif task.kind not in head.loss.kinds:
-            out.append(Problem(f"loss `{head.loss.type}` is not defined for the {task.kind} `{name}`",
-                               heads[name].values_at["loss"], (f"it is for: {', '.join(head.loss.kinds)}",)))
-    for name in model.trained:
-        if name not in model.heads:
-            out.append(Problem(f"unknown task `{name}` in `train.tasks`", table["train"].values_at["tasks"],
-                               (f"tasks with a head: {', '.join(model.heads)}",), did_you_mean(name, model.heads)))
-    return out
+def _no_kind(kind: Any, top: Table, named: Place | None) -> Problem:
+    """Return the problem of a file that is neither a model nor an ensemble."""
+    notes = ("`kind` can be: model, ensemble",)
+    if kind == "suite":
+        return Problem("a suite is not built by itself", named or top.values_at.get("kind", top.place), (),
+                       'name a model or an ensemble; models name their suite: `suite = "PATH"`')
+    if key := nearest("kind", top):
+        return Problem(f"unknown key `{key}` in the spec", top.keys_at[key], notes, did_you_mean(key, ["kind"]))
+    hint = 'add a line `kind = "model"` or `kind = "ensemble"` at the top'
+    return Problem("`kind` is missing", top.place, notes, hint)

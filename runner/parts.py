@@ -64,6 +64,9 @@ def canonical(value: Any) -> Any:
 
 P = TypeVar("P", bound=Part)
 
+SLOW = ("torch", "numpy")
+"""Modules that a part's file may import at its top without making the reading of a spec slow."""
+
 
 class _Deferred(ModuleType):
     """Stand in for a slow module until one of its attributes is asked for."""
@@ -113,7 +116,7 @@ def find(base: type[P], name: str, project: Path | None = None) -> type[P] | Non
         return None
     module_name = f"{base.__module__}.{name}"
     if importlib.util.find_spec(module_name):
-        with deferred("torch"):
+        with deferred(*SLOW):
             module = importlib.import_module(module_name)
     else:
         path = (project or Path()) / "parts" / family(base) / f"{name}.py"
@@ -129,7 +132,7 @@ def _own(path: Path, module_name: str) -> ModuleType:
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
-    with deferred("torch"):
+    with deferred(*SLOW):
         spec.loader.exec_module(module)
     return module
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from .errors import Problem, RegistryError, SpecError, did_you_mean
+from .assembly import Assembly, tabled
+from .contents import Contents
+from .errors import Place, Problem, RegistryError, SpecError, did_you_mean
 from .loader import Loader
-from .registry import Registry
+from .provenance import fingerprints
+from .registry import MANIFEST, Registry, Run
 from .spec import Leaf, Model, Node, Stored, Tree
-from .suites import Data, Suite
+from .suites import Suite, Task
 
 SCHEME = 1
 """Raised when the meaning of ids changes."""
+
+NEW = "no such run"
+"""Why a leaf is trained of which there is no trace."""
 
 Action = Literal["reuse", "train", "resume", "score"]
 
@@ -47,6 +53,32 @@ class Planned:
     reason: str
     suite: str
     """Content hash of the suite it is scored on."""
+    stale: tuple[str, ...] = ()
+    """Files whose code is no longer that which a finished run was trained with."""
+    replaces: str = ""
+    """sha256 of the manifest of the finished run that is trained again."""
+
+    @property
+    def state(self) -> str:
+        """What a person is told: the action, or that a run is reused though its code is stale."""
+        return "stale" if self.stale else self.action
+
+    @property
+    def what(self) -> str:
+        """What the node is in a few words."""
+        if isinstance(self.node, Stored):
+            return "a stored run"
+        return self.node.node.summary() if isinstance(self.node, Tree) else self.node.model.summary()
+
+    @property
+    def title(self) -> str:
+        """What the node is called; what it is, where it has no name."""
+        return self.name or self.what
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """What each member is for, such as a route's task; empty for one in a list."""
+        return self.node.node.roles() if isinstance(self.node, Tree) else ()
 
 
 @dataclass
@@ -59,12 +91,15 @@ class Plan:
     nodes: dict[str, Planned] = field(default_factory=dict)
     roots: dict[str, str] = field(default_factory=dict)
     """Ids of the specs that were asked for, by name."""
-    data: dict[str, Data] = field(default_factory=dict)
-    """Suites by content hash."""
+    data: Contents = field(init=False)
+    """Examples of the suites by content hash."""
     suites: dict[str, str] = field(default_factory=dict)
     """Names of the suites by content hash."""
     notes: list[str] = field(default_factory=list)
     """What a person should be told, such as damaged runs that will be rebuilt."""
+
+    def __post_init__(self) -> None:
+        self.data = Contents(self.project, self.registry.cache / "suites")
 
     def todo(self) -> list[Planned]:
         """Return the leaves that are to be trained."""
@@ -76,9 +111,8 @@ def make(project: Path, specs: Sequence[Path], profile: str, settings: Sequence[
     loader = Loader(project, profile, settings)
     plan = Plan(project, profile, Registry(project / "registry"))
     planner = _Planner(plan)
-    for path in specs:
-        for node in loader.load(path):
-            plan.roots[node.name] = planner.add(node)
+    for node in [node for nodes in loader.load_all(specs) for node in nodes]:
+        plan.roots[node.name] = planner.add(node)
     return plan
 
 
@@ -102,21 +136,24 @@ class _Planner:
     def _leaf(self, leaf: Leaf) -> Planned:
         suite = self._suite(leaf.model.suite)
         identity = leaf_id(leaf.model, suite, self.plan.project)
-        action, reason = self._state(identity)
-        return Planned(identity, leaf.name, leaf, (), action, reason, suite)
+        action, reason, stale = self._state(identity, leaf.model)
+        return Planned(identity, leaf.name, leaf, (), action, reason, suite, stale)
 
-    def _state(self, identity: str) -> tuple[Action, str]:
-        """Return what is to be done for a leaf, and why."""
+    def _state(self, identity: str, model: Model) -> tuple[Action, str, tuple[str, ...]]:
+        """Return what is to be done for a leaf, why, and the files of older code that its run was trained with."""
         registry = self.plan.registry
         try:
-            if registry.find(identity):
-                return "reuse", "finished"
+            run = registry.find(identity)
         except RegistryError as error:
             self.plan.notes.append(f"{error}; it will be set aside and trained again")
-            return "train", "damaged"
+            return "train", "damaged", ()
+        if run:
+            stale = older(run, model)
+            files = ", ".join(stale[:3]) + (f" and {len(stale) - 3} more files" if len(stale) > 3 else "")
+            return "reuse", f"trained with older code of {files}" if stale else "finished", stale
         if (registry.attempt(identity) / "checkpoint.safetensors").exists():
-            return "resume", "stopped before its end"
-        return "train", "no such run"
+            return "resume", "stopped before its end", ()
+        return "train", NEW, ()
 
     def _tree(self, tree: Tree) -> Planned:
         members = tuple(self.add(child) for child in tree.node.children())
@@ -124,31 +161,48 @@ class _Planner:
         if len(suites) != 1:
             raise SpecError(Problem("the members of an ensemble must share one suite", tree.place))
         suite = suites.pop()
-        self._check_tasks(tree, self.plan.data[suite])
+        self._check_tasks(tree, self.plan.data.suites[suite].meanings())
         content = {"kind": "ensemble", "spec": tree.node.canonical(), "members": tree.node.signature(members)}
         return Planned(content_id(content), tree.name, tree, members, "score", "", suite)
 
-    def _check_tasks(self, tree: Tree, data: Data) -> None:
+    def _check_tasks(self, tree: Tree, tasks: Mapping[str, Task]) -> None:
         """Raise SpecError where a node names a task that the suite lacks."""
-        unknown = [(key, task) for key, task in tree.node.names_tasks().items() if task not in data.tasks]
+        unknown = [(key, task) for key, task in tree.node.names_tasks().items() if task not in tasks]
         if unknown:
-            known = ", ".join(data.tasks)
+            known = ", ".join(tasks)
             raise SpecError(*(Problem(f"unknown task `{task}` in `{key}`", tree.place, (f"the suite has: {known}",),
-                                      did_you_mean(task, data.tasks)) for key, task in unknown))
+                                      did_you_mean(task, tasks)) for key, task in unknown))
 
     def _stored(self, stored: Stored) -> Planned:
         run = self.plan.registry.find(stored.id)
         if run is None:
-            raise SpecError(Problem(f"no run `{stored.id}` in the registry", stored.place, hint="mtrun ls lists the runs"))
+            raise SpecError(Problem(f"no finished run `{stored.id}`", stored.place))
         suite = run.manifest["suite"]["sha256"]
+        if suite not in self.plan.data.suites and self._suite(_suite_of(run, self.plan.project)) != suite:
+            raise SpecError(Problem(f"the data of the run `{stored.id}` changed since it was trained", stored.place))
         return Planned(run.id, run.manifest["name"], stored, (), "reuse", "finished", suite)
 
     def _suite(self, suite: Suite) -> str:
-        """Load a suite once and return the hash of its content."""
+        """Return the hash of a suite's content, which is found once."""
         key = suite.model_dump_json()
         if key not in self.suites:
-            data = suite.load(self.plan.project)
-            self.suites[key] = data.sha256()
-            self.plan.data[self.suites[key]] = data
+            self.suites[key] = self.plan.data.add(suite)
             self.plan.suites.setdefault(self.suites[key], suite.name)
         return self.suites[key]
+
+
+def older(run: Run, model: Model) -> tuple[str, ...]:
+    """Return the files that changed since a run was trained; those of suites show in the data's hash."""
+    source = run.manifest.get("source", {})
+    return tuple(file for file, code in fingerprints(model).items()
+                 if not file.startswith("suites/") and source.get(file, code) != code)
+
+
+def _suite_of(run: Run, project: Path) -> Suite:
+    """Return the suite that a run was trained on. Raise SpecError where it is no longer valid."""
+    at = Place(str(run.folder / MANIFEST))
+    assembly = Assembly(project)
+    suite = assembly.part(Suite, tabled(run.manifest["spec"]["suite"], at), at, "suite")  # type: ignore[type-abstract]
+    if suite is None:
+        raise SpecError(*assembly.problems)
+    return suite

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from .errors import RegistryError, StorageError
+from . import leases
+from .attempts import Attempt, Order
+from .errors import MtrunError, RegistryError, Stopped
 from .events import Event
 from .executors import Executor, Handle
-from .files import json_bytes, reported, write_bytes
-from .parts import plain_dump
 from .plan import Planned
 from .registry import Registry
 from .spec import Leaf
 
 POLL_SECONDS = 0.05
-STOP_SECONDS = 10.0
+STOP_SECONDS = 9.0
 """How long workers have to write a checkpoint when a build is stopped."""
 
 
@@ -28,11 +28,12 @@ class _Worker:
     """A leaf that is being trained."""
 
     node: Planned
-    attempt: Path
+    attempt: Attempt
     handle: Handle
     claim: contextlib.ExitStack
     started: float = field(default_factory=time.monotonic)
-    progress: bytes = b""
+    touched: float = field(default_factory=time.monotonic)
+    progress: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -46,15 +47,22 @@ class Pool:
     retries: int = 1
     """How often a leaf whose worker crashed is started again; one that failed with an error is not."""
     failed: set[str] = field(default_factory=set)
+    _signal: int = 0
     _waiting: list[Planned] = field(default_factory=list)
     _running: list[_Worker] = field(default_factory=list)
     _crashes: dict[str, int] = field(default_factory=dict)
     _elsewhere: set[str] = field(default_factory=set)
 
     def train(self, leaves: Sequence[Planned]) -> Iterator[Event]:
-        """Train leaves to their ends; those that another build is training are waited for."""
+        """Train leaves to their ends; those that another build is training are waited for.
+
+        Raise Stopped once `interrupt` was called and the workers have written their checkpoints.
+        """
         self._waiting = list(leaves)
         while self._waiting or self._running:
+            if self._signal:
+                yield from self._stop()
+            self.check()
             yield from self._fill()
             for worker in list(self._running):
                 yield from self._look(worker)
@@ -64,96 +72,114 @@ class Pool:
         """Start nothing more; what runs goes on to its end."""
         self._waiting.clear()
 
-    def stop(self) -> None:
-        """Stop all workers with a checkpoint, by force those that take too long; an interrupt meanwhile ends all."""
+    def interrupt(self, number: int, frame: object = None) -> None:
+        """Take a signal: the first stops the workers with a checkpoint, a second one ends them at once."""
+        if self._signal:
+            self._kill()
+            raise Stopped(number)
+        self._signal = number
+
+    def check(self) -> None:
+        """Raise Stopped where a signal asked for it."""
+        if self._signal:
+            raise Stopped(self._signal)
+
+    def _stop(self) -> Iterator[Event]:
+        """Stop all workers with a checkpoint, by force those that take too long."""
+        for worker in self._running:
+            worker.handle.stop()
         deadline = time.monotonic() + STOP_SECONDS
-        try:
-            for worker in self._running:
-                worker.handle.stop()
-            while any(w.handle.poll() is None for w in self._running) and time.monotonic() < deadline:
-                time.sleep(POLL_SECONDS)
-        finally:
-            for worker in self._running:
-                worker.handle.stop(now=True)
-                worker.claim.close()
+        while any(w.handle.poll() is None for w in self._running) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        self._kill()
+        for worker in self._running:
+            yield Event("interrupted", worker.node.name, worker.node.id, worker.attempt.progress())
+
+    def _kill(self) -> None:
+        for worker in self._running:
+            worker.handle.stop(now=True)
+            worker.claim.close()
 
     def _fill(self) -> Iterator[Event]:
         """Start what can be started."""
         for node in list(self._waiting):
             if len(self._running) >= self.jobs:
                 return
-            claim = contextlib.ExitStack()
-            try:
-                held = claim.enter_context(self.registry.claim(node.id))
-                if self._is_finished(node):
+            with contextlib.ExitStack() as claim:
+                try:
+                    yield from self._take(node, claim)
+                except MtrunError as error:
                     self._waiting.remove(node)
-                    claim.close()
-                    yield Event("reused", node.name, node.id)
-                elif held:
-                    self._waiting.remove(node)
-                    yield self._start(node, claim)
-                else:
-                    claim.close()
-                    if node.id not in self._elsewhere:
-                        self._elsewhere.add(node.id)
-                        yield Event("elsewhere", node.name, node.id)
-            except StorageError as error:
-                claim.close()
-                self._waiting.remove(node)
-                yield self._failure(node, [p.render() for p in error.problems])
+                    yield self._failure(node, [p.render() for p in error.problems])
 
-    def _is_finished(self, node: Planned) -> bool:
-        """Tell whether a run is there; a damaged one is set aside."""
+    def _take(self, node: Planned, claim: contextlib.ExitStack) -> Iterator[Event]:
+        """Start a leaf, unless it is finished or another build is at it."""
+        lease = claim.enter_context(self.registry.claim(node.id))
+        if self._is_finished(node, lease is not None):
+            self._waiting.remove(node)
+            yield Event("reused", node.name, node.id)
+        elif lease is not None:
+            started = self._start(node, lease, claim)
+            self._waiting.remove(node)
+            yield started
+        elif node.id not in self._elsewhere:
+            self._elsewhere.add(node.id)
+            there = leases.holder(self.registry.lease(node.id))
+            yield Event("elsewhere", node.name, node.id, {"host": there.host, "pid": there.pid} if there else {})
+
+    def _is_finished(self, node: Planned, is_ours: bool) -> bool:
+        """Tell whether a run is there that is not to be replaced; who holds the lease sets a damaged one aside."""
         try:
-            return self.registry.find(node.id) is not None
+            run = self.registry.find(node.id)
+            if run and is_ours:
+                run.predictions()
         except RegistryError:
-            self.registry.set_aside(node.id)
+            if is_ours:
+                self.registry.set_aside(node.id)
             return False
+        return run is not None and run.manifest["sha256"] != node.replaces
 
-    def _start(self, node: Planned, claim: contextlib.ExitStack) -> Event:
+    def _start(self, node: Planned, lease: int, claim: contextlib.ExitStack) -> Event:
         assert isinstance(node.node, Leaf)
-        attempt, model = self.registry.attempt(node.id), node.node.model
-        with reported("make", attempt):
-            attempt.mkdir(parents=True, exist_ok=True)
-        order = {"id": node.id, "name": node.name, "project": str(self.project), "model": plain_dump(model)}
-        write_bytes(attempt / "task.json", json_bytes(order))
-        resumed = (attempt / "checkpoint.safetensors").exists()
-        handle = self.executor.start(attempt, model.resources.threads)
-        self._running.append(_Worker(node, attempt, handle, claim))
+        attempt, model = Attempt(self.registry.attempt(node.id)), node.node.model
+        resumed = attempt.begin(Order(node.id, node.name, self.project, model, node.replaces))
+        handle = self.executor.start(attempt.folder, model.resources.threads, lease)
+        self._running.append(_Worker(node, attempt, handle, claim.pop_all()))
         return Event("started", node.name, node.id, {"resumed": resumed})
 
     def _look(self, worker: _Worker) -> Iterator[Event]:
         """Say how far a worker is, or what became of it."""
         node, code = worker.node, worker.handle.poll()
         if code is None:
-            with contextlib.suppress(OSError):
-                text = (worker.attempt / "progress.json").read_bytes()
-                if text != worker.progress:
-                    worker.progress = text
-                    yield Event("progress", node.name, node.id, json.loads(text))
+            yield from self._progress(worker)
             return
         self._running.remove(worker)
-        finished = self._is_finished(node)
-        worker.claim.close()
-        seconds = round(time.monotonic() - worker.started, 1)
-        if finished:
-            yield Event("trained", node.name, node.id, {"seconds": seconds})
-        else:
-            yield self._ended(worker, code)
+        with worker.claim:
+            if self._is_finished(node, is_ours=True):
+                yield Event("trained", node.name, node.id, {"seconds": round(time.monotonic() - worker.started, 1)})
+            else:
+                yield self._ended(worker, code)
+
+    def _progress(self, worker: _Worker) -> Iterator[Event]:
+        """Keep the lease, and say how far a worker is where that changed."""
+        if time.monotonic() - worker.touched > leases.TOUCH_SECONDS:
+            worker.touched = time.monotonic()
+            leases.touch(self.registry.lease(worker.node.id))
+        progress = worker.attempt.progress()
+        if progress and progress != worker.progress:
+            worker.progress = progress
+            yield Event("progress", worker.node.name, worker.node.id, progress)
 
     def _ended(self, worker: _Worker, code: int) -> Event:
         """Start a crashed worker's leaf again, or give it up."""
-        node = worker.node
-        try:
-            problems = json.loads((worker.attempt / "error.json").read_bytes())["problems"]
-        except (OSError, ValueError):
+        node, problems = worker.node, worker.attempt.problems()
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        if not problems and (code < 0 or code > 128):  # of a signal; other codes are errors that could not be told
             self._crashes[node.id] = self._crashes.get(node.id, 0) + 1
-            how = f"signal {-code}" if code < 0 else f"exit code {code}"
             if self._crashes[node.id] <= self.retries:
                 self._waiting.insert(0, node)
                 return Event("retried", node.name, node.id, {"reason": how})
-            problems = [f"error: the worker ended with {how}; its log is {worker.attempt / 'log.txt'}"]
-        return self._failure(node, problems)
+        return self._failure(node, problems or [f"error: the worker ended with {how}; its log is {worker.attempt.log}"])
 
     def _failure(self, node: Planned, problems: list[str]) -> Event:
         self.failed.add(node.id)

@@ -10,13 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from .errors import Place, Problem, RegistryError, TrainingError
 from .files import reported
+from .parts import deferred
 from .suites import SPLITS, Data, Examples
+
+with deferred("numpy", "safetensors.numpy"):
+    import numpy as np
+    import safetensors.numpy as tensor_file
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Predictions:
                     raise TrainingError(f"the predictions for `{task}` on {split} cannot be kept: {fault}")
                 tensors[f"{split}/{task}/scores"] = np.ascontiguousarray(output.scores)
                 tensors[f"{split}/{task}/ids"] = np.frombuffer("\n".join(output.ids).encode(), np.uint8)
-        return save(tensors)
+        return tensor_file.save(tensors)
 
     @classmethod
     def from_bytes(cls, data: bytes, shown_as: str) -> Predictions:
@@ -95,7 +98,7 @@ class Predictions:
 def _tensors(data: bytes) -> dict[str, np.ndarray]:
     """Return a file's tensors by name; raise ValueError."""
     try:
-        return load(data)
+        return tensor_file.load(data)
     except SafetensorError as error:
         raise ValueError(f"it is not a whole safetensors file ({error})") from None
     except KeyError as error:

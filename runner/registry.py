@@ -1,30 +1,87 @@
-"""Finished runs by id: find, stage, commit, verify.
+"""Finished runs by id: find, verify, commit, set aside.
 
-    registry/<id>/             one finished run; it appears by one rename, manifest and all
-    registry/.attempts/<id>/   work in progress: task.json, checkpoint.safetensors, history.jsonl, log.txt, staged/
-    registry/.damaged/         runs that failed a check, set aside
-    registry/.cache/           token ids by content
+    registry/<id>/                 one finished run; it appears by one rename, manifest and all
+    registry/.attempts/<id>/       work in progress, as `runner/attempts.py` has it
+    registry/.attempts/<id>.lock   the lease of whoever works on it
+    registry/.attempts/staged-*/   runs that are being written
+    registry/.damaged/             runs that failed a check, set aside
+    registry/.replaced/            runs that were trained again though they were sound
+    registry/.cache/               what can be made again at any time
+
+A manifest is JSON whose last line holds the sha256 of all bytes above it: `head -n -2 manifest.json | sha256sum`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import os
 import re
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import RegistryError
-from .files import json_bytes, lock, remove, reported, sha256, sync_folder, write_new
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from . import leases
+from .errors import Problem, RegistryError, StorageError
+from .files import is_safe_name, json_bytes, make_folder, publish, remove, reported, write_bytes, write_new
 from .predictions import Predictions
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 PREDICTIONS = "predictions.safetensors"
 WEIGHTS = "model.safetensors"
+HISTORY = "history.jsonl"
+LOG = "log.txt"
 ID = re.compile(r"[0-9a-f]{12}")
+LIMIT = 1 << 22
+"""Most bytes of a manifest."""
+
+_SEAL = re.compile(rb'(,\n) "sha256": "([0-9a-f]{64})"\n}\n\Z')
+
+
+class _Manifest(BaseModel):
+    """What every manifest must have for the rest of the house to read it."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    format: int
+    id: str
+    name: str
+    what: str
+    files: dict[str, dict[str, int | str]]
+    spec: dict[str, Any]
+    suite: dict[str, Any]
+    dev: dict[str, float | None]
+    epoch: int
+    parameters: int
+    seconds: float
+
+
+def sealed(manifest: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a manifest: its JSON, with the sha256 of all above it as the last line."""
+    above = json_bytes(manifest).removesuffix(b"\n}\n") + b",\n"
+    return above + f' "sha256": "{hashlib.sha256(above).hexdigest()}"\n}}\n'.encode()
+
+
+def unsealed(data: bytes) -> dict[str, Any]:
+    """Return what the bytes of a manifest say, `sha256` included; raise ValueError for any damage."""
+    seal = _SEAL.search(data, max(0, len(data) - 100))
+    if not seal or hashlib.sha256(data[: seal.end(1)]).hexdigest().encode() != seal[2]:
+        raise ValueError("it is not what was written")
+    try:
+        manifest: dict[str, Any] = json.loads(data)
+        _Manifest.model_validate(manifest)
+        for name, entry in manifest["files"].items():
+            if not is_safe_name(name) or type(entry["size"]) is not int or type(entry["sha256"]) is not str:
+                raise ValueError(f"its entry of the file {name!r} cannot be meant")
+    except (ValidationError, KeyError, RecursionError) as error:
+        raise ValueError(f"it is not a manifest ({type(error).__name__})") from None
+    return manifest
 
 
 @dataclass(frozen=True)
@@ -35,18 +92,40 @@ class Run:
     folder: Path
     manifest: Mapping[str, Any]
 
-    def checked(self, name: str) -> Path:
-        """Return the path of one of the run's files after comparing size and sha256. Raise RegistryError."""
+    def size(self) -> int:
+        """Return the bytes of its files."""
+        return sum(entry["size"] for entry in self.manifest["files"].values())
+
+    def read(self, name: str) -> bytes:
+        """Return one of the run's files after comparing its sha256. Raise RegistryError or StorageError."""
         path, entry = self.folder / name, self.manifest["files"].get(name)
         if entry is None:
             raise RegistryError(f"run {self.id} has no file {name}")
-        if not path.is_file() or path.stat().st_size != entry["size"] or sha256(path) != entry["sha256"]:
+        try:
+            with reported("read", path):
+                data = path.read_bytes()
+        except StorageError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise RegistryError(f"run {self.id} is damaged: {path} is missing") from None
+            raise
+        if len(data) != entry["size"] or hashlib.sha256(data).hexdigest() != entry["sha256"]:
             raise RegistryError(f"run {self.id} is damaged: {path} is not what was written")
-        return path
+        return data
 
     def predictions(self) -> Predictions:
-        """Return the run's Predictions, verified. Raise RegistryError."""
-        return Predictions.read(self.checked(PREDICTIONS))
+        """Return the run's Predictions, verified. Raise RegistryError or StorageError."""
+        return Predictions.from_bytes(self.read(PREDICTIONS), str(self.folder / PREDICTIONS))
+
+    def verify(self) -> None:
+        """Read all files. Raise RegistryError that names those that are not what was written."""
+        problems: list[Problem] = []
+        for name in self.manifest["files"]:
+            try:
+                self.read(name)
+            except (RegistryError, StorageError) as error:
+                problems += error.problems
+        if problems:
+            raise RegistryError(*problems)
 
 
 @dataclass(frozen=True)
@@ -60,63 +139,123 @@ class Registry:
         """Folder of what can be made again at any time."""
         return self.root / ".cache"
 
+    @property
+    def attempts(self) -> Path:
+        """Folder of work in progress."""
+        return self.root / ".attempts"
+
     def attempt(self, id: str) -> Path:
         """Return the folder of the work in progress on a run."""
-        return self.root / ".attempts" / id
+        return self.attempts / id
 
-    def claim(self, id: str) -> contextlib.AbstractContextManager[bool]:
-        """Hold the right to train a run; it only avoids training twice, nothing is wrong without it."""
-        return lock(self.root / ".attempts" / f"{id}.lock")
+    def lease(self, id: str) -> Path:
+        """Return the file of the lease of whoever works on a run."""
+        return self.attempts / f"{id}.lock"
+
+    def claim(self, id: str) -> contextlib.AbstractContextManager[int | None]:
+        """Hold the right to train a run, or get None; it only avoids training twice, nothing is wrong without it."""
+        return leases.held(self.lease(id))
+
+    def ids(self) -> list[str]:
+        """Return the ids of all finished runs, damaged ones too, sorted."""
+        try:
+            return sorted(name for name in os.listdir(self.root) if ID.fullmatch(name))
+        except FileNotFoundError:
+            return []
 
     def find(self, id: str) -> Run | None:
-        """Return a finished run, or None where there is none. Raise RegistryError where its manifest is damaged."""
-        folder = self.root / id
-        if not folder.is_dir():
-            return None
+        """Return a finished run, or None where there is none; raise RegistryError where it is damaged to the eye.
+
+        The manifest is verified, of the other files presence and size only: reading one verifies the rest.
+        """
+        run = self.listed(id)
+        for name, entry in run.manifest["files"].items() if run else ():
+            path = self.root / id / name
+            if not path.is_file() or path.stat().st_size != entry["size"]:
+                raise RegistryError(f"run {id} is damaged: {path} is missing or of another length")
+        return run
+
+    def listed(self, id: str) -> Run | None:
+        """Return a run from its manifest alone, or None where there is none; raise RegistryError for damage."""
+        path = f"{self.root}/{id}/{MANIFEST}"
         try:
-            manifest = json.loads((folder / MANIFEST).read_bytes())
-            sizes = {name: entry["size"] for name, entry in manifest["files"].items()}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise RegistryError(f"run {id} is damaged: {folder / MANIFEST} cannot be read ({error})") from error
-        if manifest.get("format") != FORMAT or manifest.get("id") != id:
-            raise RegistryError(f"run {id} is damaged: {folder / MANIFEST} is of another run or format")
-        for name, size in sizes.items():
-            if not (folder / name).is_file() or (folder / name).stat().st_size != size:
-                raise RegistryError(f"run {id} is damaged: {folder / name} is missing or of another length")
-        return Run(id, folder, manifest)
+            with open(path, "rb", buffering=0) as file:
+                data = file.read(LIMIT)
+            manifest = unsealed(data)
+        except FileNotFoundError:
+            if not os.path.isdir(f"{self.root}/{id}"):
+                return None
+            raise RegistryError(f"run {id} is damaged: {path} is missing") from None
+        except (NotADirectoryError, IsADirectoryError, ValueError) as error:
+            raise RegistryError(f"run {id} is damaged: {path} cannot be read ({error})") from None
+        except OSError as error:
+            raise StorageError(f"cannot read {path}: {error.strerror}") from error
+        if manifest["format"] != FORMAT or manifest["id"] != id:
+            raise RegistryError(f"run {id} is damaged: {path} is of another run or format")
+        return Run(id, self.root / id, manifest)
 
     def runs(self) -> Iterator[Run]:
-        """Yield all finished runs by id."""
-        for folder in sorted(self.root.glob("*")):
-            if ID.fullmatch(folder.name) and (run := self.find(folder.name)):
-                yield run
+        """Yield all finished runs by id, without those that are damaged to the eye."""
+        for id in self.ids():
+            with contextlib.suppress(RegistryError):
+                if run := self.find(id):
+                    yield run
 
-    def set_aside(self, id: str) -> Path:
-        """Move a damaged run out of the way and return where it lies now."""
-        folder = self.root / ".damaged"
-        with reported("set aside", self.root / id):
-            folder.mkdir(exist_ok=True)
-            number = next(n for n in range(10**6) if not (folder / f"{id}.{n}").exists())
-            return (self.root / id).rename(folder / f"{id}.{number}")
+    def set_aside(self, id: str, folder: str = ".damaged") -> None:
+        """Move a run out of the way; nothing happens where another process just did."""
+        aside = self.root / folder
+        make_folder(aside)
+        with reported("set aside", self.root / id), contextlib.suppress(FileNotFoundError):
+            os.rename(self.root / id, aside / f"{id}.{uuid.uuid4().hex[:8]}")
 
-    def commit(self, id: str, files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> Run:
+    def commit(self, id: str, files: Mapping[str, bytes], manifest: Mapping[str, Any], replaces: str = "") -> Run:
         """Publish a run by one rename; where another worker was first, this one is discarded.
 
-        Files are written and synced one by one, the manifest with their sizes and hashes last.
+        Files are written and synced one by one, the manifest with their sizes and hashes last. `replaces` is the
+        sha256 in the manifest of the run that this one takes the place of. Raise StorageError.
         """
-        staged = self.attempt(id) / "staged"
-        remove(staged)
-        with reported("stage", staged):
-            staged.mkdir(parents=True)
-        for name, data in files.items():
-            write_new(staged / name, data)
-        entries = {name: {"size": len(data), "sha256": sha256(staged / name)} for name, data in files.items()}
-        write_new(staged / MANIFEST, json_bytes({**manifest, "format": FORMAT, "id": id, "files": entries}))
-        with reported("publish", self.root / id):
-            sync_folder(staged)
-            with contextlib.suppress(FileExistsError, OSError) if (self.root / id).exists() else contextlib.nullcontext():
-                staged.rename(self.root / id)
-            sync_folder(self.root)
+        staged = self.attempts / f"staged-{id}-{uuid.uuid4().hex[:8]}"
+        entries = {name: {"size": len(d), "sha256": hashlib.sha256(d).hexdigest()} for name, d in files.items()}
+        try:
+            make_folder(staged)
+            for name, data in files.items():
+                write_new(staged / name, data)
+            write_new(staged / MANIFEST, sealed({**manifest, "format": FORMAT, "id": id, "files": entries}))
+            while not publish(staged, self.root / id) and self._is_in_the_way(id, replaces):
+                pass
+        finally:
+            with contextlib.suppress(StorageError):
+                remove(staged)
         run = self.find(id)
-        assert run is not None
+        if run is None:
+            raise RegistryError(f"run {id} was removed while it was committed")
         return run
+
+    def _is_in_the_way(self, id: str, replaces: str) -> bool:
+        """Set aside the run that is there if it is damaged or to be replaced; return False where it is to stay."""
+        try:
+            there = self.find(id)
+            if there:
+                there.verify()
+        except RegistryError:
+            self.set_aside(id)
+            return True
+        if there and there.manifest["sha256"] == replaces:
+            self.set_aside(id, ".replaced")
+            return True
+        return there is None
+
+    def drop_weights(self, run: Run) -> None:
+        """Remove a run's weights; its Predictions stay. Raise StorageError."""
+        kept = {key: value for key, value in run.manifest.items() if key != "sha256"}
+        kept["files"] = {name: entry for name, entry in kept["files"].items() if name != WEIGHTS}
+        write_bytes(run.folder / MANIFEST, sealed(kept))
+        remove(run.folder / WEIGHTS)
+
+    def drop(self, id: str) -> None:
+        """Remove a run: it is gone at once, then its files are. Raise StorageError."""
+        trash = self.attempts / f"staged-{id}-{uuid.uuid4().hex[:8]}"
+        make_folder(self.attempts)
+        with reported("remove", self.root / id), contextlib.suppress(FileNotFoundError):
+            os.rename(self.root / id, trash)
+        remove(trash)

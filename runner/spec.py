@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -22,7 +23,7 @@ from .toml import Table
 class Train(Part):
     """How long, on what and in which arithmetic a leaf is trained."""
 
-    tasks: tuple[str, ...] | None = None
+    tasks: tuple[str, ...] | None = Field(default=None, min_length=1)
     """Tasks that are trained, one batch of each a step; left out: all that have a head."""
     epochs: int = Field(default=10, ge=1)
     """Passes; after each the dev splits are scored."""
@@ -47,6 +48,10 @@ class Resources(Part):
     """Threads of one worker; a fixed number, so that `-j` never changes a byte."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU where there is one."""
+    checkpoint_seconds: float = Field(default=60.0, ge=0)
+    """Most seconds of work that a crash can cost, besides what the writing of a checkpoint itself takes."""
+    keep_weights: bool = True
+    """Keep the trained weights in the registry, not the predictions alone; `mtrun rm --weights` drops them later."""
 
 
 class Model(Part):
@@ -71,13 +76,16 @@ class Model(Part):
 
     @property
     def trained(self) -> tuple[str, ...]:
-        """Names of the trained tasks, in the order of the suite's heads."""
-        return self.train.tasks or tuple(self.heads)
+        """Names of the trained tasks, sorted, since the order of keys in a spec must not change a result."""
+        return tuple(sorted(self.train.tasks or self.heads))
 
     def summary(self) -> str:
         """Return what the model is in a few words, for a table."""
-        heads = [f"{name}: {head.type} {head.loss.type}" for name, head in self.heads.items() if name in self.trained]
-        return f"{self.combiner.type}; {', '.join(heads)}"
+        trained = [(name, self.heads[name]) for name in self.trained]
+        if len(trained) == 1:
+            name, head = trained[0]
+            return f"{name} only: {head.type} {head.loss.type}"
+        return f"{self.combiner.type}; {', '.join(f'{head.type} {head.loss.type}' for _, head in trained)}"
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,21 @@ class Leaf(Member):
     table: Table
     """The resolved spec with the place of each value."""
 
+    @property
+    def place(self) -> Place:
+        """Where the spec begins."""
+        return self.table.place
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the suite's tasks."""
+        return tuple(self.model.suite.meanings())
+
+    @property
+    def predicted(self) -> tuple[str, ...]:
+        """Names of the tasks that it predicts."""
+        return tuple(self.model.heads)
+
 
 @dataclass(frozen=True)
 class Tree(Member):
@@ -96,7 +119,27 @@ class Tree(Member):
 
     name: str
     node: Ensemble
-    place: Place
+    table: Table
+    """What the spec says of the node, with the place of each value."""
+    named: tuple[Place, ...]
+    """Where each member is named, in the order in which the spec names them."""
+
+    @property
+    def place(self) -> Place:
+        """Where the node begins."""
+        return self.table.place
+
+    @cached_property
+    def tasks(self) -> tuple[str, ...] | None:
+        """Names of the suite's tasks; None where all leaves are stored runs."""
+        return next((child.tasks for child in self.node.children() if child.tasks is not None), None)
+
+    @cached_property
+    def predicted(self) -> tuple[str, ...] | None:
+        """Names of the tasks that some member predicts; None where that is not known."""
+        pairs = zip(self.node.children(), self.node.roles(), strict=True)
+        found = [(role,) if role else child.predicted for child, role in pairs]
+        return None if None in found else tuple(dict.fromkeys(task for tasks in found for task in tasks or ()))
 
 
 @dataclass(frozen=True)
@@ -105,6 +148,8 @@ class Stored(Member):
 
     id: str
     place: Place
+    tasks: ClassVar[None] = None
+    predicted: ClassVar[None] = None
 
 
 Node = Leaf | Tree | Stored

@@ -19,38 +19,25 @@ from typing import Any, NoReturn
 import tomli
 
 from .errors import Place, Problem, SpecError, did_you_mean
+from .syntax import STRING, broken
 
 _BYTES = 1 << 20  # of a file
 _LEVELS = 32  # of tables and arrays inside one another
 _MARKS = 20_000  # brackets, dots, commas and equals signs in a file: they bound time and memory
 _DIGITS = 300  # of a number: Python is slow to convert more, or refuses them without a place
 _PROBLEMS = 1000  # after which no more are looked for
-_LINE = 1000  # characters: a longer line is not shown
 
-_STRING = r"""
-    \"{3} (?: [^"\\]++ | \\[\s\S] | "(?!"") )*+ (?: "{3,5} )?   # always matches: a string left open runs to the end of
-  | '{3} (?: [^']++ | '(?!'') )*+ (?: '{3,5} )?                 # its line or of the file, for tomli to refuse
-  | " (?: [^"\\\n]++ | \\[^\n] )*+ "?
-  | ' [^'\n]*+ '?
-"""
 _MARK = re.compile(rf"""
-    {_STRING} | (?: \#[^\n]*+ \s*+ )++
+    {STRING} | (?: \#[^\n]*+ \s*+ )++
   | (?P<number> (?<![\w.+-]) [+-]? [0-9] [\w.+-]{{{_DIGITS},}}+ )
   | (?P<mark> [\[\]{{}}.,=] )
 """, re.X)
 _GAP = re.compile(r"(?: [ \t\n,]++ | \#[^\n]*+ )*+", re.X)
 _KEY = re.compile(r"""( "(?: [^"\\]++ | \\. )*+" | '[^']*+' | [A-Za-z0-9_-]++ ) [ \t]*+ (\.?) [ \t]*+""", re.X)
-_SCALAR = re.compile(rf"{_STRING} | [^,\]}}\#\n]* [^,\]}}\#\n\t ]", re.X)
+_SCALAR = re.compile(rf"{STRING} | [^,\]}}\#\n]* [^,\]}}\#\n\t ]", re.X)
 _NOT_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _TOO_DEEP = f"nested over {_LEVELS} levels deep"
-_HINTS = {
-    "Cannot overwrite a value": "a key is set once: it stands in this table already, or in another form",
-    "Cannot declare": "a table has one header: put all of its keys under it",
-    "Invalid value": 'values look like "text", 1, 0.5, true, [1, 2] or {a = 1}',
-    "Illegal character '\\n'": 'text over many lines stands between """ and """',
-    **dict.fromkeys(("Unescaped", "Invalid hex"), "write the backslash twice, or put the text in 'single quotes'"),
-}
 
 
 class Table(dict[str, Any]):
@@ -60,12 +47,13 @@ class Table(dict[str, Any]):
     or in `[a.b]`), or line 1 of the file for the root. `keys_at[key]` is the place of a key (of a table with a header,
     the header's last key part), `values_at[key]` that of its value (of a table its `place`, of an array of tables its
     first header); a value over many lines is placed by its first. Nested tables are `Table`s, arrays are `Array`s.
-    Merging moves a sub-table with its places.
+    Merging moves a sub-table with its places; `hides` is where the `type` of a table stands that another replaced.
     """
 
     def __init__(self, place: Place) -> None:
         super().__init__()
         self.place = place
+        self.hides: Place | None = None
         self.keys_at: dict[str, Place] = {}
         self.values_at: dict[str, Place] = {}
 
@@ -108,9 +96,8 @@ def parse(text: str, shown_as: str) -> Table:
     try:
         values = tomli.loads(scanner.text)
     except tomli.TOMLDecodeError as error:
-        start = error.pos - (error.colno - 1 if error.msg.startswith(("Cannot", "Duplicate")) else 0)
-        hint = next((hint for said, hint in _HINTS.items() if error.msg.startswith(said)), "")
-        scanner.stop(f"not valid TOML: {error.msg:.200}", scanner.place(start, error.pos), hint)
+        wrong = broken(scanner.text, error.msg, error.pos)
+        scanner.stop(f"not valid TOML: {wrong.message}", scanner.place(wrong.start, wrong.end), wrong.hint)
     return scanner.document(values)
 
 
@@ -152,7 +139,7 @@ class _Scanner:
         line = bisect_right(self.starts, start)
         text, column = self.lines[line - 1], start - self.starts[line - 1] + 1
         width = max(1, min(end - start, len(text) - column + 1))
-        return Place(self.file, line, column, width, text if len(text) <= _LINE else "")
+        return Place(self.file, line, column, width, text)
 
     def note(self, message: str, place: Place) -> None:
         """Keep a problem; raise SpecError once there are very many."""

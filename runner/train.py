@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from .batches import Batches, seeded
-from .errors import Diverged
+from . import memory, snapshots
+from .batches import Batch, Batches, seeded
+from .errors import Diverged, Problem, RegistryError, Stopped, TrainingError
 from .evaluate import Evaluation
-from .files import write_bytes
 from .network import Network
 from .predictions import Predictions
 from .scores import overall, score_split
@@ -26,10 +24,10 @@ from .spec import Model
 from .suites import Data
 from .tokens import Tokens
 
-CHECKPOINT_SECONDS = 60.0
-"""Most seconds of work that a crash can cost, besides what a checkpoint itself takes."""
-
-Report = Callable[["State"], None]
+SAVING_SHARE = 20
+"""A checkpoint is written when training took this many times as long as the writing of the last one."""
+REMEMBERED = 5
+"""How many steps' losses are told where training diverges."""
 
 
 @dataclass
@@ -44,6 +42,28 @@ class State:
     """One entry an epoch: its mean losses and its dev scores."""
     best: int = -1
     """Epoch whose weights are kept, from 0; -1 before the first."""
+    splits: list[dict[str, int]] = field(default_factory=list)
+    """From which step on a batch is computed in how many parts, since memory ran out."""
+    source: dict[str, str] = field(default_factory=dict)
+    """Hashes of the code that the run was begun with."""
+
+    @property
+    def parts(self) -> int:
+        """In how many parts a batch is computed."""
+        return self.splits[-1]["parts"] if self.splits else 1
+
+
+class Watch:
+    """What a trainer tells others, and where it may be told to stop; this one does neither."""
+
+    def tick(self) -> None:
+        """Raise Stopped where training is to stop; called at least once a batch, of evaluation too."""
+
+    def report(self, state: State) -> None:
+        """Take note of how far training is."""
+
+    def say(self, text: str) -> None:
+        """Keep a line for whoever reads the log."""
 
 
 class Trainer:
@@ -57,63 +77,136 @@ class Trainer:
         self.dev = Evaluation(data, tokens, tuple(model.heads), ("dev",))
         self.all = Evaluation(data, tokens, tuple(model.heads), ("dev", "test"))
         self.parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
+        self.device = next(network.parameters()).device
         self.optimizer = model.optimizer.build(self.parameters.values())
         self.state = State()
         self.kept: dict[str, Tensor] = {}
+        self.lately: deque[str] = deque(maxlen=REMEMBERED)
+        """The losses of the last steps, in words."""
 
-    def run(self, report: Report, stop: Callable[[], bool], checkpoint: Path) -> Predictions | None:
-        """Train to the end and return the Predictions; None where `stop` asked to stop, after a checkpoint."""
+    def run(self, watch: Watch, checkpoint: Path) -> Predictions:
+        """Train to the end and return the Predictions. Raise Stopped, after a checkpoint, where `watch` does."""
         self.network.train()
-        saved = time.monotonic()
-        while self.state.step < len(self.batches):
-            if stop():
-                self.save(checkpoint)
-                return None
-            self._step()
-            if self.state.step % self.batches.steps_per_epoch == 0:
-                self._end_epoch()
-            report(self.state)
-            if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                self.save(checkpoint)
-                saved = time.monotonic()
-        if self.kept:
-            self.network.load_state_dict(self.kept)
-        return self.all(self.network)
+        try:
+            self._train(watch, checkpoint)
+            if self.kept:
+                self.network.load_state_dict(self.kept)
+            return self.all(self.network, watch.tick)
+        except Stopped:
+            self.save(checkpoint)
+            raise
 
     @property
     def kept_epoch(self) -> int:
         """The epoch whose weights are kept, from 0."""
         return self.state.best if self.state.best >= 0 else len(self.state.history) - 1
 
-    def _step(self) -> None:
+    def _train(self, watch: Watch, checkpoint: Path) -> None:
+        """Do the steps and the ends of epochs that are left, with a checkpoint from time to time."""
+        saved, cost = time.monotonic(), 0.0
+        while self.state.step < len(self.batches) or self._owes_an_end():
+            watch.tick()
+            if self._owes_an_end():
+                self._end_epoch(watch)
+            else:
+                self._step(watch)
+            watch.report(self.state)
+            now = time.monotonic()
+            if now - saved > max(self.model.resources.checkpoint_seconds, SAVING_SHARE * cost):
+                self.save(checkpoint)
+                saved = time.monotonic()
+                cost = saved - now
+
+    def _owes_an_end(self) -> bool:
+        """Tell whether an epoch's steps are done but not its scores."""
+        return self.state.step // self.batches.steps_per_epoch > len(self.state.history)
+
+    # One step --------------------------------------------------------------------------------------------------
+
+    def _step(self, watch: Watch) -> None:
         """Do one step; every random number in it is a function of the seed and the step."""
-        step, seed = self.state.step, self.model.train.seed
-        torch.manual_seed(seeded(seed, "dropout", step))
+        base = self.model.optimizer.lr * self.model.optimizer.lr_scale
         for group in self.optimizer.param_groups:
-            base = self.model.optimizer.lr * self.model.optimizer.lr_scale
-            group["lr"] = base * self.model.schedule.factor(step, len(self.batches))
-        self.optimizer.zero_grad()
-        batch = self.batches.batch(step).to(next(iter(self.parameters.values())).device)
-        random = np.random.default_rng(seeded(seed, "combiner", step))
-        losses = dict(zip(self.tasks, self.network.backward(batch, self.model.combiner, random).tolist(), strict=True))
-        self._check(losses)
+            group["lr"] = base * self.model.schedule.factor(self.state.step, len(self.batches))
+        batch = self.batches.batch(self.state.step).to(self.device)
+        losses = dict(zip(self.tasks, self._gradients(batch, watch).tolist(), strict=True))
+        self._check(batch, losses)
         self.optimizer.step()
+        self._check_weights()
         self.state.step += 1
         for task, loss in losses.items():
             self.state.losses[task] = self.state.losses.get(task, 0.0) + loss
 
-    def _check(self, losses: Mapping[str, float]) -> None:
-        """Raise Diverged where a loss is not finite."""
+    def _gradients(self, batch: Batch, watch: Watch) -> Tensor:
+        """Set every gradient of the step and return the losses [T]; in more parts where memory runs out."""
+        while True:
+            try:
+                return self._backward(batch)
+            except (RuntimeError, MemoryError) as error:
+                if not memory.is_exhausted(error):
+                    raise
+            self._split(batch, watch)  # out here, where the error no longer keeps the tensors of the step
+
+    def _backward(self, batch: Batch) -> Tensor:
+        step, seed = self.state.step, self.model.train.seed
+        torch.manual_seed(seeded(seed, "dropout", step))
+        random = np.random.default_rng(seeded(seed, "combiner", step))
+        self.optimizer.zero_grad()
+        return self.network.backward(batch, self.model.combiner, random, self.state.parts)
+
+    def _split(self, batch: Batch, watch: Watch) -> None:
+        """Have batches computed in twice as many parts. Raise TrainingError where a part is one example already."""
+        step, parts, most = self.state.step + 1, self.state.parts, max(batch.examples.values())
+        facts = (f"batch of {most} examples a task, in {parts} parts", f"longest sentence: {batch.longest} tokens",
+                 f"most memory used: {memory.peak(self.device):,.0f} MB on {self.device}")
+        memory.release(self.device)
+        if parts >= most:
+            raise TrainingError(Problem(f"one example of each task does not fit into memory at step {step}", notes=facts,
+                                        hint="lower encoder.max_length, or take a larger machine"))
+        self.state.splits.append({"step": step, "parts": min(2 * parts, most)})
+        watch.say(f"memory ran out at step {step} ({'; '.join(facts)}); from here on a batch is computed in "
+                  f"{self.state.parts} parts, with the same gradients and losses")
+
+    # What is not finite ----------------------------------------------------------------------------------------
+
+    def _check(self, batch: Batch, losses: Mapping[str, float]) -> None:
+        """Raise Diverged where a loss or a gradient is not finite."""
+        self.lately.append(f"step {self.state.step + 1}: {', '.join(f'{t} {x:.4g}' for t, x in losses.items())}")
         for task, loss in losses.items():
             if not np.isfinite(loss):
-                rate = self.optimizer.param_groups[0]["lr"]
-                raise Diverged(f"the loss of {task} is {loss} at step {self.state.step + 1}, rate {rate:g}; "
-                               f"losses: {', '.join(f'{t} {x:.4g}' for t, x in losses.items())}")
+                raise self._diverged(f"the loss of {task} is {loss}")
+        gradients = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
+        if not _is_finite(gradients.values()):
+            name = _first_not_finite(gradients)
+            tasks = [task for task in self.tasks if not self._is_finite_alone(batch, task)]
+            whose = " and ".join(tasks) or "all tasks together"
+            raise self._diverged(f"the gradient of `{name}` is not finite, due to {whose},")
 
-    def _end_epoch(self) -> None:
+    def _check_weights(self) -> None:
+        """Raise Diverged where a weight is not finite."""
+        if not _is_finite(self.parameters.values()):
+            raise self._diverged(f"the weight `{_first_not_finite(self.parameters)}` is not finite")
+
+    def _is_finite_alone(self, batch: Batch, task: str) -> bool:
+        """Tell whether one task's own gradient is finite."""
+        self.optimizer.zero_grad()
+        torch.manual_seed(seeded(self.model.train.seed, "dropout", self.state.step))
+        self.network.losses(batch)[self.tasks.index(task)].backward()  # type: ignore[no-untyped-call]
+        return _is_finite(p.grad for p in self.parameters.values() if p.grad is not None)
+
+    def _diverged(self, what: str) -> Diverged:
+        """Return the error of a step with numbers that are not finite."""
+        rate = self.optimizer.param_groups[0]["lr"]
+        return Diverged(Problem(f"{what} at step {self.state.step + 1}, rate {rate:g}",
+                                notes=tuple(f"losses of {losses}" for losses in self.lately),
+                                hint="lower optimizer.lr or optimizer.lr_scale"))
+
+    # The end of an epoch ---------------------------------------------------------------------------------------
+
+    def _end_epoch(self, watch: Watch) -> None:
         """Score dev, note the epoch and keep its weights where it is the best so far."""
+        scores = score_split(self.dev(self.network, watch.tick), self.data, "dev")
         means = {task: total / self.batches.steps_per_epoch for task, total in self.state.losses.items()}
-        scores = score_split(self.dev(self.network), self.data, "dev")
         self.state.losses = {}
         self.state.history.append({"step": self.state.step, "losses": means, "dev": scores})
         if self.model.train.select == "best" and self._is_best():
@@ -126,32 +219,43 @@ class Trainer:
         reached = [overall(epoch["dev"], trained) or 0.0 for epoch in self.state.history]
         return self.state.best < 0 or reached[-1] > reached[self.state.best]
 
-    # The checkpoint: one safetensors file, tensors by name and the rest as JSON in its header ----------------------
+    # The checkpoint --------------------------------------------------------------------------------------------
 
     def save(self, path: Path) -> None:
-        """Write everything that the rest of the run depends on, as one file, at once or not at all."""
+        """Write everything that the rest of the run depends on, at once or not at all. Raise StorageError."""
         tensors = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"kept/{name}": tensor for name, tensor in self.kept.items()}
         for index, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(value) for name, value in values.items()}
-        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        write_bytes(path, save(plain, {"state": json.dumps(asdict(self.state))}))
+        snapshots.write(path, tensors, asdict(self.state))
 
     def restore(self, path: Path) -> None:
-        """Go on from a checkpoint of the same run."""
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            self.state = State(**json.loads(file.metadata()["state"]))
-        self.network.load_state_dict(_under("network/", tensors))
-        device = next(iter(self.parameters.values())).device
-        self.kept = {name: tensor.to(device) for name, tensor in _under("kept/", tensors).items()}
+        """Go on from a checkpoint of the same run. Raise RegistryError where it is damaged or another's."""
+        tensors, state = snapshots.read(path)
+        try:
+            self._take(tensors, State(**state))
+        except (TypeError, ValueError, KeyError, RuntimeError) as error:
+            if memory.is_exhausted(error):
+                raise
+            raise RegistryError(f"the checkpoint {path} is of another run or version: {error}") from None
+
+    def _take(self, tensors: Mapping[str, Tensor], state: State) -> None:
+        """Take over the tensors and the state of a checkpoint."""
+        self.state = state
+        self.network.load_state_dict(snapshots.under("network/", tensors))
+        self.kept = {name: tensor.to(self.device) for name, tensor in snapshots.under("kept/", tensors).items()}
         moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _under("optimizer/", tensors).items():
+        for name, tensor in snapshots.under("optimizer/", tensors).items():
             index, _, field_name = name.partition("/")
             moments.setdefault(int(index), {})[field_name] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors whose names begin with a prefix, without it."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+def _is_finite(tensors: Iterable[Tensor]) -> bool:
+    """Tell whether all numbers are finite, and their squares add up to a finite one."""
+    return bool(torch.nn.utils.get_total_norm(list(tensors)).isfinite())
+
+
+def _first_not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """Return the name of the first tensor that is not finite."""
+    return next((name for name, tensor in tensors.items() if not _is_finite([tensor])), "all together")

@@ -1,67 +1,95 @@
-"""One leaf in one process: `python -m runner.worker ATTEMPT`.
+"""One leaf in one process: `python -m runner.worker ATTEMPT [PARENT]`.
 
-Parent and worker talk through files only. The attempt's folder holds task.json (what to train) and gets progress.json,
-log.txt and, where the leaf fails, error.json; a leaf that succeeds appears in the registry. Exit codes are mtrun's.
+Build and worker talk through the files of `runner/attempts.py` only; a leaf that succeeds appears in the registry.
+Exit codes are mtrun's. Where PARENT, the build's process id, is given, the worker stops once that process is gone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 from safetensors.torch import save
 
-from . import __version__
-from .assembly import Assembly, tabled
+from . import __version__, leases, memory
+from .attempts import Attempt, Order
 from .batches import seeded
-from .errors import DataError, MtrunError, Place, SpecError, Stopped
-from .files import json_bytes, remove, write_bytes
+from .errors import DataError, MtrunError, RegistryError, Stopped
+from .files import append, remove
 from .network import Network
-from .parts import fingerprints, plain_dump
+from .parts import plain_dump
 from .plan import leaf_id
-from .registry import PREDICTIONS, WEIGHTS, Registry
+from .provenance import fingerprints
+from .registry import HISTORY, LOG, PREDICTIONS, WEIGHTS, Registry
 from .spec import Model
 from .suites import Data
 from .tokens import Tokens
-from .train import State, Trainer
+from .train import State, Trainer, Watch
 
 PROGRESS_SECONDS = 0.5
+LOOK_SECONDS = 1.0
+"""How often a worker looks whether its build is still there."""
+PATIENCE_SECONDS = 20.0
+"""How long a worker whose build is gone has to come to a checkpoint before it ends without."""
 
 
-@dataclass(frozen=True)
-class Order:
-    """What a worker is to train: the content of task.json."""
+@dataclass
+class Supervision(Watch):
+    """Tells an attempt's folder how far training is, and training where it is to stop."""
 
-    id: str
-    name: str
-    project: Path
-    model: Model
+    attempt: Attempt
+    steps: int = 0
+    signals: list[int] = field(default_factory=list)
+    """What asked to stop."""
+    _reported: float = 0.0
 
-    def to_bytes(self) -> bytes:
-        """Return the file's bytes."""
-        return json_bytes({"id": self.id, "name": self.name, "project": str(self.project),
-                           "model": plain_dump(self.model)})
+    def tick(self) -> None:
+        """Raise Stopped where a signal asked for it, or the build is gone."""
+        if self.signals:
+            raise Stopped(self.signals[0])
 
-    @classmethod
-    def read(cls, path: Path) -> Order:
-        """Return the order in a file."""
-        values = json.loads(path.read_bytes())
-        project, at = Path(values["project"]), Place(str(path))
-        assembly = Assembly(project)
-        model = assembly.part(Model, tabled(values["model"], at), at)
-        if model is None:
-            raise SpecError(*assembly.problems)
-        return cls(values["id"], values["name"], project, model)
+    def report(self, state: State) -> None:
+        """Tell the build, where the last telling is long enough ago."""
+        now = time.monotonic()
+        if now - self._reported >= PROGRESS_SECONDS:
+            self._reported = now
+            dev = state.history[-1]["dev"]["overall"] if state.history else None
+            self.attempt.report({"step": state.step, "steps": self.steps, "epoch": len(state.history), "overall": dev})
+
+    def say(self, text: str) -> None:
+        """Add a line to the attempt's log."""
+        append(self.attempt.log, text)
+
+    def stop(self, number: int, frame: FrameType | None = None) -> None:
+        """Take a signal: the first asks for a checkpoint, a second one ends the process at once."""
+        if self.signals:
+            os._exit(128 + number)
+        self.signals.append(number)
+
+    def guard(self, parent: int) -> None:
+        """Show that the worker lives; stop it once its build is gone. Runs in a thread of its own."""
+        gone = 0.0
+        while True:
+            leases.touch(self.attempt.lease)
+            if parent and os.getppid() != parent:
+                gone = gone or time.monotonic()
+                self.signals.append(signal.SIGTERM)
+                if time.monotonic() - gone > PATIENCE_SECONDS:
+                    os._exit(128 + signal.SIGTERM)
+            time.sleep(LOOK_SECONDS)
 
 
 def device_of(model: Model) -> torch.device:
@@ -70,34 +98,52 @@ def device_of(model: Model) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
-def train(order: Order, attempt: Path, stop: Callable[[], bool]) -> None:
-    """Train one leaf and commit it. Raise Stopped where `stop` asked for it; the attempt can then be resumed."""
+def train(order: Order, watch: Supervision) -> None:
+    """Train one leaf and commit it. Raise Stopped where `watch` does; the attempt can then be resumed."""
     model, registry = order.model, Registry(order.project / "registry")
     torch.set_num_threads(model.resources.threads)
+    before = _inputs(order)
     data = model.suite.load(order.project)
-    suite = data.sha256()
-    if leaf_id(model, suite, order.project) != order.id:
+    if leaf_id(model, data.sha256(), order.project) != order.id:
         raise DataError(f"the data or weights of `{order.name}` changed since the build was planned; build again")
-    trainer = trainer_of(model, data, order.project, registry.cache)
-    checkpoint = attempt / "checkpoint.safetensors"
-    if checkpoint.exists():
-        trainer.restore(checkpoint)
-        print(f"resumed at step {trainer.state.step}", flush=True)
+    watch.tick()
+    trainer = _restored(order, data, registry.cache, watch)
+    watch.steps = len(trainer.batches)
     started = time.monotonic()
-    progress = Progress(attempt / "progress.json", len(trainer.batches))
-    predictions = trainer.run(progress.report, stop, checkpoint)
-    if predictions is None:
-        raise Stopped()
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in trainer.network.state_dict().items()}
-    history = "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in trainer.state.history)
-    files = {WEIGHTS: save(weights), PREDICTIONS: predictions.to_bytes(), "history.jsonl": history.encode()}
-    manifest = describe(order, data, suite) | {
-        "epoch": trainer.kept_epoch + 1,
-        "dev": trainer.state.history[trainer.kept_epoch]["dev"],
-        "parameters": sum(p.numel() for p in trainer.network.parameters()),
-        "seconds": round(time.monotonic() - started, 3),
-    }
-    registry.commit(order.id, files, manifest)
+    watch.say(f"training {order.name} on {device_name(trainer.device)}, {len(trainer.batches)} steps")
+    predictions = trainer.run(watch, watch.attempt.checkpoint)
+    if _inputs(order) != before:
+        raise DataError(f"the data or weights of `{order.name}` changed while it was trained; build again, or put the "
+                        "files back as they were and build again to go on from the checkpoint")
+    watch.say(f"finished; epoch {trainer.kept_epoch + 1} is kept")
+    files = {PREDICTIONS: predictions.to_bytes(), **_files(trainer, watch.attempt)}
+    manifest = describe(order, data) | _outcome(trainer) | {"seconds": round(time.monotonic() - started, 3)}
+    registry.commit(order.id, files, manifest, order.replaces)
+
+
+def _inputs(order: Order) -> tuple[object, object]:
+    """Return what tells a change of the files that a run is made of."""
+    suite, encoder = order.model.suite, order.model.encoder
+    files = suite.inputs(order.project)
+    return suite.load(order.project).sha256() if files is None else files, encoder.inputs(order.project)
+
+
+def _restored(order: Order, data: Data, cache: Path, watch: Supervision) -> Trainer:
+    """Return the trainer of a leaf, at its checkpoint where there is a sound one."""
+    checkpoint, code = watch.attempt.checkpoint, fingerprints(order.model)
+    trainer = trainer_of(order.model, data, order.project, cache)
+    if checkpoint.exists():
+        try:
+            trainer.restore(checkpoint)
+        except RegistryError as error:
+            watch.say(f"{error}; starting from the beginning")
+            remove(checkpoint)
+            return _restored(order, data, cache, watch)
+        old = [file for file, sha in trainer.state.source.items() if code.get(file) != sha]
+        watch.say(f"resumed at step {trainer.state.step}{', begun with older code of ' * bool(old)}{', '.join(old)}")
+    else:
+        trainer.state.source = code
+    return trainer
 
 
 def trainer_of(model: Model, data: Data, project: Path, cache: Path) -> Trainer:
@@ -109,15 +155,39 @@ def trainer_of(model: Model, data: Data, project: Path, cache: Path) -> Trainer:
     return Trainer(model, network.to(device_of(model)), data, tokens)
 
 
-def describe(order: Order, data: Data, suite: str) -> dict[str, Any]:
-    """Return what a manifest says of a run besides its files."""
+def _files(trainer: Trainer, attempt: Attempt) -> dict[str, bytes]:
+    """Return what a run keeps besides its Predictions."""
+    files = {HISTORY: "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in trainer.state.history).encode(),
+             LOG: attempt.log.read_bytes() if attempt.log.exists() else b""}
+    if trainer.model.resources.keep_weights:
+        weights = trainer.network.state_dict().items()
+        files[WEIGHTS] = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights})
+    return files
+
+
+def _outcome(trainer: Trainer) -> dict[str, Any]:
+    """Return what a manifest says of how a run went."""
+    state = trainer.state
+    return {
+        "source": state.source,
+        "epoch": trainer.kept_epoch + 1,
+        "dev": state.history[trainer.kept_epoch]["dev"],
+        "parameters": sum(p.numel() for p in trainer.network.parameters()),
+        "megabytes": round(memory.peak(trainer.device)),
+        "splits": state.splits,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def describe(order: Order, data: Data) -> dict[str, Any]:
+    """Return what a manifest says of a run before it is trained."""
     model = order.model
     return {
         "name": order.name,
+        "what": model.summary(),
         "spec": plain_dump(model),
-        "suite": {"sha256": suite, "dropped": dict(data.dropped)},
+        "suite": {"sha256": data.sha256(), "dropped": dict(data.dropped)},
         "inputs": model.encoder.inputs(order.project),
-        "source": fingerprints(model),
         "environment": {
             "mtrun": __version__, "python": platform.python_version(), "torch": torch.__version__,
             "device": device_name(device_of(model)), "threads": model.resources.threads,
@@ -130,51 +200,42 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
 
 
-class Progress:
-    """Tells the parent how far the run is, by a small file that is rewritten now and then."""
-
-    def __init__(self, path: Path, steps: int) -> None:
-        self.path, self.steps, self.last = path, steps, 0.0
-
-    def report(self, state: State) -> None:
-        """Write the file where the last writing is long enough ago."""
-        now = time.monotonic()
-        if now - self.last < PROGRESS_SECONDS:
-            return
-        self.last = now
-        dev = state.history[-1]["dev"]["overall"] if state.history else None
-        text = json.dumps({"step": state.step, "steps": self.steps, "epoch": len(state.history), "overall": dev})
-        beside = self.path.with_suffix(".new")
-        beside.write_text(text)
-        os.replace(beside, self.path)
-
-
-def run(attempt: Path, stop: Callable[[], bool] = lambda: False) -> int:
-    """Train what an attempt's task.json orders; return the exit code, with error.json beside it where it is not 0."""
-    (attempt / "error.json").unlink(missing_ok=True)
+def run(watch: Supervision) -> int:
+    """Train what an attempt orders; return the exit code, with error.json in the attempt where it failed."""
+    attempt = watch.attempt
     try:
-        train(Order.read(attempt / "task.json"), attempt, stop)
+        train(attempt.order(), watch)
+    except Stopped as error:
+        return error.exit_code
     except MtrunError as error:
         code, problems = error.exit_code, [problem.render() for problem in error.problems]
-    except Exception as error:  # a bug: the parent shows one line, the log has the traceback
-        traceback.print_exc()
-        code, problems = 4, [f"error: {type(error).__name__}: {error} (a bug; the log has the traceback)"]
+    except Exception as error:
+        code, problems = _unexpected(error, attempt)
     else:
-        remove(attempt)
+        with contextlib.suppress(MtrunError):  # the run is there; the next build clears what is left
+            remove(attempt.folder)
         return 0
-    print("\n\n".join(problems), file=sys.stderr, flush=True)
-    write_bytes(attempt / "error.json", json_bytes({"exit_code": code, "problems": problems}))
+    append(attempt.log, "\n\n".join(problems))
+    attempt.fail(code, problems)
     return code
 
 
-def main(attempt: Path) -> int:
+def _unexpected(error: Exception, attempt: Attempt) -> tuple[int, list[str]]:
+    """Return exit code and message of an error that is not ours: too little memory, or a bug; log its traceback."""
+    append(attempt.log, "".join(traceback.format_exception(error)))
+    if memory.is_exhausted(error):
+        return 1, [f"error: memory ran out outside of any batch: {str(error).splitlines()[0]}"]
+    return 4, [f"error: {type(error).__name__}: {error} (a bug; {attempt.log} has the traceback)"]
+
+
+def main(attempt: Path, parent: int = 0) -> int:
     """Train one leaf as a process of its own, which stops where it is told to or where its parent is gone."""
-    signals: list[int] = []
+    watch = Supervision(Attempt(attempt))
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, frame: signals.append(received))
-    parent = os.getppid()
-    return run(attempt, lambda: bool(signals) or os.getppid() != parent)
+        signal.signal(number, watch.stop)
+    threading.Thread(target=watch.guard, args=(parent,), daemon=True).start()
+    return run(watch)
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), *map(int, sys.argv[2:])))

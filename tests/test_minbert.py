@@ -29,6 +29,8 @@ from runner.suites import Data, Examples
 CPU = torch.device("cpu")
 NOWHERE = Path("/nowhere")
 HEADS = 4
+Drawn = tuple[list[Tensor], tuple[int, ...]]
+"""Sentences of random ids, and how many of them belong to each task."""
 
 
 def peer(**changes: object) -> BertModel:
@@ -37,9 +39,9 @@ def peer(**changes: object) -> BertModel:
     config = {"vocab_size": 90, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": HEADS,
               "intermediate_size": 56, "max_position_embeddings": 48, "hidden_dropout_prob": 0.0,
               "attention_probs_dropout_prob": 0.0}
-    model = BertModel(BertConfig(**config | changes), attn_implementation="eager")
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, 0.1, 0.3)
+    model = BertModel(BertConfig(**config | changes, attn_implementation="eager"))
+    for name, parameter in model.named_parameters():
+        torch.nn.init.normal_(parameter, float(name.endswith("LayerNorm.weight")), 0.2)
     return model
 
 
@@ -60,16 +62,17 @@ def pack(sentences: Sequence[Tensor], sections: tuple[int, ...]) -> Packed:
 
 def padded(sentences: Sequence[Tensor]) -> dict[str, Tensor]:
     ids = torch.nn.utils.rnn.pad_sequence(list(sentences), batch_first=True, padding_value=7)
-    return {"input_ids": ids, "attention_mask": torch.arange(ids.shape[1]) < torch.tensor([[len(s)] for s in sentences])}
+    lengths = torch.tensor([[len(sentence)] for sentence in sentences])
+    return {"input_ids": ids, "attention_mask": torch.arange(ids.shape[1]) < lengths}
 
 
 @st.composite
-def batches(draw: st.DrawFn) -> tuple[list[Tensor], tuple[int, ...]]:
+def batches(draw: st.DrawFn) -> Drawn:
     """Draw sentences of random ids and how many of them belong to each of 1 to 4 tasks."""
     lengths = draw(st.lists(st.integers(1, 48), min_size=1, max_size=40))
     cuts = sorted(draw(st.lists(st.integers(0, len(lengths)), max_size=3)))
     random = np.random.default_rng(draw(st.integers(0, 99)))
-    sentences = [torch.from_numpy(random.integers(0, 90, length)) for length in lengths]
+    sentences = [torch.from_numpy(random.integers(1, 90, length)) for length in lengths]
     return sentences, tuple(np.diff([0, *cuts, len(lengths)]).tolist())
 
 
@@ -87,7 +90,7 @@ DOUBLE = peer().double().eval()
 @settings(max_examples=30, deadline=None)
 @given(batches())
 @torch.no_grad()
-def test_states_and_pooler_equal_those_of_transformers(batch: tuple[list[Tensor], tuple[int, ...]]) -> None:
+def test_states_and_pooler_equal_those_of_transformers(batch: Drawn) -> None:
     sentences, _ = batch
     packed, mine = pack(*batch), ours(MODEL).eval()
     single = [MODEL(sentence[None]) for sentence in sentences]
@@ -102,7 +105,7 @@ def test_states_and_pooler_equal_those_of_transformers(batch: tuple[list[Tensor]
 @settings(max_examples=15, deadline=None)
 @given(batches())
 @torch.no_grad()
-def test_other_poolings_are_what_their_names_say(batch: tuple[list[Tensor], tuple[int, ...]]) -> None:
+def test_other_poolings_are_what_their_names_say(batch: Drawn) -> None:
     packed = pack(*batch)
     states = [MODEL(sentence[None]).last_hidden_state[0] for sentence in batch[0]]
     assert torch.allclose(ours(MODEL, "cls").eval()(packed), torch.stack([s[0] for s in states]), atol=1e-4)
@@ -119,7 +122,7 @@ def test_any_depth_and_width(layers: int, heads: int, width: int, intermediate: 
     assert torch.allclose(ours(model).eval()(pack(sentences, (2, 4))), expected, atol=1e-4)
 
 
-def gradients(batch: tuple[list[Tensor], tuple[int, ...]], model: BertModel, pooling: str) -> list[tuple[Tensor, Tensor, str]]:
+def gradients(batch: Drawn, model: BertModel, pooling: str) -> list[tuple[Tensor, Tensor, str]]:
     """Return our gradient, theirs and the name of each parameter for the same random function of the embeddings."""
     mine = ours(model, pooling).train()
     random = torch.Generator().manual_seed(4)
@@ -138,14 +141,12 @@ def gradients(batch: tuple[list[Tensor], tuple[int, ...]], model: BertModel, poo
 @pytest.mark.parametrize("pooling", ["pooler", "cls", "mean"])
 @settings(max_examples=8, deadline=None)
 @given(batch=batches())
-def test_gradients_equal_those_of_transformers(pooling: str, batch: tuple[list[Tensor], tuple[int, ...]]) -> None:
-    for mine, theirs, name in gradients(batch, DOUBLE, pooling):
-        assert near(mine, theirs, 1e-10) or name.endswith("key.bias")
-    for mine, theirs, name in gradients(batch, MODEL, pooling):
-        if name.endswith("key.bias"):  # softmax does not change with it: its gradient is zero but for rounding
-            assert max(mine.abs().max(), theirs.abs().max()) < 1e-4
-        else:
-            assert near(mine, theirs, 1e-5), name
+def test_gradients_equal_those_of_transformers(pooling: str, batch: Drawn) -> None:
+    for model, limit in ((DOUBLE, 1e-10), (MODEL, 1e-5)):
+        found = gradients(batch, model, pooling)
+        rounding = limit / 100 * torch.stack([theirs.norm() for _, theirs, _ in found]).norm()
+        for mine, theirs, name in found:  # that of a key's bias is zero but for rounding: softmax cancels it
+            assert (mine - theirs).norm() <= limit * theirs.norm() + rounding, name
 
 
 # Banks: one backward pass, one gradient a task ------------------------------------------------------------------------
@@ -165,7 +166,7 @@ def by_task(embeddings: Tensor, sections: tuple[int, ...]) -> list[Tensor]:
 @settings(max_examples=8, deadline=None)
 @given(batch=batches())
 def test_banks_equal_separate_backward_passes(pooling: str, dropout: float,
-                                              batch: tuple[list[Tensor], tuple[int, ...]]) -> None:
+                                              batch: Drawn) -> None:
     mine, packed = ours(DOUBLE, pooling, dropout).train(), pack(*batch)
     banks = banks_of(mine, len(packed.sections))
     torch.manual_seed(9)
@@ -177,7 +178,8 @@ def test_banks_equal_separate_backward_passes(pooling: str, dropout: float,
     for number, loss in enumerate(apart):
         expected = torch.autograd.grad(loss, list(mine.parameters()), retain_graph=True)
         for (name, bank), gradient in zip(banks.items(), expected, strict=True):
-            assert torch.allclose(bank.grad[number], gradient, rtol=1e-9, atol=1e-9 * float(gradient.norm()) + 1e-12), name
+            limit = 1e-9 * float(gradient.norm()) + 1e-12
+            assert torch.allclose(bank.grad[number], gradient, rtol=1e-9, atol=limit), name
 
 
 def test_a_gradient_of_a_task_without_sentences_is_zero() -> None:
@@ -196,7 +198,8 @@ def test_the_word_table_may_be_some_of_its_rows(tasks: int) -> None:
     rows, numbers = packed.tokens.unique(return_inverse=True)
     few = mine.word.weight.detach()[rows]
     few = (few.expand(tasks, *few.shape) if tasks else few).requires_grad_()
-    sum(by_task(functional_call(mine, {"word.weight": few}, (replace(packed, tokens=numbers),)), packed.sections)).backward()
+    embeddings = functional_call(mine, {"word.weight": few}, (replace(packed, tokens=numbers),))
+    sum(by_task(embeddings, packed.sections)).backward()
     sum(by_task(mine(packed), packed.sections)).backward()
     whole = mine.word.weight.grad
     assert torch.allclose(few.grad.sum(0) if tasks else few.grad, whole[rows], rtol=1e-5, atol=1e-4)
@@ -204,11 +207,7 @@ def test_the_word_table_may_be_some_of_its_rows(tasks: int) -> None:
 
 
 def test_bf16_autocast_is_near_fp32_with_and_without_banks() -> None:
-    model = peer()
-    for name, parameter in model.named_parameters():
-        if name.endswith("weight") and "LayerNorm" not in name:
-            torch.nn.init.normal_(parameter, 0, 0.1)
-    mine = ours(model).train()
+    mine = ours(MODEL).train()
     packed = pack([torch.arange(length) for length in (40, 3, 17, 21, 8, 30)], (2, 4))
     exact = torch.autograd.grad(sum(by_task(mine(packed), (2, 4))), list(mine.parameters()))
     banks = banks_of(mine, 2)
@@ -238,7 +237,7 @@ def test_noise_has_its_rate_and_is_unbiased(p: float, dtype: torch.dtype) -> Non
         assert abs(made.mean() - 1) < 5 * (p / (1 - p) / made.numel()) ** 0.5
     for part in (made[:, ::2], made[:, 1::2], made.flatten()[::4], made.flatten()[3::4]):  # each of a draw's numbers
         assert abs((part == 0).float().mean() - p) < 6 * (p * (1 - p) / part.numel()) ** 0.5 + 1 / 65536
-    pairs = dropped.flatten()[:1_000_000].view(-1, 4).float()
+    pairs = dropped.flatten()[:999_996].view(-1, 4).float()
     assert (torch.corrcoef(pairs.T) - torch.eye(4)).abs().max() < 0.012
 
 
@@ -251,12 +250,12 @@ def test_noise_follows_the_global_seed() -> None:
 
 
 def test_no_dropout_is_the_identity_and_draws_nothing() -> None:
-    x = torch.randn(5, 6)
+    x, packed = torch.randn(5, 6), pack([torch.arange(9), torch.arange(4)], (2,))
+    training, resting = ours(MODEL).train(), ours(MODEL, dropout=0.5).eval()
     state = torch.get_rng_state()
     assert layers.dropout(x, 0.0) is x
-    mine, packed = ours(MODEL).train(), pack([torch.arange(9), torch.arange(4)], (2,))
     with torch.no_grad():
-        assert torch.equal(mine(packed), ours(MODEL, dropout=0.5).eval()(packed))
+        assert torch.equal(training(packed), resting(packed))
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -287,7 +286,7 @@ def test_dropout_on_attention_is_unbiased_and_has_its_rate() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(batches(), st.sampled_from([1, 2, 12]))
-def test_the_layout_puts_every_row_where_its_sentence_is(batch: tuple[list[Tensor], tuple[int, ...]], heads: int) -> None:
+def test_the_layout_puts_every_row_where_its_sentence_is(batch: Drawn, heads: int) -> None:
     packed = pack(*batch)
     layout = Layout.of(packed, heads, CPU)
     rows = torch.stack([torch.repeat_interleave(torch.arange(len(batch[0])), packed.lengths), layout.positions], 1)
@@ -346,7 +345,7 @@ def test_weights_from_scratch_follow_the_seed() -> None:
         torch.manual_seed(seed)
         made.append(part.build(tokenizer, NOWHERE).blocks[0].query.weight)
     assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
-    assert abs(float(made[0].detach().std()) - 0.02) < 0.004
+    assert abs(float(made[0].detach().std()) - SIZES["width"] ** -0.5) < 0.05
 
 
 @pytest.mark.parametrize(("fields", "said"), [
@@ -400,7 +399,7 @@ def real(folder: str) -> list[str]:
 @pytest.mark.parametrize("source", ["given", "MTRUN_DATA"])
 @torch.no_grad()
 def test_minilm_equals_transformers_on_real_sentences(source: str) -> None:
-    if source != "given" and source not in os.environ:
+    if source != "given" and not os.environ.get(source):
         pytest.skip("MTRUN_DATA is not set")
     texts = SENTENCES if source == "given" else real(os.environ[source])
     part = MinBert(init="minilm-l6")

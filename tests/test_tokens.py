@@ -19,7 +19,8 @@ from runner.suites import Examples
 
 TRICKY = [
     "", " ", "\t\n\r", "Hello, World!", "naïve café Ångström İstanbul ß ẞ", "e\u0301 cafe\u0301",
-    "东京都は 日本の首都です。", "한국어 텍스트", "हिन्दी पाठ", "مرحبا بالعالم", "\x00nul\x01\x7f\ufffd control\u200bzero\u200dwidth\ufeff",
+    "东京都は 日本の首都です。", "한국어 텍스트", "हिन्दी पाठ", "مرحبا بالعالم",
+    "\x00nul\x01\x7f\ufffd control\u200bzero\u200dwidth\ufeff",
     "a\u00a0b\u2003c\u3000d", "x" * 100, "y" * 101, "z" * 5000, "supercalifragilisticexpialidocious",
     "don't -- stop ``it'' (now)...!?", "[CLS] and [SEP] [MASK] [UNK] [PAD] inside [cls]", "1,234.5678 $€¥ ½ ² ™ ©",
     "emoji 😀👩\u200d👩\u200d👧 flags 🇩🇪", "word " * 600, "ﬁ ligature ﷺ", "A\u0300\u0301\u0302B",

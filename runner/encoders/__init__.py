@@ -48,7 +48,9 @@ class Encoder(Part):
 
     @abstractmethod
     def build(self, tokenizer: Tokenizer, project: Path) -> torch.nn.Module:
-        """Return a module with `width: int` and `forward(packed: Packed) -> Tensor [S, width]`, on the CPU, in fp32.
+        """Return a module with `forward(packed: Packed) -> Tensor [S, width]`, on the CPU, in fp32.
+
+        It has `width: int` and `words: str`, the name of the parameter whose rows `Packed.tokens` numbers.
 
         Scratch weights are drawn from torch's global generator, which the caller has seeded.
         """

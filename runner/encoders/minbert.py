@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -59,6 +59,10 @@ class MinBert(Encoder):
         if given and given["width"] % given["attention_heads"]:
             raise ValueError(f"{given['attention_heads']} attention heads do not divide the width {given['width']}")
         return self
+
+    def canonical(self) -> dict[str, Any]:
+        """Return what the id is made of; weights count by their hash (`inputs`), not by where they lie."""
+        return super().canonical() | ({} if self.init == "scratch" else {"init": "checkpoint"})
 
     def inputs(self, project: Path) -> dict[str, str]:
         """Return the sha256 of each file of the pretrained weights."""

@@ -6,12 +6,13 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, get_args
 
-import numpy as np
-
 from ..errors import TrainingError
-from ..parts import Member, Part
+from ..parts import Member, Part, deferred
 from ..predictions import Output, Predictions
 from ..suites import SPLITS, Data
+
+with deferred("numpy"):
+    import numpy as np
 
 
 class Ensemble(Part):

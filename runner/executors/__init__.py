@@ -24,5 +24,9 @@ class Executor(Part):
     """Starts a worker for an attempt; the worker's output goes to the attempt's log.txt."""
 
     @abstractmethod
-    def start(self, attempt: Path, threads: int) -> Handle:
-        """Start `python -m runner.worker ATTEMPT` somewhere."""
+    def start(self, attempt: Path, threads: int, lease: int) -> Handle:
+        """Start `python -m runner.worker ATTEMPT` somewhere. Raise StorageError where the machine refuses.
+
+        `lease` is a file descriptor. A process of this machine should inherit it: as long as it is open, no other
+        build trains the same leaf. A worker elsewhere touches the lease's file instead, by itself.
+        """

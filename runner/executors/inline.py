@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
-import contextlib
+import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ..attempts import Attempt
 from . import Executor, Handle
 
+if TYPE_CHECKING:
+    from ..worker import Supervision
 
-class _Ended(Handle):
-    """A worker that ran to its end when it was started."""
+_ONE_AT_A_TIME = threading.Lock()
 
-    def __init__(self, code: int) -> None:
-        self.code = code
+
+class _Thread(Handle):
+    """A worker in a thread; torch's random numbers belong to the process, so that one runs at a time."""
+
+    def __init__(self, watch: Supervision) -> None:
+        self.watch = watch
+        self.code: int | None = None
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        from ..worker import run
+
+        with _ONE_AT_A_TIME:
+            self.code = run(self.watch)
 
     def poll(self) -> int | None:
         return self.code
 
     def stop(self, now: bool = False) -> None:
-        return
+        self.watch.signals.append(15)
 
 
 class Inline(Executor):
-    """Runs the worker at once, in this process."""
+    """Runs the worker in this process."""
 
     type = "inline"
 
-    def start(self, attempt: Path, threads: int) -> Handle:
-        """Run the worker to its end."""
-        from ..worker import run  # here, since it imports torch
+    def start(self, attempt: Path, threads: int, lease: int) -> Handle:
+        """Start the worker in a thread."""
+        from ..worker import Supervision  # here, since it imports torch
 
-        with (attempt / "log.txt").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-            return _Ended(run(attempt))
+        return _Thread(Supervision(Attempt(attempt)))

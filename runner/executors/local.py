@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ..files import reported
 from . import Executor, Handle
 
 
@@ -30,11 +31,12 @@ class Local(Executor):
 
     type = "local"
 
-    def start(self, attempt: Path, threads: int) -> Handle:
+    def start(self, attempt: Path, threads: int, lease: int) -> Handle:
         """Start the worker with a fixed number of threads."""
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        with (attempt / "log.txt").open("ab") as log:
+        with reported("start a worker in", attempt), (attempt / "log.txt").open("ab") as log:
             return _Process(subprocess.Popen(
-                [sys.executable, "-m", "runner.worker", str(attempt)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True,
+                [sys.executable, "-m", "runner.worker", str(attempt), str(os.getpid())],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, pass_fds=(lease,),
+                start_new_session=True,
             ))

@@ -21,8 +21,10 @@ class Pair(Head):
     """What is concatenated; `|u-v|` and `u*v` are symmetric and make a pair much easier to judge."""
 
     def build(self, width: int, task: Task) -> torch.nn.Module:
-        """Return Linear(width * len(features), k)."""
-        return torch.nn.Linear(width * len(self.features), task.outputs)
+        """Return Linear(width * len(features), k), whose bias begins where the loss wants it."""
+        layer = torch.nn.Linear(width * len(self.features), task.outputs)
+        torch.nn.init.constant_(layer.bias, self.loss.start(task))
+        return layer
 
     def scores(self, layers: torch.nn.Module, embeddings: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """Return the scores [n, k]."""

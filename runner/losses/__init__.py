@@ -18,6 +18,10 @@ class Loss(Part):
     kinds: ClassVar[tuple[str, ...]] = ()
     """The kinds of task that it is defined for."""
 
+    def start(self, task: Task) -> float:
+        """Return the score that a new head should begin with, so that training need not find the labels' mean first."""
+        return 0.0
+
     @abstractmethod
     def each(self, scores: torch.Tensor, labels: torch.Tensor, task: Task) -> torch.Tensor:
         """Return the loss of each example: scores [n, k], labels [n] float -> [n]."""

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 from pydantic import Field
 
 from ..parts import Part
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 SPLITS = ("train", "dev", "test")
@@ -89,6 +89,14 @@ class Suite(Part):
     @abstractmethod
     def meanings(self) -> Mapping[str, Task]:
         """Return the tasks by name, without reading any data."""
+
+    def inputs(self, project: Path) -> dict[str, str] | None:
+        """Return the sha256 of each file that the examples are read from, {} for none; None where that is not known.
+
+        With the parameters and the Python files of the part's folder they must decide the examples: as long as these
+        stay the same, a plan does not load them.
+        """
+        return None
 
     @abstractmethod
     def load(self, project: Path) -> Data:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import Field
 
-from ..errors import DataError, Place, Problem, did_you_mean
+from ..errors import DataError, Place, Problem, StorageError, did_you_mean
+from ..files import sha256
 from ..parts import Part
 from . import SPLITS, Data, Examples, Suite, Task
 
@@ -72,9 +73,21 @@ class Files(Suite):
         """Return the tasks by name, without reading any data."""
         return {name: source.task() for name, source in self.tasks.items()}
 
+    def inputs(self, project: Path) -> dict[str, str] | None:
+        """Return the sha256 of each data file; None where one cannot be read, which loading says better."""
+        names = {file for source in self.tasks.values() for split in SPLITS if (file := getattr(source, split))}
+        try:
+            return {name: sha256(self._where(project) / name) for name in sorted(names)}
+        except StorageError:
+            return None
+
+    def _where(self, project: Path) -> Path:
+        """Return the folder of the files."""
+        return project / Path(self.folder or os.environ.get("MTRUN_DATA") or "data").expanduser()
+
     def load(self, project: Path) -> Data:
         """Return the examples; relative folders start at `project`. Raise DataError with file and line."""
-        folder = project / Path(self.folder or os.environ.get("MTRUN_DATA") or "data").expanduser()
+        folder = self._where(project)
         splits: dict[str, dict[str, Examples]] = {}
         problems: list[Problem] = []
         dropped: dict[str, int] = {}

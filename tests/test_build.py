@@ -1,0 +1,173 @@
+"""The whole path on tiny projects: build, again, stop, fail, results that are the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from projects import project
+
+from runner.build import Build
+from runner.errors import RegistryError
+from runner.events import Event
+from runner.executors.inline import Inline
+from runner.plan import make
+from runner.pool import Pool
+
+PCGRAD = 'kind = "model"\nextends = "sum.toml"\ncombiner = "pcgrad"\n'
+TREE = ('kind = "ensemble"\n[tree]\ntype = "average"\nmembers = ["sum.toml", "pcgrad.toml", '
+        '{ type = "best", by = "sentiment", members = ["sum.toml", "pcgrad.toml"] }]\n')
+BROKEN = 'kind = "model"\nextends = "sum.toml"\n[optimizer]\nlr = 1e30\n'
+BOTH = 'kind = "ensemble"\n[tree]\ntype = "average"\nmembers = ["sum.toml", "broken.toml"]\n'
+
+
+def built(root: Path, *specs: str, settings: Sequence[str] = ()) -> list[Event]:
+    """Build specs in this process and return the events."""
+    plan = make(root, [root / "specs" / f"{spec}.toml" for spec in specs], "demo", settings)
+    pool = Pool(plan.registry, root, Inline(), jobs=1)
+    return list(Build(plan, pool, root / "results").events())
+
+
+def names(events: Sequence[Event], kind: str) -> list[str]:
+    return [e.name for e in events if e.event == kind]
+
+
+def mtrun(root: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", "from runner.cli import main; main()", *arguments], cwd=root, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_a_tree_is_built_bottom_up_once(tmp_path: Path) -> None:
+    root = project(tmp_path, pcgrad=PCGRAD, tree=TREE)
+    events = built(root, "tree")
+    assert sorted(names(events, "trained")) == ["pcgrad", "sum"]
+    assert names(events, "scored")[-1] == "tree"
+    assert events[-1].values == {"nodes": 4, "trained": 2, "failed": 0}
+    result = (root / "results" / "demo" / "tree.json").read_bytes()
+    again = built(root, "tree")
+    assert not names(again, "started")
+    assert (root / "results" / "demo" / "tree.json").read_bytes() == result
+    tree = json.loads(result)["tree"]
+    assert [m.get("name", "") for m in tree["members"]] == ["sum", "pcgrad", ""]
+    assert len(tree["members"][2]["chosen"]) == 1
+    assert not (root / "registry" / ".attempts" / tree["members"][0]["id"]).exists()
+
+
+def test_another_registry_gives_the_same_bytes(tmp_path: Path) -> None:
+    results = []
+    for folder in ("one", "two"):
+        root = project(tmp_path / folder, pcgrad=PCGRAD, tree=TREE)
+        built(root, "tree")
+        runs = sorted((root / "registry").glob("[0-9a-f]*/*.safetensors"))
+        results.append([(p.parent.name, p.name, p.read_bytes()) for p in runs]
+                       + [(root / "results" / "demo" / "tree.json").read_bytes()])
+    assert results[0] == results[1]
+    assert len(results[0]) == 5
+
+
+def test_a_leaf_that_diverges_blocks_only_what_needs_it(tmp_path: Path) -> None:
+    root = project(tmp_path, broken=BROKEN, both=BOTH)
+    events = built(root, "both", "sum")
+    (failed,) = [e for e in events if e.event == "failed"]
+    assert failed.name == "broken"
+    assert "the loss of" in failed.values["problems"][0] and "at step" in failed.values["problems"][0]
+    assert names(events, "blocked") == ["both"]
+    assert events[-1].values["failed"] == 2
+    assert [p.name for p in (root / "results" / "demo").glob("*.json")] == ["sum.json"]
+
+
+def test_a_damaged_run_is_set_aside_and_trained_again(tmp_path: Path) -> None:
+    root = project(tmp_path)
+    built(root, "sum")
+    (run,) = (root / "registry").glob("[0-9a-f]*")
+    wanted = (run / "predictions.safetensors").read_bytes()
+    (run / "predictions.safetensors").write_bytes(wanted[:-1])
+    plan = make(root, [root / "specs" / "sum.toml"], "demo")
+    assert [n.reason for n in plan.nodes.values()] == ["damaged"]
+    with pytest.raises(RegistryError, match="missing or of another length"):
+        plan.registry.find(run.name)
+    built(root, "sum")
+    assert (run / "predictions.safetensors").read_bytes() == wanted
+    assert len(list((root / "registry" / ".damaged").iterdir())) == 1
+
+
+def test_the_command_line_end_to_end(tmp_path: Path) -> None:
+    """Real workers: two leaves at a time, then a table, then nothing left to do."""
+    root = project(tmp_path, pcgrad=PCGRAD, tree=TREE)
+    build = mtrun(root, "build", "specs/tree.toml", "--json", "-j", "2")
+    out, err = build.communicate(timeout=120)
+    assert build.returncode == 0, err
+    events = [json.loads(line) for line in out.splitlines()]
+    assert events[-1] == {"v": 1, "event": "done", "name": "", "id": "", "nodes": 4, "trained": 2, "failed": 0}
+    table = mtrun(root, "table", "results/")
+    out, err = table.communicate(timeout=60)
+    assert table.returncode == 0, err
+    assert out.rstrip("\n") == (root / "results" / "demo" / "leaderboard.md").read_text().rstrip("\n")
+    assert "| tree" in out and "| sum" in out and "| pcgrad" in out
+    again = mtrun(root, "build", "specs/tree.toml", "-q")
+    out, err = again.communicate(timeout=60)
+    assert (again.returncode, err, out) == (0, "", "results/demo/tree.json\n")
+
+
+def test_interrupt_stops_cleanly_and_the_next_build_goes_on(tmp_path: Path) -> None:
+    root = project(tmp_path / "stopped")
+    settings = ["--set", "train.epochs=40", "--set", "train.steps=60"]
+    build = mtrun(root, "build", "specs/sum.toml", "--json", *settings)
+    assert build.stdout
+    for text in build.stdout:
+        event = json.loads(text)
+        if event["event"] == "progress" and event["step"] > 20:
+            break
+    build.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    _, err = build.communicate(timeout=30)
+    assert build.returncode == 130
+    assert time.monotonic() - started < 10
+    assert "run the same command again" in err and "Traceback" not in err
+    (attempt,) = [p for p in (root / "registry" / ".attempts").iterdir() if p.is_dir()]
+    assert (attempt / "checkpoint.safetensors").is_file()
+    short = ["train.epochs=40", "train.steps=60"]
+    events = built(root, "sum", settings=short)
+    assert [e.values for e in events if e.event == "started"] == [{"resumed": True}]
+    other = project(tmp_path / "whole")
+    built(other, "sum", settings=short)
+    whole, resumed = (next((r / "registry").glob("[0-9a-f]*/model.safetensors")).read_bytes() for r in (other, root))
+    assert whole == resumed
+
+
+def test_a_killed_worker_is_started_again(tmp_path: Path) -> None:
+    root = project(tmp_path)
+    build = mtrun(root, "build", "specs/sum.toml", "--json", "--set", "train.epochs=40", "--set", "train.steps=60")
+    assert build.stdout
+    seen = []
+    for text in build.stdout:
+        event = json.loads(text)
+        if event["event"] == "progress" and "retried" not in seen and "progress" not in seen:
+            found = subprocess.run(["pgrep", "-P", str(build.pid)], capture_output=True, text=True).stdout.split()
+            os.kill(int(found[0]), signal.SIGKILL)
+        seen.append(event["event"])
+    assert build.wait(timeout=60) == 0
+    assert "retried" in seen and seen[-1] == "done"
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), [
+    (["build", "specs/gone.toml"], 2, "gone.toml"),
+    (["build", "specs/sum.toml", "--set", "train.epocs=1"], 2, "did you mean `epochs`"),
+    (["build", "specs/sum.toml", "--executor", "locl"], 2, "did you mean `local`"),
+    (["build"], 2, "Missing argument"),
+    (["table", "nowhere"], 2, "no folder of results"),
+])
+def test_usage_errors_exit_with_2_and_start_nothing(tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+    root = project(tmp_path)
+    done = mtrun(root, *arguments)
+    out, err = done.communicate(timeout=60)
+    assert done.returncode == code
+    assert message in err and "Traceback" not in err
+    assert not (root / "registry").exists() and not out

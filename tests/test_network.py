@@ -1,0 +1,127 @@
+"""The gradients of a step against separate backward passes; evaluation against one sentence at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from projects import project
+
+from runner.batches import Batches
+from runner.combiners import Combiner
+from runner.combiners.mean import Mean
+from runner.combiners.pcgrad import PCGrad
+from runner.combiners.sum import Sum
+from runner.evaluate import Evaluation
+from runner.loader import Loader
+from runner.predictions import aligned
+from runner.train import Trainer, Watch
+from runner.worker import trainer_of
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> Trainer:
+    root = project(tmp_path)
+    settings = ["encoder.dropout=0.0", "encoder.hidden_dropout=0.0", "encoder.layers=2"]
+    (node,) = Loader(root, "demo", settings).load(root / "specs" / "sum.toml")
+    model = node.model
+    return trainer_of(model, model.suite.load(root), root, tmp_path / "cache")
+
+
+def separate(trainer: Trainer, step: int) -> list[dict[str, torch.Tensor]]:
+    """Each task's own gradient, by a backward pass of its own."""
+    network, out = trainer.network, []
+    for task in range(3):
+        network.zero_grad()
+        network.losses(trainer.batches.batch(step))[task].backward()
+        out.append({n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in network.named_parameters()})
+    return out
+
+
+def expected(trainer: Trainer, combiner: Combiner, step: int) -> dict[str, torch.Tensor]:
+    """The step's gradient by the definition: on the shared parameters as one vector; heads keep their own."""
+    tasks = separate(trainer, step)
+    shared = [n for n in tasks[0] if n.startswith("encoder.")]
+    vectors = torch.stack([torch.cat([task[n].flatten() for n in shared]) for task in tasks]).double()
+    weights = combiner.shared((vectors @ vectors.T).numpy(), np.random.default_rng(3))
+    factor = weights[0] if not combiner.needs_gram else 1.0
+    return {n: sum(float(w) * t[n] for w, t in zip(weights, tasks, strict=True)) if n in shared
+            else factor * sum(t[n] for t in tasks) for n in tasks[0]}
+
+
+@pytest.mark.parametrize("combiner", [Sum(), Mean(), PCGrad()], ids=lambda c: c.type)
+def test_gradients_are_those_of_the_definition(trainer: Trainer, combiner: Combiner) -> None:
+    for step in range(3):
+        wanted = expected(trainer, combiner, step)
+        trainer.network.zero_grad()
+        losses = trainer.network.backward(trainer.batches.batch(step), combiner, np.random.default_rng(3))
+        assert losses.shape == (3,)
+        for name, parameter in trainer.network.named_parameters():
+            error = float((parameter.grad - wanted[name]).norm())
+            assert error <= 1e-4 * float(wanted[name].norm()) + 1e-6, name
+
+
+def test_surgery_does_something_here(trainer: Trainer) -> None:
+    """Otherwise the test above would not tell PCGrad from a sum."""
+    differs = []
+    for step in range(3):
+        one, other = (expected(trainer, c, step) for c in (Sum(), PCGrad()))
+        differs.append(max(float((one[n] - other[n]).abs().max()) for n in one))
+    assert max(differs) > 1e-4
+
+
+def test_a_frozen_encoder_keeps_its_weights(tmp_path: Path) -> None:
+    root = project(tmp_path)
+    (node,) = Loader(root, "demo", ["encoder.freeze=true", "combiner=pcgrad"]).load(root / "specs" / "sum.toml")
+    trainer = trainer_of(node.model, node.model.suite.load(root), root, tmp_path / "cache")
+    before = {n: p.clone() for n, p in trainer.network.state_dict().items()}
+    trainer.run(Watch(), tmp_path / "checkpoint")
+    changed = {n for n, p in trainer.network.state_dict().items() if not torch.equal(p, before[n])}
+    assert changed == {f"heads.{t}.{p}" for t in ("sentiment", "paraphrase") for p in ("weight", "bias")}
+
+
+def test_evaluation_is_the_network_on_each_example(trainer: Trainer) -> None:
+    data, network = trainer.data, trainer.network
+    was_training = network.training
+    predictions = Evaluation(data, trainer.batches.tokens, ("sentiment", "similarity"), ("dev", "test"))(network)
+    assert network.training == was_training
+    network.eval()
+    tokens = trainer.batches.tokens
+    for task in ("sentiment", "similarity"):
+        examples = data.splits[task]["dev"]
+        scores = aligned(predictions.outputs["dev"][task], examples)
+        for i in range(5):
+            texts = [examples.first[i], *([examples.second[i]] if examples.second else [])]
+            rows = tokens.rows(texts)
+            single = network.scores(task, tuple(network.embed(tokens.pack(rows[j:j + 1], (1,))) for j in range(len(rows))))
+            np.testing.assert_allclose(scores[i], single[0].detach().numpy(), atol=1e-5)
+    assert set(predictions.outputs) == {"dev", "test"}
+
+
+def test_batches_cover_each_epoch_and_depend_on_seed_and_step_only(trainer: Trainer, tmp_path: Path) -> None:
+    data, tokens, train = trainer.data, trainer.batches.tokens, trainer.model.train
+    tasks = ("sentiment", "paraphrase", "similarity")
+    first, again = (Batches(data, tokens, tasks, train) for _ in range(2))
+    assert first.steps_per_epoch == -(-60 // 8)
+    for step in (5, 0, 11):
+        one, two = first.batch(step), again.batch(step)
+        assert torch.equal(one.packed.tokens, two.packed.tokens)
+        assert all(torch.equal(one.labels[t], two.labels[t]) for t in tasks)
+    seen = [np.concatenate([first._chosen("sentiment", 60, e * first.steps_per_epoch + s)
+                            for s in range(first.steps_per_epoch)]) for e in range(2)]
+    assert sorted(seen[0]) == sorted(seen[1]) == list(range(60))
+    assert seen[0].tolist() != seen[1].tolist()
+    other = Batches(data, tokens, tasks, train.model_copy(update={"seed": 1}))
+    assert not torch.equal(other.batch(0).packed.tokens, first.batch(0).packed.tokens)
+
+
+@pytest.mark.parametrize(("change", "steps"), [({"epoch": "longest"}, 8), ({"steps": 20}, 20), ({"batch_size": 7}, 9)])
+def test_lengths_of_an_epoch(trainer: Trainer, change: dict[str, object], steps: int) -> None:
+    train = trainer.model.train.model_copy(update=change)
+    batches = Batches(trainer.data, trainer.batches.tokens, ("sentiment", "paraphrase"), train)
+    assert batches.steps_per_epoch == steps
+    used = np.concatenate([batches._chosen("sentiment", 60, s) for s in range(steps)])
+    counts = np.bincount(used, minlength=60)
+    assert counts.max() - counts.min() <= 1, "a task that starts again uses every example once more before any twice more"
