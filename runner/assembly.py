@@ -123,8 +123,8 @@ class Assembly:
                 continue
             before = self._wrong
             field = cls.model_fields.get(key)
-            inside = f"{where}.{key}" if where else key
-            values[key] = self._value(field.annotation if field else Any, value, table.values_at[key], inside)
+            below = f"{where}.{key}" if where else key
+            values[key] = self._value(field.annotation if field else Any, value, table.values_at[key], below)
             if self._wrong > before:
                 broken.add(key)
         try:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from .errors import Place, clean
 from .parts import Member, Part
 from .spec import Leaf, Node, Spec, Stored, Tree
+from .syntax import written, written_key
 from .toml import Table
 
 DEFAULT = "default"
@@ -63,7 +63,7 @@ def _documents(node: Node, name: str, seen: set[int]) -> Iterator[str]:
     seen.add(id(node))
     kind, lines = ("model", _model(node)) if isinstance(node, Leaf) else ("ensemble", _tree(node, name))
     file = clean(str(node.place) if not node.name else node.place.file)
-    head = [(f'kind = "{kind}"', file), (f"name = {_toml(name)}", file)]
+    head = [(f'kind = "{kind}"', file), (f"name = {written(name)}", file)]
     yield "\n".join([f"{RULE} {name}", *(_commented(line) for line in (*head, *lines))])
     if isinstance(node, Tree):
         for child, label in zip(node.node.children(), _labels(node, name), strict=True):
@@ -89,7 +89,7 @@ def _model(leaf: Leaf) -> Iterator[Line]:
 def _tree(tree: Tree, name: str) -> Iterator[Line]:
     """Yield the lines of a node; its members are called by their names."""
     yield from _header(("tree",))
-    yield f"type = {_toml(tree.node.type)}", _said(tree.table.values_at["type"])
+    yield f"type = {written(tree.node.type)}", _said(tree.table.values_at["type"])
     labels = {id(child): label for child, label in zip(tree.node.children(), _labels(tree, name), strict=True)}
     places = iter(tree.named)
     late: list[Line] = []
@@ -97,11 +97,12 @@ def _tree(tree: Tree, name: str) -> Iterator[Line]:
         value = getattr(tree.node, key, None)
         if isinstance(value, tuple) and value and isinstance(value[0], Member):
             yield f"{key} = [", ""
-            yield from ((f"  {_toml(labels[id(child)])},", _said(next(places))) for child in value)
+            yield from ((f"  {written(labels[id(child)])},", _said(next(places))) for child in value)
             yield "]", ""
         elif isinstance(value, dict) and any(isinstance(child, Member) for child in value.values()):
-            late += [*_header(("tree", key)), *((f"{_key(entry)} = {_toml(labels[id(child)])}", _said(next(places)))
-                                                for entry, child in value.items())]
+            late += _header(("tree", key))
+            late += [(f"{written_key(entry)} = {written(labels[id(child)])}", _said(next(places)))
+                     for entry, child in value.items()]
         elif key != "type":
             yield _line(key, value, tree.table.values_at.get(key))
     yield from late
@@ -116,7 +117,7 @@ def _labels(tree: Tree, name: str) -> list[str]:
 def _part(part: Part, table: Table | None, path: tuple[str, ...], at: Place | None) -> Iterator[Line]:
     """Yield the lines of a part: its own values, then its tables; `at` is where a bare type name stands."""
     if part.type:
-        yield f"type = {_toml(part.type)}", _said(table.values_at.get("type") if table else at)
+        yield f"type = {written(part.type)}", _said(table.values_at.get("type") if table else at)
     inner: list[tuple[str, Any]] = []
     for key in type(part).model_fields:
         value = getattr(part, key)
@@ -145,26 +146,10 @@ def _inner(value: Any, below: Any, path: tuple[str, ...], at: Place | None) -> I
 
 def _header(path: tuple[str, ...]) -> Iterator[Line]:
     yield "", ""
-    yield f"[{'.'.join(map(_key, path))}]", ""
+    yield f"[{'.'.join(map(written_key, path))}]", ""
 
 
 def _line(key: str, value: Any, at: Place | None) -> Line:
     if value is None:
-        return f"# {_key(key)} is {UNSET}", ""
-    return f"{_key(key)} = {_toml(value)}", _said(at)
-
-
-def _key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
-
-
-def _toml(value: Any) -> str:
-    """Return a value as TOML writes it; what does not print is escaped."""
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_toml, value))}]"
-    if isinstance(value, dict):
-        return f"{{ {', '.join(f'{_key(key)} = {_toml(item)}' for key, item in value.items())} }}"
-    if isinstance(value, str):
-        text = json.dumps(value, ensure_ascii=False)
-        return "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in text)
-    return str(value).lower() if isinstance(value, bool) else repr(value)
+        return f"# {written_key(key)} is {UNSET}", ""
+    return f"{written_key(key)} = {written(value)}", _said(at)

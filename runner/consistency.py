@@ -54,6 +54,8 @@ def misfits(model: Model, table: Table) -> Iterator[Problem]:
         yield from _misfit(name, model, tasks[name], table)
     trained = table.get("train", {}).get("tasks")
     for name, at in zip(trained, trained.items_at, strict=True) if isinstance(trained, Array) else ():
+        if trained.count(name) > 1:
+            yield Problem(f"`{name}` stands more than once in `train.tasks`", at)
         if name not in model.heads:
             yield Problem(f"unknown task `{name}` in `train.tasks`", at,
                           (f"tasks with a head: {', '.join(model.heads)}",), did_you_mean(name, model.heads))

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from .errors import Problem, did_you_mean, near
 from .parts import Member, Part, is_family
+from .syntax import written
 from .toml import Array, Table
 
 MOST = 200
@@ -107,6 +108,7 @@ def diagnosed(error: ValidationError, cls: type[Part], table: Table, where: str,
 
 
 def inside(where: str) -> str:
+    """Return a table's name as messages give it; empty stands for the whole spec."""
     return f"`[{where}]`" if where else "the spec"
 
 
@@ -179,9 +181,9 @@ def _mended(key: str, value: Any, annotation: Any) -> str:
     if annotation is int and isinstance(value, float) and value.is_integer():
         return f"write it without the point: `{key} = {int(value)}`"
     if kind is tuple and isinstance(value, str | int | float):
-        return f"write a list: `{key} = [{_toml(value)}]`"
+        return f"write a list: `{key} = [{written(value)}]`"
     if isinstance(value, Array) and annotation in (bool, int, float, str):
-        return f'to try several values, list them under `[sweep]`: `"…{key}" = {_toml(list(value))}`' if value else ""
+        return f'to try several values, list them under `[sweep]`: `"…{key}" = {written(value)}`' if value else ""
     return 'write it in quotes: "…"' if annotation is str and not isinstance(value, list | dict) else ""
 
 
@@ -189,9 +191,3 @@ def _is_one(annotation: Any, text: str) -> bool:
     """Tell whether a text spells a number or truth value of a kind."""
     forms = {bool: r"(?i:true|false)", int: r"[+-]?\d+", float: r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?"}
     return annotation in forms and bool(re.fullmatch(forms[annotation], text.strip()))
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(map(_toml, value))}]"
-    return f'"{value}"' if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)

@@ -16,7 +16,7 @@ from .errors import Place, Problem, SpecError, did_you_mean, nearest
 from .files import is_safe_name
 from .models import FILED, Models
 from .overlays import COMMAND_LINE, setting, united, without
-from .parts import Member
+from .parts import Member, find, names
 from .references import HEADER, LEVELS, References, Users, alike, ring
 from .registry import ID, Registry
 from .spec import Model, Spec, Stored, Tree
@@ -75,6 +75,8 @@ class Loader:
         nodes: list[list[Spec]] = []
         try:
             self._models.setting = self._settings()
+            with self._collected():
+                self._references.profile(self.profile, {})
             nodes = [self._asked(path) for path in paths]
             self._say_names(node for found in nodes for node in found)
         except _Enough:
@@ -142,14 +144,12 @@ class Loader:
                                   "give one of them another name, such as `name = \"…\"` at its top"))
 
     def _spec(self, path: Path, at: Place | None) -> list[Spec]:
-        """Return the nodes of a file; none where it has problems."""
-        if path in (opened.path for opened in self._open):
-            first = [opened.path for opened in self._open].index(path)
-            files = [self._references.shown(opened.path) for opened in self._open[first:]]
-            users = [opened.at for opened in (*self._open[first + 1 :],) if opened.at]
-            assert at
-            self._say(*ring([*files, files[0]], [*users, at], at).problems)
-            return []
+        """Return the nodes of a file; none where it has problems. Raise SpecError where it needs itself."""
+        paths = [opened.path for opened in self._open]
+        if at and path in paths:
+            opened = self._open[paths.index(path) :]
+            files = [self._references.shown(each.path) for each in (*opened, opened[0])]
+            raise ring(files, [*(each.at for each in opened[1:] if each.at), at], at)
         if path not in self._nodes:
             self._nodes[path] = []
             self._open.append(_Opened(path, at))
@@ -198,8 +198,11 @@ class Loader:
         return []
 
     def _belongs(self, key: str) -> str:
-        return "`type`, `members` and the like belong in `[tree]`" if key in ("type", "members", "routes") else (
-            "a model is a spec of its own, named as a member" if key in Model.model_fields else "")
+        """Return a hint for a key of a node or of a model that stands at the top of an ensemble."""
+        nodes = [find(Ensemble, name, self.project) for name in names(Ensemble, self.project)]  # type: ignore[type-abstract]
+        if key == "type" or any(key in node.model_fields for node in nodes if node):
+            return f"`{key}` belongs in `[tree]`"
+        return "a model is a spec of its own, named as a member" if key in Model.model_fields else ""
 
     def _tree(self, name: str, table: Table, where: str) -> list[Spec]:
         """Return the node that a table describes; none where it has problems."""

@@ -62,7 +62,8 @@ class Network(nn.Module):
         tasks = len(batch.labels)
         if combiner.needs_gram and tasks > 1 and not self.model.encoder.freeze:
             return self._surgery(batch, combiner, random, parts)
-        weights = combiner.shared(np.zeros((tasks, tasks)), random)
+        # A single task, and heads on a frozen encoder, have no gradients to combine.
+        weights = np.ones(tasks) if combiner.needs_gram else combiner.shared(np.zeros((tasks, tasks)), random)
         return self._accumulated(batch.split(parts), torch.from_numpy(weights))
 
     def _accumulated(self, parts: Iterable[Batch], weights: Tensor, banks: dict[str, Tensor] | None = None) -> Tensor:

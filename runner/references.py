@@ -47,9 +47,10 @@ class References:
     """The folder of each file by the name that places show."""
 
     def shown(self, path: Path) -> str:
-        """Return a file's name as places show it: from the working folder where it lies in there."""
+        """Return a file's name as places show it: from the working folder where that is near."""
         here = Path.cwd()
-        return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+        near = path.is_relative_to(here) or (path.is_relative_to(self.project) and here.is_relative_to(self.project))
+        return os.path.relpath(path, here) if near else str(path)
 
     def table(self, path: Path) -> Table:
         """Return what one file says. Raise SpecError."""

@@ -183,7 +183,7 @@ class Registry:
                 data = file.read(LIMIT)
             manifest = unsealed(data)
         except FileNotFoundError:
-            if not os.path.isdir(f"{self.root}/{id}"):
+            if not os.path.lexists(f"{self.root}/{id}"):
                 return None
             raise RegistryError(f"run {id} is damaged: {path} is missing") from None
         except (NotADirectoryError, IsADirectoryError, ValueError) as error:

@@ -24,4 +24,4 @@ class Combiner(Part):
 
     @abstractmethod
     def shared(self, gram: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Return c [T] for the shared parameters from G [T, T] float64 (zeros where `needs_gram` is False)."""
+        """Return c [T] for the shared parameters from G [T, T] float64 (where `needs_gram` is False, G is zero)."""

@@ -1,8 +1,8 @@
 """The suite `demo`: English-like examples that a small grammar makes, the same ones everywhere.
 
-Meanings come first, sentences second, so every label follows from meanings: two sentences are paraphrases if and
-only if their events are equal, their similarity counts what the events share, and a review's class is the value that
-its words, negations and contrasts compose. Words and patterns are in demo_words.toml.
+Meanings come first, sentences second, so labels follow from meanings: two sentences are paraphrases if and only if
+their events are equal, similarity counts what the events share, and a review has the class of the value that its
+words, negations and contrasts compose. Words and patterns are in demo_words.toml.
 """
 
 from __future__ import annotations
@@ -47,8 +47,7 @@ CHANGED_AGAIN = 0.3
 NEAR = 0.6
 """Chance that a changed meaning is a near one, such as a nurse for a doctor."""
 KEPT_EQUAL, KEPT_UNEQUAL, KEPT_GRADED = 0.3, 0.5, 0.4
-"""Chance that the second sentence of a pair keeps a choice of words: low where both mean the same, so that shared words
-say little."""
+"""Chance that a pair's second sentence keeps a choice of words: low where both mean the same, so that words say little."""
 CLAIMS, DENIALS = 0.65, 0.25
 """Shares of clauses that claim and that deny; the rest turn their word over."""
 DEGREED = 0.5
@@ -97,8 +96,7 @@ class Frame:
             while value >= 0 and value in taken:
                 value = dice.below(len(pool))
             event.append(value)
-        denied = len(self.forms) > 1 and dice.uniform() < DENIED
-        return (*event, int(denied))
+        return (*event, int(len(self.forms) > 1 and dice.uniform() < DENIED))
 
     def swap(self, event: Event) -> Event:
         """Return the event with two slots' meanings exchanged."""
@@ -214,8 +212,7 @@ def similarity(dice: Dice) -> Example:
     b = frame.swap(a) if dice.uniform() < 0.35 else a
     for _ in range(dice.below(5)):
         b = frame.change(b, dice, 0.5)
-    if dice.uniform() < 0.1:
-        b = frame.draw(dice)
+    b = frame.draw(dice) if dice.uniform() < 0.1 else b
     first, second = told(frame, a, b, KEPT_GRADED, dice)
     score = 5 * frame.alike(a, b) + SPREAD * (2 * dice.uniform() - 1)
     return first, second, min(5.0, max(0.0, round(score * 5) / 5))
