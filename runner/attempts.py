@@ -13,30 +13,16 @@ import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .assembly import Assembly, tabled
-from .errors import Place, SpecError
-from .files import json_bytes, make_folder, post, remove, write_bytes
-from .parts import plain_dump
-from .spec import Model
+from .files import json_bytes, make_folder, overwrite, post, remove, write_bytes
 
+if TYPE_CHECKING:
+    from .orders import Order
 
-@dataclass(frozen=True)
-class Order:
-    """What a worker is to train."""
-
-    id: str
-    name: str
-    project: Path
-    model: Model
-    replaces: str = ""
-    """sha256 of the manifest of the finished run that is trained again."""
-
-    def to_bytes(self) -> bytes:
-        """Return the bytes of task.json."""
-        return json_bytes({"id": self.id, "name": self.name, "project": str(self.project), "replaces": self.replaces,
-                           "model": plain_dump(self.model)})
+TASK = "task.json"
+ROOM = 8192
+"""Bytes of error.json, which is made before it is needed, so that a full disk can still be told."""
 
 
 @dataclass(frozen=True)
@@ -66,24 +52,17 @@ class Attempt:
         A checkpoint that was made to replace another run, or none, is not gone on from. Raise StorageError.
         """
         make_folder(self.folder)
-        for path in self.folder.iterdir():
-            if path.name.startswith(".") or path.name == "error.json":
-                remove(path)
-        if _read(self.folder / "task.json").get("replaces", "") != order.replaces:
+        for path in self.folder.glob(".*"):
+            remove(path)
+        if _read(self.folder / TASK).get("replaces", "") != order.replaces:
             remove(self.checkpoint)
-        write_bytes(self.folder / "task.json", order.to_bytes())
+        write_bytes(self.folder / TASK, order.to_bytes())
+        write_bytes(self.folder / "error.json", b" " * ROOM)
         return self.checkpoint.exists()
 
-    def order(self) -> Order:
-        """Return what is to be trained. Raise SpecError."""
-        path = self.folder / "task.json"
-        values, at = json.loads(path.read_bytes()), Place(str(path))
-        project = Path(values["project"])
-        assembly = Assembly(project)
-        model = assembly.part(Model, tabled(values["model"], at), at)
-        if model is None:
-            raise SpecError(*assembly.problems)
-        return Order(values["id"], values["name"], project, model, values["replaces"])
+    def name(self) -> str:
+        """Return the name of what is trained; empty where that is not known."""
+        return str(_read(self.folder / TASK).get("name", ""))
 
     def report(self, progress: dict[str, Any]) -> None:
         """Tell the build how far the run is."""
@@ -95,7 +74,10 @@ class Attempt:
 
     def fail(self, code: int, problems: list[str]) -> None:
         """Tell the build why the run failed; where that cannot be written, the exit code and the log must do."""
-        post(self.folder / "error.json", json_bytes({"exit_code": code, "problems": problems}))
+        told = [problem[: ROOM // 2] for problem in problems]
+        while len(data := json_bytes({"exit_code": code, "problems": told})) > ROOM and told:
+            told.pop()
+        overwrite(self.folder / "error.json", data.ljust(ROOM))
 
     def problems(self) -> list[str]:
         """Return why the run failed; empty where the worker could not say."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from . import completion
+from . import completion, upkeep
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -141,16 +141,8 @@ def table(results: Path) -> None:
         click.echo(text)
 
 
-@cli.command("ls")
-@JSON
-def list_runs(as_json: bool) -> None:
-    """List the finished runs of this project."""
-    from .listing import runs_json, runs_text
-    from .loader import project_of
-    from .registry import Registry
-
-    runs = list(Registry(project_of(Path("spec.toml")) / "registry").runs())
-    click.echo(runs_json(runs) if as_json else runs_text(runs))
+for command in upkeep.COMMANDS:
+    cli.add_command(command)
 
 
 @cli.command()

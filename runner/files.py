@@ -16,6 +16,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,=+@-]{0,127}")
 _UNLOCKABLE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
+@lru_cache(maxsize=1000)
 def is_safe_name(name: str) -> bool:
     """Tell whether a name can be a file name on any system: no path, no hidden file, no control character."""
     return bool(_SAFE.fullmatch(name)) and not name.endswith(".")
@@ -55,8 +57,11 @@ def make_folder(path: Path) -> None:
         return
     make_folder(path.parent)
     with reported("make", path):
-        with contextlib.suppress(FileExistsError):
+        try:
             os.mkdir(path)
+        except FileExistsError:
+            if not path.is_dir():  # another process may just have made it
+                raise
         sync_folder(path.parent)
 
 
@@ -107,6 +112,12 @@ def post(path: Path, data: bytes) -> None:
         with _opened(beside, os.O_CREAT | os.O_TRUNC) as descriptor:
             _write(descriptor, data)
         os.replace(beside, path)
+
+
+def overwrite(path: Path, data: bytes) -> None:
+    """Write over the start of a file, which needs no room on a full disk; nothing happens where that fails."""
+    with contextlib.suppress(OSError), _opened(path, 0) as descriptor:
+        _write(descriptor, data)
 
 
 def append(path: Path, text: str) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from . import leases
-from .attempts import Attempt, Order
+from .attempts import Attempt
 from .errors import MtrunError, RegistryError, Stopped
 from .events import Event
 from .executors import Executor, Handle
+from .orders import Order
 from .plan import Planned
 from .registry import Registry
 from .spec import Leaf

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import uuid
@@ -25,10 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json
 
 from . import leases
 from .errors import Problem, RegistryError, StorageError
-from .files import is_safe_name, json_bytes, make_folder, publish, remove, reported, write_bytes, write_new
+from .files import is_safe_name, json_bytes, make_folder, publish, remove, reported, sha256, write_bytes, write_new
 from .predictions import Predictions
 
 FORMAT = 1
@@ -74,7 +74,7 @@ def unsealed(data: bytes) -> dict[str, Any]:
     if not seal or hashlib.sha256(data[: seal.end(1)]).hexdigest().encode() != seal[2]:
         raise ValueError("it is not what was written")
     try:
-        manifest: dict[str, Any] = json.loads(data)
+        manifest: dict[str, Any] = from_json(data, allow_inf_nan=False)  # three times as fast as json.loads
         _Manifest.model_validate(manifest)
         for name, entry in manifest["files"].items():
             if not is_safe_name(name) or type(entry["size"]) is not int or type(entry["sha256"]) is not str:
@@ -84,13 +84,28 @@ def unsealed(data: bytes) -> dict[str, Any]:
     return manifest
 
 
+def _start(path: str) -> bytes:
+    """Return a file, or its start where it is longer than any manifest."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(descriptor, min(os.fstat(descriptor).st_size, LIMIT))
+    finally:
+        os.close(descriptor)
+
+
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its folder and its manifest."""
+    """A finished run: its manifest, and where it is."""
 
     id: str
-    folder: Path
+    root: Path
+    """The registry."""
     manifest: Mapping[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self.root / self.id
 
     def size(self) -> int:
         """Return the bytes of its files."""
@@ -119,10 +134,14 @@ class Run:
     def verify(self) -> None:
         """Read all files. Raise RegistryError that names those that are not what was written."""
         problems: list[Problem] = []
-        for name in self.manifest["files"]:
+        for name, entry in self.manifest["files"].items():
+            path = self.folder / name
             try:
-                self.read(name)
-            except (RegistryError, StorageError) as error:
+                if path.stat().st_size != entry["size"] or sha256(path) != entry["sha256"]:
+                    problems.append(Problem(f"run {self.id} is damaged: {path} is not what was written"))
+            except FileNotFoundError:
+                problems.append(Problem(f"run {self.id} is damaged: {path} is missing"))
+            except StorageError as error:  # a disk that cannot read it back
                 problems += error.problems
         if problems:
             raise RegistryError(*problems)
@@ -179,9 +198,7 @@ class Registry:
         """Return a run from its manifest alone, or None where there is none; raise RegistryError for damage."""
         path = f"{self.root}/{id}/{MANIFEST}"
         try:
-            with open(path, "rb", buffering=0) as file:
-                data = file.read(LIMIT)
-            manifest = unsealed(data)
+            manifest = unsealed(_start(path))
         except FileNotFoundError:
             if not os.path.lexists(f"{self.root}/{id}"):
                 return None
@@ -192,7 +209,7 @@ class Registry:
             raise StorageError(f"cannot read {path}: {error.strerror}") from error
         if manifest["format"] != FORMAT or manifest["id"] != id:
             raise RegistryError(f"run {id} is damaged: {path} is of another run or format")
-        return Run(id, self.root / id, manifest)
+        return Run(id, self.root, manifest)
 
     def runs(self) -> Iterator[Run]:
         """Yield all finished runs by id, without those that are damaged to the eye."""

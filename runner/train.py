@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -161,8 +161,8 @@ class Trainer:
                  f"most memory used: {memory.peak(self.device):,.0f} MB on {self.device}")
         memory.release(self.device)
         if parts >= most:
-            raise TrainingError(Problem(f"one example of each task does not fit into memory at step {step}", notes=facts,
-                                        hint="lower encoder.max_length, or take a larger machine"))
+            raise TrainingError(Problem(f"one example of each task does not fit into memory at step {step}",
+                                        notes=facts, hint="lower encoder.max_length, or take a larger machine"))
         self.state.splits.append({"step": step, "parts": min(2 * parts, most)})
         watch.say(f"memory ran out at step {step} ({'; '.join(facts)}); from here on a batch is computed in "
                   f"{self.state.parts} parts, with the same gradients and losses")
@@ -175,24 +175,22 @@ class Trainer:
         for task, loss in losses.items():
             if not np.isfinite(loss):
                 raise self._diverged(f"the loss of {task} is {loss}")
-        gradients = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
-        if not _is_finite(gradients.values()):
-            name = _first_not_finite(gradients)
+        if name := _not_finite({name: p.grad for name, p in self.parameters.items() if p.grad is not None}):
             tasks = [task for task in self.tasks if not self._is_finite_alone(batch, task)]
             whose = " and ".join(tasks) or "all tasks together"
             raise self._diverged(f"the gradient of `{name}` is not finite, due to {whose},")
 
     def _check_weights(self) -> None:
         """Raise Diverged where a weight is not finite."""
-        if not _is_finite(self.parameters.values()):
-            raise self._diverged(f"the weight `{_first_not_finite(self.parameters)}` is not finite")
+        if name := _not_finite(self.parameters):
+            raise self._diverged(f"the weight `{name}` is not finite")
 
     def _is_finite_alone(self, batch: Batch, task: str) -> bool:
         """Tell whether one task's own gradient is finite."""
         self.optimizer.zero_grad()
         torch.manual_seed(seeded(self.model.train.seed, "dropout", self.state.step))
         self.network.losses(batch)[self.tasks.index(task)].backward()  # type: ignore[no-untyped-call]
-        return _is_finite(p.grad for p in self.parameters.values() if p.grad is not None)
+        return not _not_finite({name: p.grad for name, p in self.parameters.items() if p.grad is not None})
 
     def _diverged(self, what: str) -> Diverged:
         """Return the error of a step with numbers that are not finite."""
@@ -251,11 +249,11 @@ class Trainer:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
 
 
-def _is_finite(tensors: Iterable[Tensor]) -> bool:
-    """Tell whether all numbers are finite, and their squares add up to a finite one."""
-    return bool(torch.nn.utils.get_total_norm(list(tensors)).isfinite())
+def _not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """Return the name of the first tensor with a number that is not finite, or an empty string.
 
-
-def _first_not_finite(tensors: Mapping[str, Tensor]) -> str:
-    """Return the name of the first tensor that is not finite."""
-    return next((name for name, tensor in tensors.items() if not _is_finite([tensor])), "all together")
+    One norm of all is looked at first, which costs less than 1 % of a step; numbers beyond 1e19 let it overflow, too.
+    """
+    if torch.nn.utils.get_total_norm(list(tensors.values())).isfinite():
+        return ""
+    return next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), "")

@@ -25,11 +25,12 @@ import torch
 from safetensors.torch import save
 
 from . import __version__, leases, memory
-from .attempts import Attempt, Order
+from .attempts import TASK, Attempt
 from .batches import seeded
 from .errors import DataError, MtrunError, RegistryError, Stopped
 from .files import append, remove
 from .network import Network
+from .orders import Order
 from .parts import plain_dump
 from .plan import leaf_id
 from .provenance import fingerprints
@@ -204,7 +205,7 @@ def run(watch: Supervision) -> int:
     """Train what an attempt orders; return the exit code, with error.json in the attempt where it failed."""
     attempt = watch.attempt
     try:
-        train(attempt.order(), watch)
+        train(Order.read(attempt.folder / TASK), watch)
     except Stopped as error:
         return error.exit_code
     except MtrunError as error:

@@ -35,7 +35,8 @@ class Operations:
     """A write is cut in the middle first."""
     seen: list[tuple[str, str]] = field(default_factory=list)
     _paths: dict[int, str] = field(default_factory=dict)
-    _inside: bool = False
+    _new: set[int] = field(default_factory=set)
+    """Descriptors of files that may grow; writing over the start of an older one needs no room."""
 
     def install(self) -> None:
         """Watch this process from now on."""
@@ -45,6 +46,7 @@ class Operations:
         def opening(path: Any, *more: Any, **named: Any) -> int:
             descriptor = opened(path, *more, **named)
             self._paths[descriptor] = os.fspath(path)
+            (self._new.add if more and more[0] & os.O_CREAT else self._new.discard)(descriptor)
             return descriptor
 
         os.open = opening
@@ -65,7 +67,7 @@ class Operations:
             if name == "close":
                 self._paths.pop(descriptor, None)
             try:
-                self._point(name, path, name != "close")
+                self._point(name, path, name != "close" and descriptor in self._new)
             except OSError:
                 if name == "close":
                     call(descriptor)
@@ -78,7 +80,8 @@ class Operations:
             return
         self.seen.append((name, path))
         number = len(self.seen)
-        if number == self.at or (self.lasting and number > self.at > 0 and needs_room and name not in ("os.remove", "os.rmdir")):
+        lasting = self.lasting and number > self.at > 0 and needs_room and name not in ("os.remove", "os.rmdir")
+        if number == self.at or lasting:
             if not self.error:
                 os._exit(DIED)
             raise OSError(self.error, os.strerror(self.error))

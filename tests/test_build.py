@@ -40,8 +40,8 @@ def names(events: Sequence[Event], kind: str) -> list[str]:
 
 
 def mtrun(root: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", "from runner.cli import main; main()", *arguments], cwd=root, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen([sys.executable, "-c", "from runner.cli import main; main()", *arguments], cwd=root,
+                            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def test_a_tree_is_built_bottom_up_once(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_the_command_line_end_to_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_cleanly_and_the_next_build_goes_on(tmp_path: Path, number: int) -> None:
     root = project(tmp_path / "stopped")
-    build = mtrun(root, "build", "specs/sum.toml", "--json", "--set", "train.epochs=10", "--set", "train.steps=30")
+    build = mtrun(root, "build", "specs/sum.toml", "--json", "--set", "train.epochs=4", "--set", "train.steps=25")
     assert build.stdout
     for text in build.stdout:
         if json.loads(text)["event"] == "progress":
@@ -133,7 +133,7 @@ def test_a_signal_stops_cleanly_and_the_next_build_goes_on(tmp_path: Path, numbe
     assert json.loads(out.splitlines()[-1])["event"] == "interrupted"
     (attempt,) = (root / "registry" / ".attempts").iterdir()
     assert (attempt / "checkpoint.safetensors").is_file()
-    short = ["train.epochs=10", "train.steps=30"]
+    short = ["train.epochs=4", "train.steps=25"]
     events = built(root, "sum", settings=short)
     assert [e.values for e in events if e.event == "started"] == [{"resumed": True}]
     other = project(tmp_path / "whole")
@@ -144,7 +144,7 @@ def test_a_signal_stops_cleanly_and_the_next_build_goes_on(tmp_path: Path, numbe
 
 def test_a_killed_worker_is_started_again(tmp_path: Path) -> None:
     root = project(tmp_path)
-    build = mtrun(root, "build", "specs/sum.toml", "--json", "--set", "train.epochs=10", "--set", "train.steps=30")
+    build = mtrun(root, "build", "specs/sum.toml", "--json", "--set", "train.epochs=4", "--set", "train.steps=25")
     assert build.stdout
     seen = []
     for text in build.stdout:
@@ -164,10 +164,11 @@ def test_a_killed_worker_is_started_again(tmp_path: Path) -> None:
     (["build"], 2, "Missing argument"),
     (["table", "nowhere"], 2, "no folder of results"),
 ])
-def test_usage_errors_exit_with_2_and_start_nothing(tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+def test_usage_errors_exit_with_2_and_start_nothing(tmp_path: Path, arguments: list[str], code: int,
+                                                    message: str) -> None:
     root = project(tmp_path)
     done = mtrun(root, *arguments)
     out, err = done.communicate(timeout=60)
     assert done.returncode == code
     assert message in err and "Traceback" not in err
-    assert not (root / "registry").exists() and not out
+    assert not (root / "registry" / ".attempts").exists() and not out

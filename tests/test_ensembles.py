@@ -222,6 +222,14 @@ def test_equal_scores_go_to_the_smaller_id_in_any_order() -> None:
         assert [pair[i] for i in two.chosen([named[k] for k in pair], DATA, pair)] == ["a"]
 
 
+def test_a_run_that_is_named_twice_is_one_candidate() -> None:
+    members = [member(4), member(5), member(4)]
+    named = ("a", "b", "a")
+    assert sorted(named[i] for i in Best(members=handles(3), count=2).chosen(members, DATA, named)) == ["a", "b"]
+    with pytest.raises(TrainingError, match="2 of 2 members"):
+        Best(members=handles(3), count=3).chosen(members, DATA, named)
+
+
 def test_members_without_the_score_are_passed_over() -> None:
     members = [member(0, ["sentiment", "paraphrase"]), member(1), member(2, ["similarity"])]
     assert Best(members=handles(3)).chosen(members, DATA, ids(3)) == [1]

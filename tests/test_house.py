@@ -1,4 +1,4 @@
-"""The house itself: imports point upwards, ruff and mypy are content, the slow import stays out of the quick commands."""
+"""The house itself: imports point upwards, ruff and mypy are content, torch stays out of the quick commands."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ ROWS = [
     ["ensembles"],
     ["spec", "registry", "results"],
     ["consistency", "differences", "provenance"],
-    ["models", "attempts"],
-    ["loader", "schema"],
+    ["models", "orders"],
+    ["loader", "schema", "attempts"],
     ["plan"],
-    ["forecast", "renewal"],
+    ["forecast", "renewal", "housekeeping"],
     ["checkpoints", "tokens", "layout", "memory", "snapshots"],
     ["layers"],
     ["suites.*", "losses.*", "heads.*", "encoders.*", "combiners.*", "optimizers.*", "schedules.*", "ensembles.*"],
@@ -39,8 +39,9 @@ ROWS = [
     ["executors.*"],
     ["pool"],
     ["build"],
-    ["tables", "listing", "outline", "graphs", "comparison", "checked", "console", "reference", "scaffold",
+    ["tables", "listing", "outline", "graphs", "comparison", "checked", "console", "reference", "scaffold", "inventory",
      "completion"],
+    ["upkeep"],
     ["cli"],
 ]
 """The rooms from the first row to the last; a family's base is a room of its own, above the files of the family."""
@@ -69,7 +70,8 @@ def imported(path: Path) -> set[str]:
             continue
         base = [*package[: len(package) - node.level + 1], *(node.module or "").split(".")]
         for alias in node.names:
-            for target in (PACKAGE.parent.joinpath(*filter(None, base), alias.name), PACKAGE.parent.joinpath(*filter(None, base))):
+            above = PACKAGE.parent.joinpath(*filter(None, base))
+            for target in (above / alias.name, above):
                 file = target.with_suffix(".py") if target.with_suffix(".py").is_file() else target / "__init__.py"
                 if file.is_file() and file != PACKAGE / "__init__.py":
                     found.add(room(file))
@@ -97,7 +99,8 @@ def test_ruff() -> None:
 
 
 def test_mypy() -> None:
-    done = subprocess.run([sys.executable, "-m", "mypy", "--strict", "runner"], cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-m", "mypy", "--strict", "runner"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 

@@ -241,3 +241,36 @@ def test_no_file_outside_the_project_is_read(tmp_path: Path) -> None:
             (root / "specs" / "x.toml").write_text(text)
             found = problems(root, "x")
             assert all("outside the project" in p or "no file" in p for p in found) and found, found
+
+
+def test_a_part_of_ones_own_that_cannot_be_imported_is_told_at_its_name(tmp_path: Path) -> None:
+    heads = {"broken": "import nothing_of_this_name\n", "twice": "", "mine": '''
+from runner.heads.linear import Linear as Other
+from runner.heads import Head
+
+class Mine(Head):
+    """A head."""
+    type = "mine"
+    build = Other.build
+    scores = Other.scores
+'''}
+    text = 'extends = "sum.toml"\n[heads.sentiment]\ntype = "{}"\nloss = "cross_entropy"\n'
+    root = project(tmp_path, **{name: text.format(name) for name in heads})
+    (root / "parts" / "heads").mkdir(parents=True)
+    for name, text in heads.items():
+        (root / "parts" / "heads" / f"{name}.py").write_text(text)
+    assert leaf(root, "mine").model.heads["sentiment"].type == "mine"
+    for name, reason in (("broken", "ModuleNotFoundError: No module named 'nothing_of_this_name'"), ("twice", "")):
+        (problem,) = problems(root, name)
+        assert problem.startswith(f"{name}.toml:3:8 parts/heads/{name}.py cannot be used: {reason}")
+
+
+def test_files_are_named_from_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = project(tmp_path, x='extends = "sum.toml"\n[train]\nepocs = 1\n')
+    for folder, shown in ((root, "specs/x.toml"), (root / "specs", "x.toml"), (root / "specs" / "suites", "../x.toml"),
+                          (Path("/"), str(root / "specs" / "x.toml")[1:])):
+        monkeypatch.chdir(folder)
+        with pytest.raises(SpecError) as caught:
+            Loader(root).load(root / "specs" / "x.toml")
+        place = caught.value.problems[0].place
+        assert place and place.file == shown

@@ -36,7 +36,8 @@ def separate(trainer: Trainer, step: int) -> list[dict[str, torch.Tensor]]:
     for task in range(3):
         network.zero_grad()
         network.losses(trainer.batches.batch(step))[task].backward()
-        out.append({n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in network.named_parameters()})
+        out.append({n: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+                    for n, p in network.named_parameters()})
     return out
 
 
@@ -95,7 +96,8 @@ def test_evaluation_is_the_network_on_each_example(trainer: Trainer) -> None:
         for i in range(5):
             texts = [examples.first[i], *([examples.second[i]] if examples.second else [])]
             rows = tokens.rows(texts)
-            single = network.scores(task, tuple(network.embed(tokens.pack(rows[j:j + 1], (1,))) for j in range(len(rows))))
+            alone = tuple(network.embed(tokens.pack(rows[j:j + 1], (1,))) for j in range(len(rows)))
+            single = network.scores(task, alone)
             np.testing.assert_allclose(scores[i], single[0].detach().numpy(), atol=1e-5)
     assert set(predictions.outputs) == {"dev", "test"}
 
@@ -124,4 +126,4 @@ def test_lengths_of_an_epoch(trainer: Trainer, change: dict[str, object], steps:
     assert batches.steps_per_epoch == steps
     used = np.concatenate([batches._chosen("sentiment", 60, s) for s in range(steps)])
     counts = np.bincount(used, minlength=60)
-    assert counts.max() - counts.min() <= 1, "a task that starts again uses every example once more before any twice more"
+    assert counts.max() - counts.min() <= 1, "every example is used once before any is used again"

@@ -167,7 +167,8 @@ def test_memory_that_runs_out_splits_the_batch(tmp_path: Path, monkeypatch: pyte
     for task, loss in run.state.history[0]["losses"].items():
         assert loss == pytest.approx(wanted.state.history[0]["losses"][task], rel=1e-3)
     for name, weight in run.network.state_dict().items():
-        torch.testing.assert_close(weight, wanted.network.state_dict()[name], rtol=0, atol=2e-3)
+        if not name.endswith("key.bias"):  # it shifts all of a softmax: its gradient is noise, which Adam makes large
+            torch.testing.assert_close(weight, wanted.network.state_dict()[name], rtol=0, atol=2e-3)
 
 
 def test_an_example_that_does_not_fit_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

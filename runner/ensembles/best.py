@@ -36,18 +36,22 @@ class Best(Ensemble):
         return f"best {f'{self.count} ' if self.count > 1 else ''}of {len(self.members)} by {self.by}"
 
     def chosen(self, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> list[int]:
-        """Return the positions of the chosen members, best first; equal scores go to the smaller id."""
+        """Return the positions of the chosen members, best first; equal scores go to the smaller id.
+
+        A run that is there under two names, such as a point of a sweep, is one candidate.
+        """
         if self.by != OVERALL and self.by not in data.tasks:
             raise TrainingError(Problem(f"cannot choose the best by `{self.by}`: the suite has no such task",
                                         hint=did_you_mean(self.by, [OVERALL, *data.tasks])))
         ranked = []
-        for position, (member, name) in enumerate(zip(members, ids, strict=True)):
-            score = score_split(member, data, "dev", name)[self.by]
+        first = {name: position for position, name in reversed(list(enumerate(ids)))}
+        for name, position in first.items():
+            score = score_split(members[position], data, "dev", name)[self.by]
             if score is not None:
                 ranked.append((-score, name, position))
         if len(ranked) < self.count:
             raise TrainingError(f"cannot choose the best {self.count} by `{self.by}`: "
-                                f"{len(ranked)} of {len(members)} members have this score on dev")
+                                f"{len(ranked)} of {len(first)} members have this score on dev")
         return [position for _, _, position in sorted(ranked)[:self.count]]
 
     def combine(self, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Predictions:

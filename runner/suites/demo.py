@@ -47,7 +47,7 @@ CHANGED_AGAIN = 0.3
 NEAR = 0.6
 """Chance that a changed meaning is a near one, such as a nurse for a doctor."""
 KEPT_EQUAL, KEPT_UNEQUAL, KEPT_GRADED = 0.3, 0.5, 0.4
-"""Chance that a pair's second sentence keeps a choice of words: low where both mean the same, so that words say little."""
+"""Chance that a pair's second sentence keeps a choice of words; low for equal ones, so that shared words say little."""
 CLAIMS, DENIALS = 0.65, 0.25
 """Shares of clauses that claim and that deny; the rest turn their word over."""
 DEGREED = 0.5

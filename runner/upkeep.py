@@ -1,0 +1,174 @@
+"""The commands that look after a registry: ls, show, logs, verify, rm, gc."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from . import completion
+
+if TYPE_CHECKING:
+    from .registry import Registry, Run
+
+RUN = click.argument("word", metavar="RUN", shell_complete=completion.runs)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line on standard output.")
+
+
+def registry_here() -> Registry:
+    """Return the registry of the project of the working folder."""
+    from .inventory import project_here
+    from .registry import Registry
+
+    return Registry(project_here() / "registry")
+
+
+@click.command("ls")
+@click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
+@click.option("--sort", "key", type=click.Choice(["name", "id", "overall", "seconds", "size", "time"]), default="name",
+              show_default=True)
+@click.option("-r", "--reverse", is_flag=True, help="The greatest first.")
+@JSON
+def list_runs(patterns: tuple[str, ...], key: str, reverse: bool, as_json: bool) -> None:
+    """List finished runs whose name, or the beginning of whose id, is like a PATTERN, such as `sum-*`."""
+    import gc
+
+    from .inventory import Inventory, runs_json, runs_text
+
+    gc.disable()  # ten thousand manifests are a million objects without a cycle
+    found = Inventory.of(registry_here(), patterns, key)
+    runs = found.runs[::-1] if reverse else found.runs
+    if runs or not as_json:
+        click.echo(runs_json(runs) if as_json else runs_text(runs))
+    for note in found.notes():
+        click.echo(note, err=True)
+
+
+@click.command()
+@RUN
+@JSON
+def show(word: str, as_json: bool) -> None:
+    """Show all that is known of a run, named by id, beginning of an id, or name."""
+    from .comparison import named
+    from .errors import clean
+    from .inventory import described
+
+    run = named(registry_here(), word)
+    lines = [json.dumps({"v": 1, **run.manifest})] if as_json else map(clean, described(run))
+    for line in lines:
+        click.echo(line)
+
+
+@click.command()
+@RUN
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run is finished or its worker ends.")
+def logs(word: str, follow: bool) -> None:
+    """Print the log of a run, finished or in training."""
+    from .comparison import named
+    from .errors import clean
+    from .inventory import in_progress, log
+
+    registry = registry_here()
+    working = [one.id for one in in_progress(registry) if word and (one.id.startswith(word) or one.name == word)]
+    id = working[0] if len(working) == 1 else named(registry, word).id
+    for text in log(registry, id, follow):
+        click.echo("\n".join(map(clean, text.split("\n"))), nl=False)
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="[RUN]...", shell_complete=completion.runs)
+@click.option("--set-aside", is_flag=True, help="Move damaged runs to .damaged/, so that a build trains them again.")
+def verify(words: tuple[str, ...], set_aside: bool) -> None:
+    """Read every byte of finished runs and compare it with what was written; exit code 3 on damage."""
+    from .comparison import named
+    from .errors import RegistryError, clean
+
+    registry = registry_here()
+    ids = [named(registry, word).id for word in words] or registry.ids()
+    damaged = 0
+    for id in ids:
+        try:
+            if run := registry.find(id):
+                run.verify()
+        except RegistryError as error:
+            damaged += 1
+            for problem in error.problems:
+                click.echo(clean(f"{id}  {problem.message}"))
+            if set_aside:
+                with registry.claim(id) as lease:
+                    if lease is not None:
+                        registry.set_aside(id)
+    click.echo(f"{len(ids):,} run{'s' * (len(ids) != 1)}, {damaged:,} damaged", err=True)
+    sys.exit(3 if damaged else 0)
+
+
+@click.command()
+@click.argument("words", nargs=-1, required=True, metavar="RUN...", shell_complete=completion.runs)
+@click.option("--weights", is_flag=True, help="Remove the weights only; ensembles and tables need predictions alone.")
+@click.option("--force", is_flag=True, help="Remove a run that a published result refers to, too.")
+def rm(words: tuple[str, ...], weights: bool, force: bool) -> None:
+    """Remove runs, named by id, beginning of an id, name, or pattern such as `sum-*`."""
+    from .errors import UsageError, clean
+    from .registry import WEIGHTS
+
+    registry = registry_here()
+    runs = list(_runs(registry, words))
+    if not (force or weights) and (needed := _published(registry, runs)):
+        raise UsageError(f"published results refer to {', '.join(needed)}; `--force` removes the runs all the same")
+    for run in runs:
+        with registry.claim(run.id) as lease:
+            if lease is None:
+                raise UsageError(f"the run {run.id} is in training")
+            size = run.manifest["files"].get(WEIGHTS, {"size": 0})["size"] if weights else run.size()
+            (registry.drop_weights(run) if weights else registry.drop(run.id))
+        click.echo(clean(f"{run.id}  {run.manifest['name']}: {size / 1e6:,.1f} MB removed"))
+
+
+def _runs(registry: Registry, words: Sequence[str]) -> Iterator[Run]:
+    """Yield the runs that words name, each once. Raise UsageError for a word that names none."""
+    from .comparison import named
+    from .inventory import Inventory
+
+    seen = set()
+    for word in words:
+        many = Inventory.of(registry, [word]).runs if set(word) & set("*?[") else []
+        for run in many or [named(registry, word)]:
+            if run.id not in seen:
+                seen.add(run.id)
+                yield run
+
+
+def _published(registry: Registry, runs: Sequence[Run]) -> list[str]:
+    """Return the names of runs that a published result refers to."""
+    texts = [path.read_text() for path in registry.root.parent.glob("results/**/*.json")]
+    return [f"{run.manifest['name']} ({run.id})" for run in runs if any(run.id in text for text in texts)]
+
+
+@click.command()
+@click.option("-n", "--dry-run", is_flag=True, help="Show what would be removed, and remove nothing.")
+def gc(dry_run: bool) -> None:
+    """Remove what nothing refers to: runs, work of builds that died, damaged runs that were set aside.
+
+    Never a live attempt, nor a run that a spec under any profile or a published result refers to.
+    """
+    from .errors import clean
+    from .housekeeping import References, garbage, sweep
+    from .inventory import project_here
+
+    registry, total = registry_here(), 0
+    references = References.of(project_here())
+    for note in references.notes:
+        click.echo(clean(f"every run of this name is kept: {note}"), err=True)
+    for found in list(garbage(registry, references)):
+        if dry_run or sweep(registry, found):
+            total += found.size
+            click.echo(clean(f"{os.path.relpath(found.path)}  {found.size:,} bytes: {found.why}"))
+    click.echo(f"{total:,} bytes {'would be' if dry_run else 'were'} removed", err=True)
+
+
+COMMANDS = (list_runs, show, logs, verify, rm, gc)
+"""All of them, for the command line to take up."""
