@@ -68,7 +68,8 @@ def answered(command: str, folder: Path) -> str:
 def normal(text: str) -> list[str]:
     """Return an answer's lines without what differs between machines: ids, scores, times, cores, widths, ranks."""
     text = re.sub(r"\b[0-9a-f]{12}\b", "ID", text)
-    text = re.sub(r"\b[0-9.]+ ?(s|min|h|MB)\b", "N", text)
+    text = re.sub(r"\b[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:+]+", "TIME", text)
+    text = re.sub(r"\b[0-9.]+ ?(s|min|h|kB|MB)\b", "N", text)
     text = re.sub(r"(\*\*)?-?\b[0-9]+\.[0-9]+\b(\*\*)?", "N", text)
     text = re.sub(r"-j [0-9]+", "-j N", text)
     lines = [re.sub(r"[ :-]{2,}", " ", line).strip() for line in text.splitlines()]
