@@ -241,6 +241,7 @@ def show_plan(plan: Plan, as_json: bool, jobs: int | None) -> None:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with one of mtrun's codes."""
     from .errors import MtrunError, Stopped
+    from .files import refusal
 
     try:
         cli.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
@@ -256,7 +257,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         click.echo(error.render(), err=True)
         sys.exit(error.exit_code)
     except Exception as error:
-        _bug(error)
+        if not (said := refusal(error)):
+            _bug(error)
+        click.echo(said.render(), err=True)
+        sys.exit(said.exit_code)
     sys.exit(0)
 
 

@@ -42,6 +42,13 @@ def reported(what: str, path: Path, size: int | None = None) -> Iterator[None]:
         raise StorageError(f"cannot {what} {path}{bytes_}: {error.strerror or error}") from error
 
 
+def refusal(error: Exception) -> StorageError | None:
+    """Return what an error says that nobody turned into ours: the machine's refusal of a file, or None for a bug."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return StorageError(f"cannot use {error.filename}: {error.strerror}")
+    return None
+
+
 def sync_folder(path: Path) -> None:
     """Make the names in a folder durable."""
     descriptor = os.open(path, os.O_RDONLY)

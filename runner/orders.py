@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .assembly import Assembly, tabled
 from .errors import Place, SpecError
-from .files import json_bytes
+from .files import json_bytes, reported
 from .parts import plain_dump
 from .spec import Model
 
@@ -31,8 +31,10 @@ class Order:
 
     @classmethod
     def read(cls, path: Path) -> Order:
-        """Return the order in a file. Raise SpecError."""
-        values, at = json.loads(path.read_bytes()), Place(str(path))
+        """Return the order in a file. Raise SpecError, or StorageError where it cannot be read."""
+        with reported("read", path):
+            text = path.read_bytes()
+        values, at = json.loads(text), Place(str(path))
         project = Path(values["project"])
         assembly = Assembly(project)
         model = assembly.part(Model, tabled(values["model"], at), at)

@@ -28,7 +28,7 @@ from . import __version__, leases, memory
 from .attempts import TASK, Attempt
 from .batches import seeded
 from .errors import DataError, MtrunError, RegistryError, Stopped
-from .files import append, remove
+from .files import append, refusal, remove
 from .network import Network
 from .orders import Order
 from .parts import plain_dump
@@ -222,8 +222,10 @@ def run(watch: Supervision) -> int:
 
 
 def _unexpected(error: Exception, attempt: Attempt) -> tuple[int, list[str]]:
-    """Return exit code and message of an error that is not ours: too little memory, or a bug; log its traceback."""
+    """Return exit code and message of an error that is not ours: a refused file, too little memory, or a bug; log its traceback."""
     append(attempt.log, "".join(traceback.format_exception(error)))
+    if said := refusal(error):
+        return said.exit_code, [said.render()]
     if memory.is_exhausted(error):
         return 1, [f"error: memory ran out outside of any batch: {str(error).splitlines()[0]}"]
     return 4, [f"error: {type(error).__name__}: {error} (a bug; {attempt.log} has the traceback)"]
@@ -231,6 +233,7 @@ def _unexpected(error: Exception, attempt: Attempt) -> tuple[int, list[str]]:
 
 def main(attempt: Path, parent: int = 0) -> int:
     """Train one leaf as a process of its own, which stops where it is told to or where its parent is gone."""
+    memory.keep_freed()
     watch = Supervision(Attempt(attempt))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, watch.stop)
