@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .ensembles import Ensemble
+from .ensembles import Choice, Ensemble
 from .errors import MtrunError, StorageError
 from .events import Event
 from .files import write_bytes
@@ -30,6 +30,8 @@ class Build:
     written: list[Path] = field(default_factory=list)
     """Files of results that were written."""
     _predictions: dict[str, Predictions] = field(default_factory=dict)
+    _choices: dict[str, Choice] = field(default_factory=dict)
+    """What each node of a tree learned from dev."""
     _scored: dict[str, ResultNode] = field(default_factory=dict)
 
     def events(self) -> Iterator[Event]:
@@ -95,8 +97,10 @@ class Build:
 
     def _predict(self, node: Planned) -> Predictions:
         if isinstance(node.node, Tree):
+            ensemble, data = node.node.node, self.plan.data[node.suite]
             members = [self._predictions[m] for m in node.members]
-            return node.node.node.combine(members, self.plan.data[node.suite], node.members)
+            self._choices[node.id] = choice = ensemble.fit(members, data, node.members)
+            return ensemble.apply(choice, members, data, node.members)
         if node.id in self._predictions:
             return self._predictions[node.id]
         run = self.plan.registry.find(node.id)
@@ -118,8 +122,7 @@ class Build:
         )
 
     def _result_of_tree(self, node: Planned, ensemble: Ensemble, scores: Scores) -> ResultNode:
-        members = [self._predictions[m] for m in node.members]
-        chosen = ensemble.chosen(members, self.plan.data[node.suite], node.members)
+        chosen = ensemble.chosen(self._choices[node.id], node.members)
         return ResultNode(
             name=node.name, id=node.id, kind="ensemble", what=ensemble.summary(), scores=scores,
             chosen=None if chosen is None else tuple(chosen),

@@ -1,12 +1,13 @@
 """Predictions: what every node of a tree yields, and their file.
 
 The file is one safetensors file, the same bytes for the same content, no pickle: `dev/sentiment/scores` is float32
-[n, k], `dev/sentiment/ids` is uint8, the n ids as UTF-8 joined by newlines.
+[n, k], `dev/sentiment/ids` is uint8, the n ids as UTF-8 joined by newlines. What a leaf said after each of its epochs
+is a file of the same form, whose scores are [n, epochs * k]: the epochs of an example side by side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +94,28 @@ class Predictions:
         with reported("read", path):
             data = path.read_bytes()
         return cls.from_bytes(data, str(path))
+
+
+def side_by_side(epochs: Sequence[Predictions]) -> Predictions:
+    """Return several Predictions of the same examples as one, whose scores are [n, epochs * k]."""
+    return Predictions({
+        split: {task: Output(output.ids, np.hstack([epoch.outputs[split][task].scores for epoch in epochs]))
+                for task, output in by_task.items()}
+        for split, by_task in epochs[0].outputs.items()})
+
+
+def one_by_one(joined: Predictions, data: Data) -> list[Predictions]:
+    """Return what `side_by_side` joined; raise RegistryError where a task's scores are not whole epochs."""
+    found: list[dict[str, dict[str, Output]]] = []
+    for split, by_task in joined.outputs.items():
+        for task, output in by_task.items():
+            wide, width = output.scores.shape[1], data.tasks[task].outputs if task in data.tasks else 0
+            found = found or [{} for _ in range(wide // max(width, 1))]
+            if not width or wide != width * len(found):
+                raise RegistryError(f"the scores of `{task}` on {split} are not those of {len(found)} epochs")
+            for epoch, scores in zip(found, np.hsplit(output.scores, len(found)), strict=True):
+                epoch.setdefault(split, {})[task] = Output(output.ids, scores)
+    return [Predictions(outputs) for outputs in found]
 
 
 def _tensors(data: bytes) -> dict[str, np.ndarray]:

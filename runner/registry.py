@@ -34,6 +34,8 @@ from .predictions import Predictions
 FORMAT = 1
 MANIFEST = "manifest.json"
 PREDICTIONS = "predictions.safetensors"
+EPOCHS = "epochs.safetensors"
+"""What a leaf that kept its best epoch said of dev after each one."""
 WEIGHTS = "model.safetensors"
 HISTORY = "history.jsonl"
 LOG = "log.txt"
@@ -130,6 +132,12 @@ class Run:
     def predictions(self) -> Predictions:
         """Return the run's Predictions, verified. Raise RegistryError or StorageError."""
         return Predictions.from_bytes(self.read(PREDICTIONS), str(self.folder / PREDICTIONS))
+
+    def epochs(self) -> Predictions | None:
+        """Return its epochs' Predictions side by side, verified; None where it kept none. Raise as `predictions`."""
+        if EPOCHS not in self.manifest["files"]:
+            return None
+        return Predictions.from_bytes(self.read(EPOCHS), str(self.folder / EPOCHS))
 
     def verify(self) -> None:
         """Read all files. Raise RegistryError that names those that are not what was written."""

@@ -18,7 +18,7 @@ from .batches import Batch, Batches, seeded
 from .errors import Diverged, Problem, RegistryError, Stopped, TrainingError
 from .evaluate import Evaluation
 from .network import Network
-from .predictions import Predictions
+from .predictions import Output, Predictions
 from .scores import overall, score_split
 from .spec import Model
 from .suites import Data
@@ -81,6 +81,8 @@ class Trainer:
         self.optimizer = model.optimizer.build(self.parameters.values())
         self.state = State()
         self.kept: dict[str, Tensor] = {}
+        self.epochs: list[Predictions] = []
+        """What the network said of dev after each epoch, where the best one is kept."""
         self.lately: deque[str] = deque(maxlen=REMEMBERED)
         """The losses of the last steps, in words."""
 
@@ -203,10 +205,13 @@ class Trainer:
 
     def _end_epoch(self, watch: Watch) -> None:
         """Score dev, note the epoch and keep its weights where it is the best so far."""
-        scores = score_split(self.dev(self.network, watch.tick), self.data, "dev")
+        said = self.dev(self.network, watch.tick)
+        scores = score_split(said, self.data, "dev")
         means = {task: total / self.batches.steps_per_epoch for task, total in self.state.losses.items()}
         self.state.losses = {}
         self.state.history.append({"step": self.state.step, "losses": means, "dev": scores})
+        if self.model.train.select == "best":
+            self.epochs.append(said)
         if self.model.train.select == "best" and self._is_best():
             self.state.best = len(self.state.history) - 1
             self.kept = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
@@ -223,6 +228,8 @@ class Trainer:
         """Write everything that the rest of the run depends on, at once or not at all. Raise StorageError."""
         tensors = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"kept/{name}": tensor for name, tensor in self.kept.items()}
+        tensors |= {f"epochs/{number}/{task}": torch.from_numpy(output.scores) for number, epoch in
+                    enumerate(self.epochs) for task, output in epoch.outputs.get("dev", {}).items()}
         for index, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(value) for name, value in values.items()}
         snapshots.write(path, tensors, asdict(self.state))
@@ -242,11 +249,22 @@ class Trainer:
         self.state = state
         self.network.load_state_dict(snapshots.under("network/", tensors))
         self.kept = {name: tensor.to(self.device) for name, tensor in snapshots.under("kept/", tensors).items()}
+        self.epochs = self._said(snapshots.under("epochs/", tensors))
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in snapshots.under("optimizer/", tensors).items():
             index, _, field_name = name.partition("/")
             moments.setdefault(int(index), {})[field_name] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+
+    def _said(self, tensors: Mapping[str, Tensor]) -> list[Predictions]:
+        """Return what was said of dev after each epoch; the tensors are called `EPOCH/TASK`."""
+        if self.model.train.select != "best":
+            return []
+        found: list[dict[str, Output]] = [{} for _ in self.state.history]
+        for name, scores in tensors.items():
+            number, _, task = name.partition("/")
+            found[int(number)][task] = Output(self.data.splits[task]["dev"].ids, scores.numpy())
+        return [Predictions({"dev": outputs}) for outputs in found]
 
 
 def _not_finite(tensors: Mapping[str, Tensor]) -> str:

@@ -33,8 +33,9 @@ from .network import Network
 from .orders import Order
 from .parts import plain_dump
 from .plan import leaf_id
+from .predictions import side_by_side
 from .provenance import fingerprints
-from .registry import HISTORY, LOG, PREDICTIONS, WEIGHTS, Registry
+from .registry import EPOCHS, HISTORY, LOG, PREDICTIONS, WEIGHTS, Registry
 from .spec import Model
 from .suites import Data
 from .tokens import Tokens
@@ -160,6 +161,8 @@ def _files(trainer: Trainer, attempt: Attempt) -> dict[str, bytes]:
     """Return what a run keeps besides its Predictions."""
     files = {HISTORY: "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in trainer.state.history).encode(),
              LOG: attempt.log.read_bytes() if attempt.log.exists() else b""}
+    if trainer.epochs:
+        files[EPOCHS] = side_by_side(trainer.epochs).to_bytes()
     if trainer.model.resources.keep_weights:
         weights = trainer.network.state_dict().items()
         files[WEIGHTS] = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights})

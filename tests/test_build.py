@@ -69,7 +69,7 @@ def test_another_registry_gives_the_same_bytes(tmp_path: Path) -> None:
         results.append([(p.parent.name, p.name, p.read_bytes()) for p in runs]
                        + [(root / "results" / "demo" / "tree.json").read_bytes()])
     assert results[0] == results[1]
-    assert len(results[0]) == 5
+    assert len(results[0]) == 7
 
 
 def test_a_leaf_that_diverges_blocks_only_what_needs_it(tmp_path: Path) -> None:

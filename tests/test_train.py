@@ -17,6 +17,7 @@ from runner import memory, snapshots
 from runner.encoders import Packed
 from runner.errors import Diverged, RegistryError, Stopped, TrainingError
 from runner.loader import Loader
+from runner.predictions import Output, Predictions, one_by_one, side_by_side
 from runner.scores import overall, score_split
 from runner.train import State, Trainer, Watch
 from runner.worker import trainer_of
@@ -47,8 +48,9 @@ class Stop(Watch):
 
 
 def digest(trainer: Trainer) -> str:
-    """Hash of weights, optimizer state and history."""
-    values = [trainer.state.history, [(n, t.numpy().tobytes()) for n, t in trainer.network.state_dict().items()],
+    """Hash of weights, optimizer state, history and what was said of dev after each epoch."""
+    values = [trainer.state.history, [epoch.to_bytes() for epoch in trainer.epochs],
+              [(n, t.numpy().tobytes()) for n, t in trainer.network.state_dict().items()],
               sorted((i, n, v.numpy().tobytes()) for i, s in trainer.optimizer.state_dict()["state"].items()
                      for n, v in s.items())]
     return hashlib.sha256(repr(values).encode()).hexdigest()
@@ -112,6 +114,27 @@ def test_the_best_epoch_is_kept(tmp_path: Path) -> None:
     reached = [overall(entry["dev"], trained) for entry in run.state.history]
     assert run.kept_epoch == int(np.argmax(reached))  # argmax takes the first of equals
     assert score_split(predictions, run.data, "dev") == run.state.history[run.kept_epoch]["dev"]
+
+
+def test_what_was_said_of_dev_is_kept_for_every_epoch(tmp_path: Path) -> None:
+    run = trainer(project(tmp_path), "train.epochs=3", "optimizer.lr=0.02")
+    run.run(Watch(), tmp_path / "none")
+    assert [score_split(said, run.data, "dev") for said in run.epochs] == [e["dev"] for e in run.state.history]
+    joined = Predictions.from_bytes(side_by_side(run.epochs).to_bytes(), "epochs")
+    assert joined.outputs["dev"]["sentiment"].scores.shape == (30, 3 * 5)
+    again = one_by_one(joined, run.data)
+    assert [said.to_bytes() for said in again] == [said.to_bytes() for said in run.epochs]
+    last = trainer(project(tmp_path), "train.epochs=2", "train.select=last")
+    last.run(Watch(), tmp_path / "none")
+    assert last.epochs == []  # nothing was chosen
+
+
+def test_epochs_of_another_suite_are_refused(tmp_path: Path) -> None:
+    data = trainer(project(tmp_path)).data
+    for task, width in (("sentiment", 9), ("toxicity", 5)):
+        joined = Predictions({"dev": {task: Output(("a",), np.zeros((1, width), np.float32))}})
+        with pytest.raises(RegistryError, match=f"the scores of `{task}` on dev"):
+            one_by_one(joined, data)
 
 
 def test_training_learns(tmp_path: Path) -> None:

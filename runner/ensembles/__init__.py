@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, get_args
 
 from ..errors import TrainingError
@@ -15,8 +15,12 @@ with deferred("numpy"):
     import numpy as np
 
 
+Choice = Mapping[str, Any]
+"""What a node learns from dev, as plain JSON: task -> what holds for it, members by content id."""
+
+
 class Ensemble(Part):
-    """Makes one node's Predictions from those of its members.
+    """Makes one node's Predictions from those of its members: `fit` learns from dev, `apply` does the rest.
 
     Its members are the fields annotated `tuple[Member, ...]` or `dict[str, Member]`.
     """
@@ -24,15 +28,27 @@ class Ensemble(Part):
     ordered: ClassVar[bool] = True
     """False where the order of the members does not matter, so that it is not in the id."""
 
-    @abstractmethod
-    def combine(self, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Predictions:
-        """Return the node's Predictions from those of `children` and their content ids, both in their order.
+    def fit(self, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Choice:
+        """Return all that the node learns from the dev rows of `data`; nothing where it learns nothing.
 
-        `data` gives tasks and labels; only those of dev may be looked at. Raise TrainingError where nothing comes out.
+        `members` are the Predictions of `children` and `ids` their content ids, both in their order. Raise
+        TrainingError where nothing can be learned.
+        """
+        return {}
+
+    @abstractmethod
+    def apply(self, choice: Choice, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Predictions:
+        """Return the node's Predictions for the examples of `data`, whichever they are; labels are not looked at.
+
+        Raise TrainingError where nothing comes out.
         """
 
-    def chosen(self, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> list[int] | None:
-        """Return the positions of the members that a rule chose from dev, best first; None where nothing is chosen."""
+    def combine(self, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Predictions:
+        """Return the node's Predictions, by what it learns from the same data's dev rows."""
+        return self.apply(self.fit(members, data, ids), members, data, ids)
+
+    def chosen(self, choice: Choice, ids: Sequence[str]) -> list[int] | None:
+        """Return the positions of the members that a rule chose, best first; None where none are chosen."""
         return None
 
     def names_tasks(self) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pydantic import Field
 from ..parts import Member
 from ..predictions import Predictions
 from ..suites import Data
-from . import Ensemble, mean
+from . import Choice, Ensemble, mean
 
 
 class Average(Ensemble):
@@ -21,6 +21,6 @@ class Average(Ensemble):
     members: tuple[Member, ...] = Field(min_length=1)
     """Models and ensembles; one that is named twice counts twice."""
 
-    def combine(self, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Predictions:
+    def apply(self, choice: Choice, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Predictions:
         """Return the mean, which depends neither on the order nor on the ids of the members."""
         return mean(members, data, ids)

@@ -11,7 +11,7 @@ from ..parts import Member
 from ..predictions import Predictions
 from ..scores import OVERALL, score_split
 from ..suites import Data
-from . import Ensemble, mean
+from . import Choice, Ensemble, mean
 
 
 class Best(Ensemble):
@@ -35,8 +35,8 @@ class Best(Ensemble):
         """Return the rule."""
         return f"best {f'{self.count} ' if self.count > 1 else ''}of {len(self.members)} by {self.by}"
 
-    def chosen(self, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> list[int]:
-        """Return the positions of the chosen members, best first; equal scores go to the smaller id.
+    def fit(self, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Choice:
+        """Return the ids of the chosen members, best first; equal scores go to the smaller id.
 
         A run that is there under two names, such as a point of a sweep, is one candidate.
         """
@@ -48,13 +48,17 @@ class Best(Ensemble):
         for name, position in first.items():
             score = score_split(members[position], data, "dev", name)[self.by]
             if score is not None:
-                ranked.append((-score, name, position))
+                ranked.append((-score, name))
         if len(ranked) < self.count:
             raise TrainingError(f"cannot choose the best {self.count} by `{self.by}`: "
                                 f"{len(ranked)} of {len(first)} members have this score on dev")
-        return [position for _, _, position in sorted(ranked)[:self.count]]
+        return {self.by: [name for _, name in sorted(ranked)[:self.count]]}
 
-    def combine(self, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Predictions:
+    def chosen(self, choice: Choice, ids: Sequence[str]) -> list[int]:
+        """Return the positions of the chosen members, best first."""
+        return [ids.index(name) for name in choice[self.by]]
+
+    def apply(self, choice: Choice, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Predictions:
         """Return the mean of the chosen members' logits."""
-        positions = self.chosen(members, data, ids)
+        positions = self.chosen(choice, ids)
         return mean([members[p] for p in positions], data, [ids[p] for p in positions])

@@ -10,7 +10,7 @@ from ..errors import TrainingError
 from ..parts import Member
 from ..predictions import Output, Predictions
 from ..suites import SPLITS, Data
-from . import Ensemble
+from . import Choice, Ensemble
 
 
 class Route(Ensemble):
@@ -25,7 +25,7 @@ class Route(Ensemble):
         """Return the routed tasks."""
         return {f"routes.{task}": task for task in self.routes}
 
-    def combine(self, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Predictions:
+    def apply(self, choice: Choice, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Predictions:
         """Return each task as its member predicts it; raise TrainingError where the member lacks the task."""
         outputs: dict[str, dict[str, Output]] = {}
         for task, member, name in zip(self.roles(), members, ids, strict=True):
