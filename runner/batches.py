@@ -101,6 +101,11 @@ class Batches:
         labels = {task: self.splits[task].labels[index] for task, index in chosen.items()}
         return Batch(packed, labels, {task: len(index) for task, index in chosen.items()})
 
+    def used(self) -> np.ndarray:
+        """Return the token ids that occur in the training sentences, int64, rising."""
+        rows = np.unique(np.concatenate([split.rows.reshape(-1) for split in self.splits.values()]))
+        return np.unique(self.tokens.pack(rows, (len(rows),)).tokens.numpy())
+
     def _chosen(self, task: str, examples: int, step: int) -> np.ndarray:
         """Return the examples of one task in one step; a task that is used up within an epoch starts again."""
         epoch, within = divmod(step, self.steps_per_epoch)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import memory, snapshots
+from . import conflict, memory, snapshots
 from .batches import Batch, Batches, seeded
 from .errors import Diverged, Problem, RegistryError, Stopped, TrainingError
 from .evaluate import Evaluation
@@ -26,6 +26,9 @@ from .tokens import Tokens
 
 SAVING_SHARE = 20
 """A checkpoint is written when training took this many times as long as the writing of the last one."""
+COMPARED_EVERY = 16
+"""At every so many steps the task gradients are compared, where the combiner does not need that at each; such a step
+takes up to a tenth longer."""
 REMEMBERED = 5
 """How many steps' losses are told where training diverges."""
 
@@ -38,6 +41,8 @@ class State:
     """Steps done."""
     losses: dict[str, float] = field(default_factory=dict)
     """Sum of each task's loss over the steps of this epoch."""
+    conflict: dict[str, float] = field(default_factory=dict)
+    """Sums over the steps of this epoch at which the tasks' gradients were compared (runner/conflict.py)."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """One entry an epoch: its mean losses and its dev scores."""
     best: int = -1
@@ -76,7 +81,7 @@ class Trainer:
         self.batches = Batches(data, tokens, self.tasks, model.train)
         self.dev = Evaluation(data, tokens, tuple(model.heads), ("dev",))
         self.all = Evaluation(data, tokens, tuple(model.heads), ("dev", "test"))
-        self.parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
+        self.parameters = network.narrow(torch.from_numpy(self.batches.used()))
         self.device = next(network.parameters()).device
         self.optimizer = model.optimizer.build(self.parameters.values())
         self.state = State()
@@ -136,6 +141,8 @@ class Trainer:
         self.optimizer.step()
         self._check_weights()
         self.state.step += 1
+        if self.network.gram is not None:
+            self.state.conflict = conflict.added(self.state.conflict, self.tasks, self.network.gram)
         for task, loss in losses.items():
             self.state.losses[task] = self.state.losses.get(task, 0.0) + loss
 
@@ -153,8 +160,8 @@ class Trainer:
         step, seed = self.state.step, self.model.train.seed
         torch.manual_seed(seeded(seed, "dropout", step))
         random = np.random.default_rng(seeded(seed, "combiner", step))
-        self.optimizer.zero_grad()
-        return self.network.backward(batch, self.model.combiner, random, self.state.parts)
+        self.network.clear()
+        return self.network.backward(batch, self.model.combiner, random, self.state.parts, step % COMPARED_EVERY == 0)
 
     def _split(self, batch: Batch, watch: Watch) -> None:
         """Have batches computed in twice as many parts. Raise TrainingError where a part is one example already."""
@@ -177,7 +184,7 @@ class Trainer:
         for task, loss in losses.items():
             if not np.isfinite(loss):
                 raise self._diverged(f"the loss of {task} is {loss}")
-        if name := _not_finite({name: p.grad for name, p in self.parameters.items() if p.grad is not None}):
+        if name := _not_finite(self.network.gradients()):
             tasks = [task for task in self.tasks if not self._is_finite_alone(batch, task)]
             whose = " and ".join(tasks) or "all tasks together"
             raise self._diverged(f"the gradient of `{name}` is not finite, due to {whose},")
@@ -189,10 +196,11 @@ class Trainer:
 
     def _is_finite_alone(self, batch: Batch, task: str) -> bool:
         """Tell whether one task's own gradient is finite."""
-        self.optimizer.zero_grad()
+        self.network.clear()
+        self.network.write_back()
         torch.manual_seed(seeded(self.model.train.seed, "dropout", self.state.step))
         self.network.losses(batch)[self.tasks.index(task)].backward()  # type: ignore[no-untyped-call]
-        return not _not_finite({name: p.grad for name, p in self.parameters.items() if p.grad is not None})
+        return not _not_finite({n: p.grad for n, p in self.network.named_parameters() if p.grad is not None})
 
     def _diverged(self, what: str) -> Diverged:
         """Return the error of a step with numbers that are not finite."""
@@ -205,11 +213,13 @@ class Trainer:
 
     def _end_epoch(self, watch: Watch) -> None:
         """Score dev, note the epoch and keep its weights where it is the best so far."""
+        self.network.write_back()
         said = self.dev(self.network, watch.tick)
         scores = score_split(said, self.data, "dev")
         means = {task: total / self.batches.steps_per_epoch for task, total in self.state.losses.items()}
-        self.state.losses = {}
-        self.state.history.append({"step": self.state.step, "losses": means, "dev": scores})
+        self.state.history.append({"step": self.state.step, "losses": means, "dev": scores,
+                                   **conflict.summary(self.state.conflict)})
+        self.state.losses, self.state.conflict = {}, {}
         if self.model.train.select == "best":
             self.epochs.append(said)
         if self.model.train.select == "best" and self._is_best():
@@ -226,6 +236,7 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write everything that the rest of the run depends on, at once or not at all. Raise StorageError."""
+        self.network.write_back()
         tensors = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"kept/{name}": tensor for name, tensor in self.kept.items()}
         tensors |= {f"epochs/{number}/{task}": torch.from_numpy(output.scores) for number, epoch in
@@ -248,6 +259,7 @@ class Trainer:
         """Take over the tensors and the state of a checkpoint."""
         self.state = state
         self.network.load_state_dict(snapshots.under("network/", tensors))
+        self.network.read_back()
         self.kept = {name: tensor.to(self.device) for name, tensor in snapshots.under("kept/", tensors).items()}
         self.epochs = self._said(snapshots.under("epochs/", tensors))
         moments: dict[int, dict[str, Tensor]] = {}

@@ -225,7 +225,10 @@ def run(watch: Supervision) -> int:
 
 
 def _unexpected(error: Exception, attempt: Attempt) -> tuple[int, list[str]]:
-    """Return exit code and message of an error that is not ours: a refused file, too little memory, or a bug; log its traceback."""
+    """Return exit code and message of an error that is not ours, with its traceback in the log.
+
+    It is a refused file, too little memory, or a bug.
+    """
     append(attempt.log, "".join(traceback.format_exception(error)))
     if said := refusal(error):
         return said.exit_code, [said.render()]

@@ -32,7 +32,7 @@ ROWS = [
     ["layers"],
     ["suites.*", "losses.*", "heads.*", "encoders.*", "combiners.*", "optimizers.*", "schedules.*", "ensembles.*"],
     ["batches"],
-    ["network"],
+    ["conflict", "network"],
     ["evaluate"],
     ["train"],
     ["worker"],

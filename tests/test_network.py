@@ -9,6 +9,7 @@ import pytest
 import torch
 from projects import project
 
+from runner import conflict
 from runner.batches import Batches
 from runner.combiners import Combiner
 from runner.combiners.mean import Mean
@@ -56,12 +57,66 @@ def expected(trainer: Trainer, combiner: Combiner, step: int) -> dict[str, torch
 def test_gradients_are_those_of_the_definition(trainer: Trainer, combiner: Combiner) -> None:
     for step in range(3):
         wanted = expected(trainer, combiner, step)
-        trainer.network.zero_grad()
-        losses = trainer.network.backward(trainer.batches.batch(step), combiner, np.random.default_rng(3))
-        assert losses.shape == (3,)
-        for name, parameter in trainer.network.named_parameters():
-            error = float((parameter.grad - wanted[name]).norm())
-            assert error <= 1e-4 * float(wanted[name].norm()) + 1e-6, name
+        for compare in (False, True):
+            trainer.network.clear()
+            random = np.random.default_rng(3)
+            losses = trainer.network.backward(trainer.batches.batch(step), combiner, random, compare=compare)
+            assert losses.shape == (3,)
+            for name, gradient in gradients(trainer).items():
+                error = float((gradient - wanted[name]).norm())
+                assert error <= 1e-4 * float(wanted[name].norm()) + 1e-6, name
+
+
+def gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """All gradients, that of the word table as a whole."""
+    network, words = trainer.network, trainer.network.words
+    assert words is not None and words.rows.grad is not None
+    table = torch.zeros_like(words.table).index_copy_(0, words.used, words.rows.grad)
+    found = {n: p.grad for n, p in network.named_parameters() if n != "encoder.word.weight"}
+    return {"encoder.word.weight": table, **{n: g for n, g in found.items() if g is not None}}
+
+
+def test_training_equals_that_of_a_plain_loop_with_dense_gradients(tmp_path: Path) -> None:
+    """torch's AdamW on every parameter, one loss: what the compact word table must not change."""
+    root = project(tmp_path)
+    settings = ["encoder.hidden_dropout=0.0", "encoder.dropout=0.0", "optimizer.lr=0.003"]
+    (node,) = Loader(root, "demo", settings).load(root / "specs" / "sum.toml")
+    mine, plain = (trainer_of(node.model, node.model.suite.load(root), root, tmp_path / "cache") for _ in range(2))
+    optimizer = torch.optim.AdamW(plain.network.parameters(), lr=0.003, weight_decay=0.0)
+    before = plain.network.encoder.word.weight.detach().clone()
+    factors = [node.model.schedule.factor(step, len(plain.batches)) for step in range(12)]
+    for step, factor in enumerate(factors):
+        mine._step(Watch())
+        optimizer.param_groups[0]["lr"] = 0.003 * factor
+        optimizer.zero_grad()
+        torch.stack(plain.network.losses(plain.batches.batch(step))).sum().backward()
+        optimizer.step()
+    mine.network.write_back()
+    for name, weight in plain.network.state_dict().items():
+        if name.endswith("key.bias"):
+            continue  # its gradient is zero but for roundings, which AdamW makes as large as any
+        torch.testing.assert_close(mine.network.state_dict()[name], weight, rtol=1e-4, atol=2e-5)
+    assert not torch.equal(before, plain.network.encoder.word.weight)
+    assert len(mine.network.words.used) < len(before)
+
+
+def test_conflict_is_summed_up_as_the_definition_says(trainer: Trainer) -> None:
+    sums: dict[str, float] = {}
+    cosines = []
+    for step in range(3):
+        vectors = [torch.cat([g.flatten() for n, g in task.items() if n.startswith("encoder.")]).double()
+                   for task in separate(trainer, step)]
+        cosines.append([float(torch.cosine_similarity(vectors[i], vectors[j], dim=0))
+                        for i, j in ((0, 1), (0, 2), (1, 2))])
+        trainer.network.clear()
+        trainer.network.backward(trainer.batches.batch(step), Sum(), np.random.default_rng(3), compare=True)
+        assert trainer.network.gram is not None
+        sums = conflict.added(sums, trainer.tasks, trainer.network.gram)
+    said = conflict.summary(sums)["conflict"]
+    assert list(said["pairs"]) == ["paraphrase/sentiment", "paraphrase/similarity", "sentiment/similarity"]
+    np.testing.assert_allclose(list(said["pairs"].values()), np.mean(cosines, axis=0), atol=1e-4)
+    assert (said["share"], said["steps"]) == (np.mean([min(row) < 0 for row in cosines]), 3)
+    assert conflict.summary({}) == {}
 
 
 def test_surgery_does_something_here(trainer: Trainer) -> None:

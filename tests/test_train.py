@@ -154,7 +154,7 @@ def test_a_step_in_parts_has_the_same_losses_and_gradients(tmp_path: Path, combi
     for step in (0, 7):  # the last batch of an epoch is a shorter one
         batch, found = run.batches.batch(step), []
         for count in (1, parts):
-            run.optimizer.zero_grad()
+            run.network.clear()
             losses = run.network.backward(batch, run.model.combiner, np.random.default_rng(3), count)
             found.append([losses, *(p.grad.clone() for p in run.parameters.values())])
         for one, other in zip(*found, strict=True):
@@ -250,10 +250,13 @@ def test_a_gradient_that_is_not_finite_stops_within_the_step(tmp_path: Path, bad
 
 
 def test_a_weight_that_is_not_finite_stops_within_the_step(tmp_path: Path) -> None:
-    """A row of the word table that no sentence uses shows in no loss."""
+    """A row of the word table that no sentence of the step uses shows in no loss."""
     run = trainer(project(tmp_path))
+    words = run.network.words
+    assert words is not None
+    unused = np.setdiff1d(words.used.numpy(), run.batches.batch(0).packed.tokens.numpy())[0]
     with torch.no_grad():
-        run.parameters["encoder.word.weight"][0] = float("nan")
+        words.rows[np.searchsorted(words.used.numpy(), unused)] = float("nan")
     with pytest.raises(Diverged, match=r"the weight `encoder.word.weight` is not finite at step 1"):
         run.run(Watch(), tmp_path / "none")
 
