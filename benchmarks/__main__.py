@@ -6,53 +6,83 @@ import importlib
 import json
 import os
 import platform
+import warnings
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import ModuleType
 
 import click
 from tabulate import tabulate
 
 from . import Figure, measured
 
-FILES = sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
+FILES = ("steps", "memory", "scoring", "leaves", "growth", "trees", "startup")
+PACKAGES = ("torch", "numpy", "transformers", "sentence-transformers", "tokenizers")
 
 
 @click.command()
 @click.argument("files", nargs=-1, type=click.Choice(FILES))
 @click.option("--only", default="", metavar="TEXT", help="Measure figures only whose name contains TEXT.")
-@click.option("--rounds", default=7, show_default=True, type=click.IntRange(1), help="Measurements of each figure.")
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Measurements of each figure.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a figure.")
 def main(files: tuple[str, ...], only: str, rounds: int, as_json: bool) -> None:
     """Measure the figures of FILES, or of all, and print them with their goals."""
-    rows = list(_figures(files or tuple(FILES), only, rounds))
-    if as_json:
-        click.echo("\n".join(json.dumps(_fields(file, figure)) for file, figure in rows))
-        return
-    click.echo(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-               f"load {os.getloadavg()[0]:.1f}; median of {rounds}\n")
-    table = [[figure.case.name, f"{figure.median:.3f} {figure.case.unit}",
-              f"{min(figure.samples):.3f} to {max(figure.samples):.3f}", _goal(figure)] for _, figure in rows]
-    click.echo(tabulate(table, ["figure", "median", "all", "goal"], disable_numparse=True,
-                        colalign=("left", "right", "right", "left")))
+    warnings.filterwarnings("ignore")
+    if not as_json:
+        click.echo(f"{_machine()}, load {os.getloadavg()[0]:.1f}\n{_versions()}\nmedian of {rounds} rounds in turn\n")
+    for file in files or FILES:
+        module = importlib.import_module(f"benchmarks.{file}")
+        for line in module.gate() if hasattr(module, "gate") and not only else ():
+            click.echo(f"{file}: {line}", err=as_json)
+        figures = list(_figures(module, only, rounds))
+        if as_json:
+            click.echo("\n".join(json.dumps(_fields(file, figure)) for figure in figures))
+        elif figures:
+            click.echo(f"\n{_table(file, figures)}\n")
 
 
-def _figures(files: tuple[str, ...], only: str, rounds: int) -> Iterator[tuple[str, Figure]]:
-    """Yield each figure that is asked for, with its file."""
-    for file in files:
-        cases = [case for case in importlib.import_module(f"benchmarks.{file}").cases() if only in case.name]
-        yield from ((file, figure) for figure in measured(cases, rounds))
+def _figures(module: ModuleType, only: str, rounds: int) -> Iterator[Figure]:
+    """Yield the figures of a file that are asked for; a ratio brings the cases that it is made of."""
+    ratios = [ratio for ratio in getattr(module, "RATIOS", ()) if only in ratio.name]
+    needed = {name for ratio in ratios for name in (ratio.over, ratio.under)}
+    cases = [case for case in module.cases() if only in case.name or case.name in needed]
+    names = {case.name for case in cases}
+    yield from measured(cases, rounds, [r for r in ratios if {r.over, r.under} <= names])
 
 
-def _goal(figure: Figure) -> str:
-    if figure.case.goal is None:
-        return ""
-    return f"at most {figure.case.goal:g} {figure.case.unit}: {'met' if figure.met else 'missed'}"
+def _table(file: str, figures: list[Figure]) -> str:
+    """Return the figures of one file as a table."""
+    rows = [[figure.name, f"{figure.median:.3g} {figure.unit}",
+             f"{min(figure.samples):.3g} to {max(figure.samples):.3g}", figure.verdict] for figure in figures]
+    return tabulate(rows, [file, "median", "all", "goal / stretch"], tablefmt="github", disable_numparse=True,
+                    colalign=("left", "right", "right", "left"))
+
+
+def _machine() -> str:
+    """Return what machine this is."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return f"{model or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+def _versions() -> str:
+    """Return the versions of what is compared."""
+    found = []
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            found.append(f"no {package}")
+    return ", ".join(found)
 
 
 def _fields(file: str, figure: Figure) -> dict[str, object]:
-    case = figure.case
-    return {"v": 1, "file": file, "figure": case.name, "median": figure.median, "samples": figure.samples,
-            "unit": case.unit, "goal": case.goal, "met": figure.met}
+    return {"v": 1, "file": file, "figure": figure.name, "median": figure.median, "samples": figure.samples,
+            "unit": figure.unit, "goal": figure.goal, "stretch": figure.stretch, "met": figure.met}
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from . import Case
 ROOT = Path(__file__).parents[1]
 MTRUN = str(Path(sysconfig.get_path("scripts")) / "mtrun")
 PLAN = [MTRUN, "plan", "specs/ensemble7.toml"]
+BUILD = [MTRUN, "build", "specs/ensemble7.toml", "--set", "train.epochs=1", "--set", "train.steps=2"]
 RUNS = 10_000
 
 
@@ -34,8 +35,10 @@ def cases() -> list[Case]:
     return [
         _case("python -c pass", [sys.executable, "-c", "pass"], _project),
         _case("python -c 'import click'", [sys.executable, "-c", "import click"], _project),
-        _case("mtrun --help", [MTRUN, "--help"], _project, goal=0.2),
-        _case("mtrun plan specs/ensemble7.toml", PLAN, _project, goal=0.6),
+        _case("mtrun --help", [MTRUN, "--help"], _project, 0.15, 0.1),
+        _case("mtrun plan specs/ensemble7.toml", PLAN, _project, 0.6),
+        _case("mtrun table results/", [MTRUN, "table", "results/"], _built, 0.6, 0.4),
+        _case("mtrun build specs/ensemble7.toml, nothing to do", BUILD, _built, 1.0, 0.6),
         _case("mtrun --help, processor time", [MTRUN, "--help"], _project, clock=_processor),
         _case("mtrun plan, processor time", PLAN, _project, clock=_processor),
         _case(f"the same plan among {RUNS:,} runs", PLAN, _crowded),
@@ -50,7 +53,7 @@ def _processor() -> float:
 
 
 def _case(name: str, command: list[str], folder: Callable[[], Path], goal: float | None = None,
-          clock: Callable[[], float] = time.perf_counter) -> Case:
+          stretch: float | None = None, clock: Callable[[], float] = time.perf_counter) -> Case:
     """Return a case that runs a command in a folder."""
 
     def sample() -> float:
@@ -59,7 +62,7 @@ def _case(name: str, command: list[str], folder: Callable[[], Path], goal: float
         subprocess.run(command, cwd=cwd, stdout=subprocess.DEVNULL, check=True)
         return clock() - started
 
-    return Case(name, sample, goal=goal)
+    return Case(name, sample, goal=goal, stretch=stretch)
 
 
 @cache
@@ -68,6 +71,14 @@ def _project(kind: str = "") -> Path:
     folder = Path(tempfile.mkdtemp(prefix="mtrun-benchmark-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     shutil.copytree(ROOT / "specs", folder / "specs")
+    return folder
+
+
+@cache
+def _built() -> Path:
+    """Return such a project in which Ensemble 7 is built, of models that hardly learned."""
+    folder = _project("built")
+    subprocess.run(BUILD, cwd=folder, stdout=subprocess.DEVNULL, check=True)
     return folder
 
 

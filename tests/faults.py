@@ -57,7 +57,7 @@ class Operations:
         if event in AUDITED and isinstance(arguments[0], str | os.PathLike):
             path = os.fspath(arguments[0])
             is_new = event != "open" or bool(arguments[2] & os.O_CREAT)
-            self._point(event + ("+" if event == "open" and is_new else ""), path, is_new)
+            self._point(event + ("+" if event == "open" and is_new else ""), path, is_new, path)
 
     def _wrapped(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(descriptor: int, *more: Any) -> Any:
@@ -75,7 +75,8 @@ class Operations:
             return call(descriptor, *more)
         return wrapper
 
-    def _point(self, name: str, path: str, needs_room: bool) -> None:
+    def _point(self, name: str, path: str, needs_room: bool, said: str | None = None) -> None:
+        """Count an operation and let it fail where it is its turn; only an error of a call by name says the name."""
         if not path.startswith(str(self.root)):
             return
         self.seen.append((name, path))
@@ -84,7 +85,7 @@ class Operations:
         if number == self.at or lasting:
             if not self.error:
                 os._exit(DIED)
-            raise OSError(self.error, os.strerror(self.error))
+            raise OSError(self.error, os.strerror(self.error), *([] if said is None else [said]))
 
 
 @dataclass(frozen=True)

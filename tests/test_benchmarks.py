@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import Case, Figure, measured
+from benchmarks import Case, Figure, Ratio, measured
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,9 +24,23 @@ def test_cases_are_measured_in_turn_after_a_warm_up() -> None:
     assert [figure.median for figure in figures] == [2.0, 4.0]
 
 
-@pytest.mark.parametrize(("goal", "met"), [(None, None), (2.0, True), (1.9, False)])
-def test_a_goal_is_met_by_the_median(goal: float | None, met: bool | None) -> None:
-    assert Figure(Case("x", lambda: 0.0, goal=goal), (1.0, 9.0, 2.0)).met is met
+def test_a_ratio_is_taken_round_by_round() -> None:
+    values = {"slow": [9.0, 4.0, 6.0, 30.0], "fast": [9.0, 2.0, 2.0, 10.0]}
+    cases = [Case(name, lambda name=name: values[name].pop(0)) for name in values]  # type: ignore[misc]
+    *_, figure = measured(cases, 3, [Ratio("gain", "slow", "fast", 2.5, 3.5)])
+    assert (figure.samples, figure.median, figure.met) == ((2.0, 3.0, 3.0), 3.0, True)
+    assert figure.verdict == "at least 2.5 / 3.5: met"
+
+
+@pytest.mark.parametrize(("goal", "at_least", "verdict"), [
+    (None, False, ""), (2.0, False, "at most 2: met"), (1.9, False, "at most 1.9: missed"),
+    (2.0, True, "at least 2: met"), (2.1, True, "at least 2.1: missed")])
+def test_a_goal_is_met_by_the_median(goal: float | None, at_least: bool, verdict: str) -> None:
+    figure = Figure("x", (1.0, 9.0, 2.0), "s", goal, at_least=at_least)
+    assert figure.verdict == verdict
+    assert figure.met is (None if goal is None else verdict.endswith("met"))
+    assert not verdict or Figure("x", (2.0,), "s", goal, goal, at_least).verdict.endswith(
+        "stretch" if figure.met else "missed")
 
 
 def test_the_command_measures_what_is_asked_for() -> None:
