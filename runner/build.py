@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .crossfit import CrossFit
 from .ensembles import Choice, Ensemble
 from .errors import MtrunError, StorageError
 from .events import Event
@@ -32,6 +33,8 @@ class Build:
     _predictions: dict[str, Predictions] = field(default_factory=dict)
     _choices: dict[str, Choice] = field(default_factory=dict)
     """What each node of a tree learned from dev."""
+    _crossfits: dict[str, CrossFit] = field(default_factory=dict)
+    """By the suite's content."""
     _scored: dict[str, ResultNode] = field(default_factory=dict)
 
     def events(self) -> Iterator[Event]:
@@ -110,21 +113,26 @@ class Build:
 
     def _result(self, node: Planned) -> ResultNode:
         """Return a node's scores with those of all below it."""
-        data, spec = self.plan.data[node.suite], node.node
-        scores = score(self._predictions[node.id], data)
+        data, spec, predictions = self.plan.data[node.suite], node.node, self._predictions[node.id]
+        scores = score(predictions, data)
+        refits = self._crossfits.setdefault(node.suite, CrossFit(data, node.suite, self.plan.registry.cache / "honest"))
         if isinstance(spec, Tree):
+            refits.add_tree(node.id, predictions, spec.node, node.members)
             return self._result_of_tree(node, spec.node, scores)
         run = self.plan.registry.find(node.id)
         assert run is not None
+        chose = run.manifest["spec"]["train"]["select"] == "best"
+        refits.add_leaf(node.id, predictions, run, chose)
         return ResultNode(
             name=node.name, id=node.id, kind="leaf", what=run.manifest["what"], scores=scores,
-            apparent=run.manifest["spec"]["train"]["select"] == "best", parameters=run.manifest["parameters"],
+            honest=refits.honest(node.id), apparent=chose, parameters=run.manifest["parameters"],
         )
 
     def _result_of_tree(self, node: Planned, ensemble: Ensemble, scores: Scores) -> ResultNode:
         chosen = ensemble.chosen(self._choices[node.id], node.members)
         return ResultNode(
             name=node.name, id=node.id, kind="ensemble", what=ensemble.summary(), scores=scores,
+            honest=self._crossfits[node.suite].honest(node.id), apparent=ensemble.chooses,
             chosen=None if chosen is None else tuple(chosen),
             roles=ensemble.roles() if any(ensemble.roles()) else (),
             members=tuple(self._scored[m] for m in node.members),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .assembly import Assembly
-from .consistency import misnamed_tasks
+from .consistency import misnamed_members, misnamed_tasks
 from .ensembles import Ensemble
 from .errors import Place, Problem, SpecError, did_you_mean, nearest
 from .files import is_safe_name
@@ -215,7 +215,7 @@ class Loader:
         if not node:
             return []
         tree = Tree(name, node, table, tuple(named))
-        self._say(*misnamed_tasks(tree))
+        self._say(*misnamed_tasks(tree), *misnamed_members(tree))
         return [tree]
 
     def _member(self, value: Any, at: Place, where: str) -> list[Member]:

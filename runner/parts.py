@@ -50,6 +50,9 @@ class Part(BaseModel):
 class Member:
     """A child of an ensemble's node; what a spec writes there (a path, a table, `run:ID`) is resolved to one."""
 
+    name: str
+    """What a spec calls it; empty for an inline table."""
+
 
 def canonical(value: Any) -> Any:
     """Return a value as plain JSON: parts by their canonical form, tuples as lists, mappings by sorted keys."""

@@ -133,10 +133,12 @@ class Run:
         """Return the run's Predictions, verified. Raise RegistryError or StorageError."""
         return Predictions.from_bytes(self.read(PREDICTIONS), str(self.folder / PREDICTIONS))
 
-    def epochs(self) -> Predictions | None:
-        """Return its epochs' Predictions side by side, verified; None where it kept none. Raise as `predictions`."""
-        if EPOCHS not in self.manifest["files"]:
-            return None
+    def has_epochs(self) -> bool:
+        """Tell whether it kept what it said of dev after each epoch."""
+        return EPOCHS in self.manifest["files"]
+
+    def epochs(self) -> Predictions:
+        """Return its epochs' Predictions of dev side by side, verified. Raise RegistryError or StorageError."""
         return Predictions.from_bytes(self.read(EPOCHS), str(self.folder / EPOCHS))
 
     def verify(self) -> None:

@@ -151,6 +151,11 @@ class Stored(Member):
     tasks: ClassVar[None] = None
     predicted: ClassVar[None] = None
 
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """What a spec calls it."""
+        return f"run:{self.id}"
+
 
 Node = Leaf | Tree | Stored
 Spec = Leaf | Tree
