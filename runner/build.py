@@ -16,7 +16,7 @@ from .pool import Pool
 from .predictions import Predictions
 from .results import Column, Result, ResultNode
 from .scores import Scores, score
-from .spec import Leaf, Tree
+from .spec import Filed, Leaf, Tree
 
 
 @dataclass
@@ -58,6 +58,9 @@ class Build:
 
     def _reuse(self, node: Planned, todo: list[Planned]) -> Event:
         """Read a finished run's Predictions; one that turns out to be damaged is to be trained again."""
+        if isinstance(node.node, Filed):
+            self._predictions[node.id] = self.plan.filed[node.id]
+            return Event("reused", node.name, node.id)
         try:
             run = self.plan.registry.find(node.id)
             if run:
@@ -119,6 +122,9 @@ class Build:
         if isinstance(spec, Tree):
             refits.add_tree(node.id, predictions, spec.node, node.members)
             return self._result_of_tree(node, spec.node, scores)
+        if isinstance(spec, Filed):
+            refits.add_leaf(node.id, predictions, None, chose=False)
+            return ResultNode(name=node.name, id=node.id, kind="leaf", what=node.what, scores=scores)
         run = self.plan.registry.find(node.id)
         assert run is not None
         chose = run.manifest["spec"]["train"]["select"] == "best"

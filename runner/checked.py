@@ -8,7 +8,7 @@ from typing import Any
 
 from .errors import Place, clean
 from .parts import Member, Part
-from .spec import Leaf, Node, Spec, Stored, Tree
+from .spec import Filed, Leaf, Node, Spec, Stored, Tree
 from .syntax import written, written_key
 from .toml import Table
 
@@ -44,8 +44,9 @@ def _what(nodes: Sequence[Spec]) -> str:
     models = {json.dumps([leaf.model.canonical(), leaf.model.suite.canonical()])
               for leaf in below.values() if isinstance(leaf, Leaf)}
     stored = {node.id for node in below.values() if isinstance(node, Stored)}
+    filed = {node.path for node in below.values() if isinstance(node, Filed)}
     counts = [f"{len(found)} {what}{'s' * (len(found) > 1)}"
-              for found, what in ((models, "model"), (stored, "stored run")) if found]
+              for found, what in ((models, "model"), (stored, "stored run"), (filed, "predictions file")) if found]
     return f"ensemble of {' and '.join(counts)}"
 
 
@@ -58,7 +59,7 @@ def resolved(specs: Iterable[Spec]) -> str:
 
 def _documents(node: Node, name: str, seen: set[int]) -> Iterator[str]:
     """Yield the document of a node, then those of the nodes below it that were not shown before."""
-    if isinstance(node, Stored) or id(node) in seen:
+    if isinstance(node, Stored | Filed) or id(node) in seen:
         return
     seen.add(id(node))
     kind, lines = ("model", _model(node)) if isinstance(node, Leaf) else ("ensemble", _tree(node, name))
@@ -110,7 +111,7 @@ def _tree(tree: Tree, name: str) -> Iterator[Line]:
 
 def _labels(tree: Tree, name: str) -> list[str]:
     """Return what each member is called: its name, its run, or its number below the node that it stands in."""
-    return [f"run:{child.id}" if isinstance(child, Stored) else child.name or f"{name}#{number}"
+    return [child.path.name if isinstance(child, Filed) else child.name or f"{name}#{number}"
             for number, child in enumerate(tree.node.children(), 1)]
 
 

@@ -19,7 +19,9 @@ from .overlays import COMMAND_LINE, setting, united, without
 from .parts import Member, find, names
 from .references import HEADER, LEVELS, References, Users, alike, ring
 from .registry import ID, Registry
-from .spec import Model, Spec, Stored, Tree
+from .scorefiles import is_score_file
+from .spec import Filed, Model, Spec, Stored, Tree
+from .suites import Suite
 from .sweeps import NODES
 from .toml import Table
 
@@ -84,6 +86,13 @@ class Loader:
         if self._problems:
             raise SpecError(*self._problems.values())
         return nodes
+
+    def suite(self) -> Suite | None:
+        """Return the suite of the profile, or None where it names none. Raise SpecError where that is wrong."""
+        table = self._references.stacked(self._references.profile(self.profile, {}), {})
+        if not isinstance(suite := table.get("suite"), Table):
+            return None
+        return self._assembly.part(Suite, suite, suite.place, "suite", HEADER)  # type: ignore[type-abstract]
 
     def _asked(self, path: Path) -> list[Spec]:
         """Return the nodes of a spec that was asked for by its path."""
@@ -231,7 +240,7 @@ class Loader:
         return found
 
     def _meant(self, value: Any, at: Place, where: str) -> Sequence[Member]:
-        """Return what a member means. Raise SpecError."""
+        """Return what a member means: a node, a stored run, a predictions file. Raise SpecError."""
         if isinstance(value, Table):
             if "kind" in value or "extends" in value:
                 raise SpecError(Problem("a spec cannot stand inside another", at, (),
@@ -239,6 +248,9 @@ class Loader:
             return self._tree("", value, where)
         if isinstance(value, str) and value.startswith("run:"):
             return [self._stored(value.removeprefix("run:"), at)]
+        if isinstance(value, str) and is_score_file(value):
+            path = self._references.named(value, at, "a predictions file")
+            return [Filed(path.stem, path, at, self._references.shown(path))]
         return self._spec(self._references.named(value, at), at)
 
     def _stored(self, name: str, at: Place) -> Stored:

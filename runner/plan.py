@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from .assembly import Assembly, tabled
 from .contents import Contents
-from .errors import Place, Problem, RegistryError, SpecError, did_you_mean
+from .errors import DataError, Place, Problem, RegistryError, SpecError, did_you_mean
 from .loader import Loader
+from .predictions import Predictions
 from .provenance import fingerprints
 from .registry import MANIFEST, Registry, Run
-from .spec import Leaf, Model, Node, Stored, Tree
+from .scorefiles import read
+from .spec import Filed, Leaf, Model, Node, Stored, Tree
 from .suites import Suite, Task
 
 SCHEME = 1
@@ -68,6 +70,8 @@ class Planned:
         """What the node is in a few words."""
         if isinstance(self.node, Stored):
             return "a stored run"
+        if isinstance(self.node, Filed):
+            return f"predictions of {self.node.path.name}"
         return self.node.node.summary() if isinstance(self.node, Tree) else self.node.model.summary()
 
     @property
@@ -95,6 +99,8 @@ class Plan:
     """Examples of the suites by content hash."""
     suites: dict[str, str] = field(default_factory=dict)
     """Names of the suites by content hash."""
+    filed: dict[str, Predictions] = field(default_factory=dict)
+    """What the predictions files say, by id."""
     notes: list[str] = field(default_factory=list)
     """What a person should be told, such as damaged runs that will be rebuilt."""
 
@@ -110,7 +116,7 @@ def make(project: Path, specs: Sequence[Path], profile: str, settings: Sequence[
     """Return the plan of some specs. Raise SpecError or DataError with every problem; nothing is started."""
     loader = Loader(project, profile, settings)
     plan = Plan(project, profile, Registry(project / "registry"))
-    planner = _Planner(plan)
+    planner = _Planner(plan, loader.suite)
     for node in [node for nodes in loader.load_all(specs) for node in nodes]:
         plan.roots[node.name] = planner.add(node)
     return plan
@@ -121,13 +127,16 @@ class _Planner:
     """Adds nodes bottom-up; equal ones become one."""
 
     plan: Plan
+    profile_suite: Callable[[], Suite | None]
     suites: dict[str, str] = field(default_factory=dict)
     seen: dict[int, str] = field(default_factory=dict)
+    open: list[Tree] = field(default_factory=list)
+    """The trees that are being added, outermost first."""
 
     def add(self, node: Node) -> str:
         """Return the id of a node, added with all below it."""
         if id(node) not in self.seen:
-            adder = {Leaf: self._leaf, Tree: self._tree, Stored: self._stored}[type(node)]
+            adder = {Leaf: self._leaf, Tree: self._tree, Stored: self._stored, Filed: self._filed}[type(node)]
             planned = adder(node)  # type: ignore[operator]
             self.seen[id(node)] = planned.id
             self.plan.nodes.setdefault(planned.id, planned)
@@ -156,7 +165,9 @@ class _Planner:
         return "train", NEW, ()
 
     def _tree(self, tree: Tree) -> Planned:
+        self.open.append(tree)
         members = tuple(self.add(child) for child in tree.node.children())
+        self.open.pop()
         suites = {self.plan.nodes[m].suite for m in members}
         if len(suites) != 1:
             raise SpecError(Problem("the members of an ensemble must share one suite", tree.place))
@@ -182,6 +193,32 @@ class _Planner:
             raise SpecError(Problem(f"the data of the run `{stored.id}` changed since it was trained", stored.place))
         return Planned(run.id, run.manifest["name"], stored, (), "reuse", "finished", suite)
 
+    def _filed(self, filed: Filed) -> Planned:
+        """Return a predictions file. Raise DataError where it does not suit the examples."""
+        suite = self._suite_for(filed)
+        try:
+            predictions = read(filed.path, filed.shown, self.plan.data[suite])
+        except DataError as error:
+            raise DataError(*(Problem(p.message, p.place, (*p.notes, f"used by {filed.place}"), p.hint)
+                              for p in error.problems)) from None
+        sha256 = hashlib.sha256(predictions.to_bytes()).hexdigest()
+        identity = content_id({"kind": "predictions", "sha256": sha256, "suite": suite})
+        self.plan.filed[identity] = predictions
+        return Planned(identity, filed.name, filed, (), "reuse", "a file", suite)
+
+    def _suite_for(self, filed: Filed) -> str:
+        """Return the content of the suite that a predictions file is for: that of the models beside it, or above.
+
+        Where there are none it is that of the profile. Raise SpecError where the profile has none either.
+        """
+        for tree in reversed(self.open):
+            if leaf := next(_leaves(tree), None):
+                return self.plan.nodes[self.add(leaf)].suite
+        if suite := self.profile_suite():
+            return self._suite(suite)
+        raise SpecError(Problem(f"it is not known which suite `{filed.name}` is for", filed.place, (),
+                                "name a model beside it, or a `suite` in the profile"))
+
     def _suite(self, suite: Suite) -> str:
         """Return the hash of a suite's content, which is found once."""
         key = suite.model_dump_json()
@@ -189,6 +226,16 @@ class _Planner:
             self.suites[key] = self.plan.data.add(suite)
             self.plan.suites.setdefault(self.suites[key], suite.name)
         return self.suites[key]
+
+
+def _leaves(tree: Tree) -> Iterator[Leaf | Stored]:
+    """Yield the models and stored runs of a tree."""
+    seen, todo = {id(tree)}, [tree]
+    while todo:
+        new = [child for child in todo.pop().node.children() if id(child) not in seen]
+        seen |= {id(child) for child in new}
+        yield from (child for child in new if isinstance(child, Leaf | Stored))
+        todo += [child for child in new if isinstance(child, Tree)]
 
 
 def older(run: Run, model: Model) -> tuple[str, ...]:

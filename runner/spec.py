@@ -1,9 +1,10 @@
-"""What a spec means once resolved: a leaf, a tree of nodes, a stored run."""
+"""What a spec means once resolved: a leaf, a tree of nodes, a stored run, a predictions file."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -131,7 +132,7 @@ class Tree(Member):
 
     @cached_property
     def tasks(self) -> tuple[str, ...] | None:
-        """Names of the suite's tasks; None where all leaves are stored runs."""
+        """Names of the suite's tasks; None where all leaves are stored."""
         return next((child.tasks for child in self.node.children() if child.tasks is not None), None)
 
     @cached_property
@@ -157,5 +158,19 @@ class Stored(Member):
         return f"run:{self.id}"
 
 
-Node = Leaf | Tree | Stored
+@dataclass(frozen=True)
+class Filed(Member):
+    """A predictions file of another program."""
+
+    name: str
+    path: Path
+    place: Place
+    """Where a spec names it."""
+    shown: str
+    """The file's name as places show it."""
+    tasks: ClassVar[None] = None
+    predicted: ClassVar[None] = None
+
+
+Node = Leaf | Tree | Stored | Filed
 Spec = Leaf | Tree

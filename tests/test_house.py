@@ -20,7 +20,7 @@ ROWS = [
     ["diagnosis", "sweeps", "suites"],
     ["assembly", "references", "contents"],
     ["blends", "losses", "predictions", "encoders", "combiners", "optimizers", "schedules", "executors"],
-    ["scores", "heads"],
+    ["scores", "scorefiles", "heads"],
     ["ensembles"],
     ["spec", "registry", "results"],
     ["consistency", "differences", "provenance", "crossfit"],
