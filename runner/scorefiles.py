@@ -29,6 +29,8 @@ from .suites import Data
 ENDINGS = (".csv", ".tsv", ".safetensors")
 """How the names of such files end."""
 KEYS = ("split", "task", "id")
+LARGEST = 3.4028234e38
+"""Largest number of 32 bits."""
 PROBLEMS = 200
 """After how many problems no more are looked for."""
 
@@ -152,7 +154,7 @@ class _Reader:
             number = float(cell)
         except ValueError:
             number = float("nan")
-        if not abs(number) <= np.finfo(np.float32).max:
+        if not abs(number) <= LARGEST:
             self._say(f"`{cell}` is not a number that can be kept", line)
         return number
 
