@@ -207,7 +207,7 @@ class CrossFit:
         if run is None or len(epochs) == 1:
             return [0] * len(self._refits)
         spec, reached = run.manifest["spec"], np.zeros((len(self._refits), len(epochs)))
-        tasks = spec["train"].get("tasks") or list(spec["heads"])
+        tasks = sorted(spec["train"].get("tasks") or spec["heads"])  # the order in which training adds their scores
         if any(task not in self._refits[0].data.tasks for task in tasks):
             return [0] * len(self._refits)  # as in training, which then keeps the first
         for task in tasks:
