@@ -25,7 +25,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from .ensembles import Ensemble
-from .errors import StorageError
+from .errors import StorageError, TrainingError
 from .files import sha256, write_bytes
 from .parts import fingerprints
 from .predictions import Output, Predictions, one_by_one
@@ -63,8 +63,7 @@ class Refit:
 
 def refits(data: Data, content: str) -> Iterator[Refit]:
     """Yield all folds of all repeats; tasks without dev labels are left out. `content` is the suite's hash."""
-    places = {task: _places(task, splits["dev"].ids, content) for task, splits in data.splits.items()
-              if "dev" in splits and splits["dev"].labels is not None}
+    places = {task: _places(task, examples.ids, content) for task, examples in labelled(data).items()}
     for repeat in range(REPEATS):
         for fold in range(FOLDS):
             rows = {split: {task: np.flatnonzero((place[repeat] % FOLDS == fold) == (split == "test"))
@@ -72,6 +71,12 @@ def refits(data: Data, content: str) -> Iterator[Refit]:
             splits = {task: {split: _some(data.splits[task]["dev"], rows[split][task]) for split in rows}
                       for task in places}
             yield Refit(Data({task: data.tasks[task] for task in places}, splits), rows)
+
+
+def labelled(data: Data) -> dict[str, Examples]:
+    """Return dev of each task that has labels there."""
+    return {task: splits["dev"] for task, splits in data.splits.items()
+            if "dev" in splits and splits["dev"].labels is not None}
 
 
 def _places(task: str, ids: Sequence[str], content: str) -> np.ndarray:
@@ -124,9 +129,10 @@ class CrossFit:
         self.nodes[id] = Node(predictions, _digest(parts), None, ensemble, tuple(members))
 
     def honest(self, id: str) -> Scores | None:
-        """Return a node's cross-fitted dev scores, or None where nothing was chosen or a run kept no epochs.
+        """Return a node's cross-fitted dev scores; None where nothing was chosen, and where they cannot be had:
 
-        Raise RegistryError for a damaged run, TrainingError where a node cannot be fitted without one of the folds.
+        a run kept no epochs, a task has fewer dev rows than folds, a node cannot be fitted without one of the folds.
+        Raise RegistryError for a damaged run.
         """
         below = list(self._below(id))
         runs = [node.run for node in below if node.run]
@@ -137,7 +143,12 @@ class CrossFit:
         path = self.folder / f"{_digest([self._code, self.content, self.nodes[id].key])}.json"
         with contextlib.suppress(OSError, ValidationError):
             return _SCORES.validate_json(path.read_bytes(), strict=True)
-        scores = self._scored(id)
+        if any(len(rows) < FOLDS for rows in labelled(self.data).values()):
+            return None
+        try:
+            scores = self._scored(id)
+        except TrainingError:
+            return None
         with contextlib.suppress(StorageError):
             write_bytes(path, json.dumps(scores).encode())
         return scores

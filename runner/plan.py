@@ -132,6 +132,8 @@ class _Planner:
     seen: dict[int, str] = field(default_factory=dict)
     open: list[Tree] = field(default_factory=list)
     """The trees that are being added, outermost first."""
+    files: dict[tuple[Path, str], Planned] = field(default_factory=dict)
+    """Predictions files by suite, each read once."""
 
     def add(self, node: Node) -> str:
         """Return the id of a node, added with all below it."""
@@ -196,6 +198,8 @@ class _Planner:
     def _filed(self, filed: Filed) -> Planned:
         """Return a predictions file. Raise DataError where it does not suit the examples."""
         suite = self._suite_for(filed)
+        if (filed.path, suite) in self.files:
+            return self.files[filed.path, suite]
         try:
             predictions = read(filed.path, filed.shown, self.plan.data[suite])
         except DataError as error:
@@ -204,7 +208,8 @@ class _Planner:
         sha256 = hashlib.sha256(predictions.to_bytes()).hexdigest()
         identity = content_id({"kind": "predictions", "sha256": sha256, "suite": suite})
         self.plan.filed[identity] = predictions
-        return Planned(identity, filed.name, filed, (), "reuse", "a file", suite)
+        self.files[filed.path, suite] = Planned(identity, filed.name, filed, (), "reuse", "a file", suite)
+        return self.files[filed.path, suite]
 
     def _suite_for(self, filed: Filed) -> str:
         """Return the content of the suite that a predictions file is for: that of the models beside it, or above.

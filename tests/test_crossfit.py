@@ -156,11 +156,13 @@ def test_nested_choices_are_made_again_together(tmp_path: Path) -> None:
 NOISY = {"best": Best(members=handles(20)), "route": Route(members=handles(20)), "fitted": Fitted(members=handles(20)),
          "greedy": Greedy(members=handles(20), bags=2, rounds=8), "stack": Stack(members=handles(20), penalty=10.0)}
 TRIALS = 10
+TOLERANCE = 4 * 0.03 / TRIALS**0.5
+"""Four standard errors: over 385 trials of these nodes an honest overall had a standard deviation of 0.02 to 0.03."""
 
 
 @pytest.mark.parametrize("name", NOISY)
 def test_on_noise_apparent_is_above_chance_and_honest_at_chance(name: str, tmp_path: Path) -> None:
-    """The mean over trials is within 4 standard errors of chance, and these are small beside the apparent gain."""
+    """In the mean over trials, which is also where honest is less than apparent by more than it is off chance."""
     rng, apparent, honest = np.random.default_rng(7), [], []
     for trial in range(TRIALS):
         data = made_data(1000 + trial, 120)
@@ -171,9 +173,8 @@ def test_on_noise_apparent_is_above_chance_and_honest_at_chance(name: str, tmp_p
         honest.append(scores["overall"])
         apparent.append(score_split(made.nodes["tree"].predictions, data, "dev")["overall"])
     chance = np.mean([0.2, 0.5, 0.5])  # five classes, two, and r = 0
-    error = np.std(honest, ddof=1) / np.sqrt(TRIALS)
-    assert abs(np.mean(honest) - chance) < 4 * error < 0.05
-    assert np.mean(apparent) > chance + 0.02
+    assert abs(np.mean(honest) - chance) < TOLERANCE
+    assert np.mean(apparent) > chance + 0.02 and np.mean(apparent) - np.mean(honest) > abs(np.mean(honest) - chance)
 
 
 # -------------------------------------------------------------------------------------------------------------- epochs
@@ -238,6 +239,17 @@ def test_tasks_without_dev_labels_have_no_honest_score(tmp_path: Path) -> None:
     members = [only_dev(skilled(seed, 0.2, DATA)) for seed in range(3)]
     honest = added(crossfit(tmp_path, members, data), Best(members=handles(3), by="sentiment"), ids(3))
     assert honest and honest["paraphrase"] is None and honest["overall"] is None and honest["sentiment"] is not None
+
+
+def test_what_cannot_be_fitted_without_a_fold_has_no_honest_score(tmp_path: Path) -> None:
+    few = made_data(n=FOLDS - 1)
+    members = [skilled(seed, 0.2, few) for seed in range(3)]
+    assert added(crossfit(tmp_path, members, few), Best(members=handles(3)), ids(3)) is None
+    unlabelled = Data(TASKS, {task: {"dev": Examples(by["dev"].ids, ())} for task, by in DATA.splits.items()})
+    made = CrossFit(unlabelled, SUITE, tmp_path)
+    epochs = [only_dev(skilled(seed, 0.2, DATA)) for seed in range(3)]
+    made.add_leaf("leaf", epochs[0], kept(epochs), chose=True)  # type: ignore[arg-type]
+    assert added(made, Average(members=handles(1)), ["leaf"]) is None
 
 
 def test_a_member_that_is_missing_a_task_has_none_of_its_scores(tmp_path: Path) -> None:

@@ -390,6 +390,10 @@ def test_bags_are_averaged_and_hold_their_share() -> None:
     whole = Greedy(members=handles(7), bags=8, fraction=1.0, rounds=4)  # all bags are equal
     assert whole.fit(MEMBERS, DATA, ids(7)) == whole.model_copy(update={"bags": 1}).fit(MEMBERS, DATA, ids(7))
     assert whole.fit(MEMBERS, DATA, ids(7)) != choice
+    chosen = node.chosen(choice, ids(7))
+    assert {ids(7)[position] for position in chosen} == {name for weights in choice.values() for name in weights}
+    weight = [sum(weights.get(ids(7)[p], 0) for weights in choice.values()) for p in chosen]
+    assert weight == sorted(weight, reverse=True)
 
 
 def test_metrics_are_the_metric_of_each() -> None:

@@ -47,6 +47,11 @@ class Greedy(Ensemble):
         return {task: self._weights(data.tasks[task], scores, labels) for task, scores, labels in
                 on_dev(members, data, ids)}
 
+    def chosen(self, choice: Choice, ids: Sequence[str]) -> list[int]:
+        """Return the positions of all that were chosen for some task, those with the most weight first."""
+        total = {name: sum(weights.get(name, 0.0) for weights in choice.values()) for name in ids}
+        return [ids.index(name) for name in sorted(total, key=lambda name: (-total[name], name)) if total[name]]
+
     def apply(self, choice: Choice, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Predictions:
         """Return the weighted mean of the chosen members."""
         def rule(task: str, scores: dict[int, np.ndarray]) -> np.ndarray:
