@@ -162,7 +162,7 @@ TOLERANCE = 4 * 0.03 / TRIALS**0.5
 
 @pytest.mark.parametrize("name", NOISY)
 def test_on_noise_apparent_is_above_chance_and_honest_at_chance(name: str, tmp_path: Path) -> None:
-    """In the mean over trials, which is also where honest is less than apparent by more than it is off chance."""
+    """Mean scores over trials; honest is nearer to chance than to apparent."""
     rng, apparent, honest = np.random.default_rng(7), [], []
     for trial in range(TRIALS):
         data = made_data(1000 + trial, 120)
