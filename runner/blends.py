@@ -16,7 +16,7 @@ from .suites import Task
 Scale = Literal["logits", "probabilities", "zscores", "ranks"]
 """What members are brought to before they are averaged; see `scaled`."""
 
-GRID = np.linspace(0.0, 1.0, 101)
+GRID = tuple(share / 100 for share in range(101))
 """Shares at which the distribution of a member's dev scores is remembered."""
 LEAST = 1e-12
 """Least probability of a class, so that its logarithm is finite."""

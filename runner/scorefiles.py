@@ -19,12 +19,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from .errors import DataError, Place, Problem, RegistryError, did_you_mean
 from .files import reported
+from .parts import deferred
 from .predictions import Output, Predictions
 from .suites import Data
+
+with deferred("numpy"):
+    import numpy as np
 
 ENDINGS = (".csv", ".tsv", ".safetensors")
 """How the names of such files end."""
