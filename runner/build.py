@@ -41,14 +41,15 @@ class Build:
         """Do it all and yield events, the last of which is `done`. Raise Stopped on a signal; all can be resumed."""
         todo = self.plan.todo()
         yield Event("planned", values={"nodes": len(self.plan.nodes), "train": len(todo)})
-        for node in self.plan.nodes.values():
+        nodes = [node for node in self.plan.nodes.values() if not node.spare]
+        for node in nodes:
             if node.action == "reuse":
                 yield self._reuse(node, todo)
         trained = 0
         for event in self._train(todo):
             trained += event.event == "trained"
             yield event
-        for node in self.plan.nodes.values():
+        for node in nodes:
             self.pool.check()
             yield from self._score(node)
         for name, root in self.plan.roots.items():
@@ -75,11 +76,14 @@ class Build:
         return self._failure(node, problems)
 
     def _train(self, todo: list[Planned]) -> Iterator[Event]:
-        for event in self.pool.train(todo):
-            if event.event == "failed" and self.fail_fast:
-                self.pool.give_up()
-            yield event
-        self.failed |= self.pool.failed
+        """Train leaves, those first that others are made of; what needs a failed one is not begun."""
+        for wave in self.plan.waves(todo):
+            ready = [leaf for leaf in wave if not leaf.needs or not self.failed & self.plan.beneath(leaf.id)]
+            for event in self.pool.train([] if self.fail_fast and self.failed else ready):
+                if event.event == "failed" and self.fail_fast:
+                    self.pool.give_up()
+                yield event
+            self.failed |= self.pool.failed
 
     def _failure(self, node: Planned, problems: list[str]) -> Event:
         self.failed.add(node.id)
@@ -89,7 +93,8 @@ class Build:
         """Make a node's Predictions and scores from what is stored or from its members."""
         if node.id in self.failed:
             return
-        if broken := [m for m in node.members if m in self.failed]:
+        made_of = () if node.id in self._predictions else (*node.members, *node.needs)
+        if broken := [m for m in made_of if m in self.failed]:
             self.failed.add(node.id)
             yield Event("blocked", node.name, node.id, {"by": [self.plan.nodes[m].name or m for m in broken]})
             return

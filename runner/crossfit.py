@@ -215,6 +215,8 @@ class CrossFit:
 
     def _best(self, epochs: Sequence[Predictions], run: Run | None) -> list[int]:
         """Return for each refit the epoch that training would have kept by the rows that are left."""
+        if run and "refits" in run.manifest:  # of a greedy soup, which made them where the weights were
+            return list(run.manifest["refits"])
         if run is None or len(epochs) == 1:
             return [0] * len(self._refits)
         spec, reached = run.manifest["spec"], np.zeros((len(self._refits), len(epochs)))

@@ -25,7 +25,7 @@ LATEST = 200
 """How many runs are looked at."""
 
 FREE = {("train", "seed"), ("train", "select"), ("train", "epochs"), ("train", "steps")}
-FREE_TABLES = {"heads", "combiner", "optimizer", "schedule"}
+FREE_TABLES = {"heads", "combiner", "optimizer", "schedule", "teacher"}
 """Fields and tables that change no step's cost, or little of it; of tasks and epochs we keep count ourselves."""
 
 GPUS = Path("/proc/driver/nvidia/gpus")

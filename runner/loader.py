@@ -14,13 +14,14 @@ from .consistency import misnamed_members, misnamed_tasks
 from .ensembles import Ensemble
 from .errors import Place, Problem, SpecError, did_you_mean, nearest
 from .files import is_safe_name
+from .lineage import trained_as
 from .models import FILED, Models
 from .overlays import COMMAND_LINE, setting, united, without
 from .parts import Member, find, names
 from .references import HEADER, LEVELS, References, Users, alike, ring
 from .registry import ID, Registry
 from .scorefiles import is_score_file
-from .spec import Filed, Model, Spec, Stored, Tree
+from .spec import Filed, Leaf, Model, Soup, Souped, Spec, Stored, Tree
 from .suites import Suite
 from .sweeps import NODES
 from .toml import Table
@@ -180,8 +181,14 @@ class Loader:
             name = "unnamed"
         if kind == "ensemble":
             return self._ensemble(name, layers)
-        if kind == "model":
-            return list(self._models.leaves(name, layers, self._open[-1].users))
+        self._named.append([])  # a teacher and the members of a soup are members too
+        try:
+            if kind == "model":
+                return list(self._models.leaves(name, layers, self._open[-1].users))
+            if kind == "soup":
+                return self._soup(name, layers)
+        finally:
+            self._named.pop()
         raise SpecError(_no_kind(kind, top, self._open[-1].at))
 
     def _counted(self, nodes: int, at: Place) -> None:
@@ -205,6 +212,20 @@ class Loader:
             hint = "add a table `[tree]` with a `type`" + (" and put the members into it" if unknown else "")
             self._say(Problem("`[tree]` is missing in an ensemble", table.values_at.get("tree", table.place), (), hint))
         return []
+
+    def _soup(self, name: str, layers: list[Table]) -> list[Spec]:
+        """Return the leaf of a soup, as long as it stands alone: what its members are like is seen by the plan."""
+        table = without(self._references.stacked(layers, {}), HEADER)
+        self._counted(1, table.place)
+        soup = self._assembly.part(Soup, table, table.place, also=(*HEADER, "extends"))
+        if not soup:
+            return []
+        named = tuple(self._named[-1])
+        bare = [at for member, at in zip(soup.members, named, strict=True) if not isinstance(member, Leaf | Stored)]
+        self._say(*(Problem("a soup is made of weights, which neither an ensemble nor a predictions file has", at, (),
+                            "name models, sweeps or runs") for at in bare))
+        ground = [trained_as(member, self.project) for member in soup.members[:1] if not bare]
+        return [Leaf(name, Souped.of(model, soup), table, named) for model in ground]
 
     def _belongs(self, key: str) -> str:
         """Return a hint for a key of a node or of a model that stands at the top of an ensemble."""
@@ -269,7 +290,7 @@ class Loader:
 
 def _no_kind(kind: Any, top: Table, named: Place | None) -> Problem:
     """Return the problem of a file that is neither a model nor an ensemble."""
-    notes = ("`kind` can be: model, ensemble",)
+    notes = ("`kind` can be: model, ensemble, soup",)
     if kind == "suite":
         return Problem("a suite is not built by itself", named or top.values_at.get("kind", top.place), (),
                        'name a model or an ensemble; models name their suite: `suite = "PATH"`')

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 from .assembly import Assembly, tabled
+from .ensembles import Ensemble
 from .errors import Place, SpecError
 from .files import json_bytes, reported
-from .parts import plain_dump
-from .spec import Model
+from .parts import Known, Part, plain_dump
+from .spec import Model, Souped
+
+P = TypeVar("P", bound=Part)
 
 
 @dataclass(frozen=True)
@@ -23,11 +28,23 @@ class Order:
     model: Model
     replaces: str = ""
     """sha256 of the manifest of the finished run that is trained again."""
+    trees: Mapping[str, Ensemble] = field(default_factory=dict)
+    """Of a student: the ensembles in its teacher, by id."""
 
     def to_bytes(self) -> bytes:
         """Return the bytes of task.json."""
         return json_bytes({"id": self.id, "name": self.name, "project": str(self.project), "replaces": self.replaces,
-                           "model": plain_dump(self.model)})
+                           "model": plain_dump(self.model), "trees": self.plain_trees()})
+
+    def made_of(self) -> list[str]:
+        """Return the ids of the runs whose weights a student or a soup is made of."""
+        named = [*self.model.needs, *(child for node in self.trees.values() for child in node.children())]
+        return sorted({member.id for member in named} - self.trees.keys())
+
+    def plain_trees(self) -> dict[str, Any]:
+        """Return the ensembles as plain JSON, their members by id, with the names that these have."""
+        return {id: {"node": plain_dump(node), "names": {child.id: child.name for child in node.children()}}
+                for id, node in self.trees.items()}
 
     @classmethod
     def read(cls, path: Path) -> Order:
@@ -36,8 +53,21 @@ class Order:
             text = path.read_bytes()
         values, at = json.loads(text), Place(str(path))
         project = Path(values["project"])
-        assembly = Assembly(project)
-        model = assembly.part(Model, tabled(values["model"], at), at)
-        if model is None:
-            raise SpecError(*assembly.problems)
-        return cls(values["id"], values["name"], project, model, values["replaces"])
+        trees = {id: _part(Ensemble, tree["node"], at, project, tree["names"])  # type: ignore[type-abstract]
+                 for id, tree in values["trees"].items()}
+        return cls(values["id"], values["name"], project, model_of(values["model"], at, project), values["replaces"],
+                   trees)
+
+
+def model_of(values: Mapping[str, Any], at: Place, project: Path) -> Model:
+    """Return the model in an order or a manifest, which `at` names. Raise SpecError where it is no longer valid."""
+    return _part(Souped if "soup" in values else Model, values, at, project, {})
+
+
+def _part(base: type[P], values: Mapping[str, Any], at: Place, project: Path, names: Mapping[str, str]) -> P:
+    """Return the part in plain JSON, whose members are content ids with perhaps a name. Raise SpecError."""
+    assembly = Assembly(project, lambda id, place, where: [Known(names.get(id, ""), id)])
+    part = assembly.part(base, tabled(dict(values), at), at)
+    if part is None:
+        raise SpecError(*assembly.problems)
+    return part

@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from .assembly import Assembly, tabled
 from .contents import Contents
-from .errors import DataError, Place, Problem, RegistryError, SpecError, did_you_mean
+from .ensembles import Ensemble
+from .errors import DataError, Problem, RegistryError, SpecError, did_you_mean
+from .lineage import Lineage, suite_of
 from .loader import Loader
 from .predictions import Predictions
-from .provenance import fingerprints
-from .registry import MANIFEST, Registry, Run
+from .provenance import older
+from .registry import Registry
 from .scorefiles import read
 from .spec import Filed, Leaf, Model, Node, Stored, Tree
 from .suites import Suite, Task
@@ -37,7 +38,7 @@ def content_id(content: Any) -> str:
 
 def leaf_id(model: Model, suite: str, project: Path) -> str:
     """Return the id of a leaf: its resolved spec, the hash of the suite's content, the pretrained weights."""
-    inputs = model.encoder.inputs(project)
+    inputs = model.inputs(project)
     return content_id({"kind": "model", "spec": model.canonical(), "suite": suite, "inputs": inputs})
 
 
@@ -56,13 +57,21 @@ class Planned:
     suite: str
     """Content hash of the suite it is scored on."""
     stale: tuple[str, ...] = ()
-    """Files whose code is no longer that which a finished run was trained with."""
+    """What is no longer that which a finished run was made with: files of code, or runs that it is made of."""
     replaces: str = ""
     """sha256 of the manifest of the finished run that is trained again."""
+    needs: tuple[str, ...] = ()
+    """Ids of the nodes that a leaf is made from, which nothing is asked of once it is finished."""
+    trees: Mapping[str, Ensemble] = field(default_factory=dict)
+    """Of a student: the ensembles in its teacher, by id."""
+    spare: bool = False
+    """Whether only finished leaves need the node, so that a build leaves it alone."""
 
     @property
     def state(self) -> str:
-        """What a person is told: the action, or that a run is reused though its code is stale."""
+        """What a person is told: the action, that a run is reused though its code is stale, or that none is needed."""
+        if self.spare and self.action != "reuse":
+            return "spare"
         return "stale" if self.stale else self.action
 
     @property
@@ -83,6 +92,12 @@ class Planned:
     def roles(self) -> tuple[str, ...]:
         """What each member is for, such as a route's task; empty for one in a list."""
         return self.node.node.roles() if isinstance(self.node, Tree) else ()
+
+    @property
+    def below(self) -> list[tuple[str, str]]:
+        """Role and id of each node that this one is made of, members or what a leaf needs."""
+        role = "teacher" if self.trees or (isinstance(self.node, Leaf) and self.node.model.teacher) else ""
+        return [*zip(self.roles, self.members, strict=True), *((role, id) for id in self.needs)]
 
 
 @dataclass
@@ -109,7 +124,31 @@ class Plan:
 
     def todo(self) -> list[Planned]:
         """Return the leaves that are to be trained."""
-        return [n for n in self.nodes.values() if n.action in ("train", "resume")]
+        return [n for n in self.nodes.values() if n.action in ("train", "resume") and not n.spare]
+
+    def waves(self, leaves: Sequence[Planned]) -> list[list[Planned]]:
+        """Return leaves in groups: those of one need nothing but those of the groups before, and finished runs."""
+        asked, rank = {leaf.id for leaf in leaves}, dict[str, int]()
+        for node in self.nodes.values():
+            rank[node.id] = max((rank[id] for _, id in node.below), default=0) + (node.id in asked)
+        return [[leaf for leaf in leaves if rank[leaf.id] == number] for number in range(1, max(rank.values()) + 1)]
+
+    def beneath(self, id: str) -> set[str]:
+        """Return the ids of all nodes that a node is made of, directly or not."""
+        found = {id}
+        for node in reversed(self.nodes.values()):
+            if node.id in found:
+                found.update(other for _, other in node.below)
+        return found - {id}
+
+    def settle(self) -> None:
+        """Find which nodes are spare."""
+        needed = set(self.roots.values())
+        for node in reversed(self.nodes.values()):
+            if node.id in needed and (node.members or node.action != "reuse"):
+                needed.update(id for _, id in node.below)
+        for node in list(self.nodes.values()):
+            self.nodes[node.id] = replace(node, spare=node.id not in needed)
 
 
 def make(project: Path, specs: Sequence[Path], profile: str, settings: Sequence[str] = ()) -> Plan:
@@ -119,6 +158,7 @@ def make(project: Path, specs: Sequence[Path], profile: str, settings: Sequence[
     planner = _Planner(plan, loader.suite)
     for node in [node for nodes in loader.load_all(specs) for node in nodes]:
         plan.roots[node.name] = planner.add(node)
+    plan.settle()
     return plan
 
 
@@ -146,9 +186,17 @@ class _Planner:
 
     def _leaf(self, leaf: Leaf) -> Planned:
         suite = self._suite(leaf.model.suite)
-        identity = leaf_id(leaf.model, suite, self.plan.project)
-        action, reason, stale = self._state(identity, leaf.model)
-        return Planned(identity, leaf.name, leaf, (), action, reason, suite, stale)
+        needs = [self.add(member) for member in leaf.model.needs]
+        whole = Lineage(leaf, needs, self.plan.nodes, suite, self.plan.registry, self.plan.project) if needs else None
+        model = whole.settled() if whole else leaf.model
+        identity = leaf_id(model, suite, self.plan.project)
+        action, reason, stale = self._state(identity, model)
+        if whole and action != "reuse":
+            self.plan.notes += whole.check()
+        elif whole and (renewed := whole.renewed(identity)):
+            stale, reason = (*stale, *renewed), f"made of {', '.join(renewed)} before it was trained again"
+        return Planned(identity, leaf.name, replace(leaf, model=model), (), action, reason, suite, stale,
+                       needs=tuple(dict.fromkeys(needs)), trees=whole.trees() if whole else {})
 
     def _state(self, identity: str, model: Model) -> tuple[Action, str, tuple[str, ...]]:
         """Return what is to be done for a leaf, why, and the files of older code that its run was trained with."""
@@ -191,7 +239,7 @@ class _Planner:
         if run is None:
             raise SpecError(Problem(f"no finished run `{stored.id}`", stored.place))
         suite = run.manifest["suite"]["sha256"]
-        if suite not in self.plan.data.suites and self._suite(_suite_of(run, self.plan.project)) != suite:
+        if suite not in self.plan.data.suites and self._suite(suite_of(run, self.plan.project)) != suite:
             raise SpecError(Problem(f"the data of the run `{stored.id}` changed since it was trained", stored.place))
         return Planned(run.id, run.manifest["name"], stored, (), "reuse", "finished", suite)
 
@@ -241,20 +289,3 @@ def _leaves(tree: Tree) -> Iterator[Leaf | Stored]:
         seen |= {id(child) for child in new}
         yield from (child for child in new if isinstance(child, Leaf | Stored))
         todo += [child for child in new if isinstance(child, Tree)]
-
-
-def older(run: Run, model: Model) -> tuple[str, ...]:
-    """Return the files that changed since a run was trained; those of suites show in the data's hash."""
-    source = run.manifest.get("source", {})
-    return tuple(file for file, code in fingerprints(model).items()
-                 if not file.startswith("suites/") and source.get(file, code) != code)
-
-
-def _suite_of(run: Run, project: Path) -> Suite:
-    """Return the suite that a run was trained on. Raise SpecError where it is no longer valid."""
-    at = Place(str(run.folder / MANIFEST))
-    assembly = Assembly(project)
-    suite = assembly.part(Suite, tabled(run.manifest["spec"]["suite"], at), at, "suite")  # type: ignore[type-abstract]
-    if suite is None:
-        raise SpecError(*assembly.problems)
-    return suite

@@ -143,7 +143,7 @@ class Pool:
     def _start(self, node: Planned, lease: int, claim: contextlib.ExitStack) -> Event:
         assert isinstance(node.node, Leaf)
         attempt, model = Attempt(self.registry.attempt(node.id)), node.node.model
-        resumed = attempt.begin(Order(node.id, node.name, self.project, model, node.replaces))
+        resumed = attempt.begin(Order(node.id, node.name, self.project, model, node.replaces, node.trees))
         handle = self.executor.start(attempt.folder, model.resources.threads, lease)
         self._running.append(_Worker(node, attempt, handle, claim.pop_all()))
         return Event("started", node.name, node.id, {"resumed": resumed})

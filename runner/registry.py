@@ -109,6 +109,12 @@ class Run:
         """Where its files are."""
         return self.root / self.id
 
+    @property
+    def weights(self) -> str | None:
+        """The sha256 of its weights; None where it kept none."""
+        entry = self.manifest["files"].get(WEIGHTS)
+        return entry and str(entry["sha256"])
+
     def size(self) -> int:
         """Return the bytes of its files."""
         return sum(entry["size"] for entry in self.manifest["files"].values())

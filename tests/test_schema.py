@@ -33,7 +33,7 @@ from runner.suites import Suite
 ROOT = Path(__file__).parents[1]
 SHIPPED = sorted((ROOT / "specs").rglob("*.toml"))
 SCHEMAS = {kind: json.loads((ROOT / FOLDER / f"{kind}.json").read_bytes())
-           for kind in ("model", "ensemble", "suite", "profile")}
+           for kind in ("model", "ensemble", "soup", "suite", "profile")}
 VALIDATORS = {kind: Draft7Validator(schema) for kind, schema in SCHEMAS.items()}
 FREE = {"heads", "routes", "tasks", "sweep"}
 """Tables whose keys the user chooses."""

@@ -78,7 +78,7 @@ class Ensemble(Part):
 
     def canonical(self) -> dict[str, Any]:
         """Return what the id is made of apart from the members, for which `signature` stands."""
-        fields = _member_fields(type(self))
+        fields = member_fields(type(self))
         return {name: value for name, value in super().canonical().items() if name not in fields}
 
     def signature(self, ids: Sequence[str]) -> list[list[str]]:
@@ -88,13 +88,13 @@ class Ensemble(Part):
 
     def _held(self) -> Iterator[tuple[str, str, Any]]:
         """Yield field, key and member; keys are sorted, since their order in a table means nothing."""
-        for field in _member_fields(type(self)):
+        for field in member_fields(type(self)):
             held = getattr(self, field)
             pairs = sorted(held.items()) if isinstance(held, dict) else [("", member) for member in held]
             yield from ((field, key, member) for key, member in pairs)
 
 
-def _member_fields(ensemble: type[Ensemble]) -> list[str]:
+def member_fields(ensemble: type[Ensemble]) -> list[str]:
     """Return the names of the fields that hold members."""
     return [name for name, field in ensemble.model_fields.items() if Member in get_args(field.annotation)]
 
