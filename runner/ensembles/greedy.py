@@ -37,7 +37,7 @@ class Greedy(Ensemble):
     """It begins with at most so many of the best members: as many of them as have the best mean."""
     bags: int = Field(default=10, ge=1)
     """From how many random bags of members is chosen; with `fraction` 1 all bags are equal, and 1 is enough."""
-    fraction: float = Field(default=0.8, gt=0, le=1)
+    fraction: float = Field(default=0.5, gt=0, le=1)
     """Share of the members in a bag."""
     on: Literal["logits", "probabilities"] = "logits"
     """What is averaged."""

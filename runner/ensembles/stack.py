@@ -28,7 +28,7 @@ class Stack(Ensemble):
 
     members: tuple[Member, ...] = Field(min_length=1)
     """Models and ensembles; one that is named twice is one. A task's inputs are of the members that have it."""
-    penalty: float = Field(default=10.0, gt=0)
+    penalty: float = Field(default=1.0, gt=0)
     """Weight of the squared coefficients against the sum of the losses: the higher, the less is learned from dev."""
 
     def fit(self, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Choice:
