@@ -1,0 +1,248 @@
+"""Significance: intervals of published scores, and the p-values of all pairs of published systems.
+
+`results/<profile>/significance.json` is made of the predictions of a build and of those that earlier builds kept, so
+that a table needs neither data nor predictions. It is byte-stable: an entry depends on the suite and on the systems
+named in it alone, whenever and with whichever others it was made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from . import resampling
+from .errors import MtrunError, Place, Problem, RegistryError
+from .files import remove, reported, write_bytes
+from .parts import deferred
+from .predictions import Predictions
+from .results import SIGNIFICANCE, Result
+from .scores import OVERALL, Scores, outcomes, score, score_split
+from .suites import Data
+
+with deferred("numpy"):
+    import numpy as np
+
+SPLITS = ("dev", "test")
+
+Find = Callable[[str], Predictions | None]
+"""From the id of a node to its Predictions, where they are at hand."""
+_Share = Annotated[float, Field(ge=-1, le=1)]
+_Score = tuple[_Share, _Share, _Share] | None
+
+
+class _Record(BaseModel):
+    """A strict piece of the file."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class Evidence(_Record):
+    """What is known of the systems of one suite, each list in the order of `columns`."""
+
+    columns: tuple[str, ...] = ()
+    """The suite's tasks, and overall."""
+    systems: dict[str, dict[str, tuple[_Score, ...]]] = {}
+    """Id -> split -> score and both ends of its interval."""
+    pairs: dict[str, dict[str, tuple[_Share | None, ...]]] = {}
+    """Two ids in their order -> split -> p-value."""
+
+    def interval(self, id: str, split: str, column: str, score: float | None) -> tuple[float, float] | None:
+        """Return both ends of a score's interval; None where it is not known of this very score."""
+        found = self._at(self.systems.get(id, {}), split, column)
+        return (found[1], found[2]) if found and found[0] == score else None
+
+    def p(self, one: str, other: str, split: str, column: str) -> float | None:
+        """Return the p-value of the difference between two systems, or None where it is not known."""
+        found = self._at(self.pairs.get(_pair(one, other), {}), split, column)
+        return None if found is None else float(found)
+
+    def only(self, systems: Mapping[str, Scores]) -> Evidence:
+        """Return what is known of systems that still have these scores."""
+        kept = {id: found for id, found in self.systems.items() if id in systems and all(
+            [at and at[0] for at in by_column] == [systems[id].get(split, {}).get(c) for c in self.columns]
+            for split, by_column in found.items())}
+        pairs = {pair: p for pair, p in self.pairs.items() if kept.keys() >= set(pair.split())}
+        return Evidence(columns=self.columns, systems=kept, pairs=pairs)
+
+    def _at(self, by_split: Mapping[str, Sequence[Any]], split: str, column: str) -> Any:
+        found = by_split.get(split)
+        return found[self.columns.index(column)] if found and column in self.columns else None
+
+
+class Significance(_Record):
+    """The file of one profile."""
+
+    format: Literal[1] = 1
+    suites: dict[str, Evidence] = {}
+    """By the hash of the suite's content."""
+
+    @classmethod
+    def read(cls, folder: Path) -> Significance:
+        """Return the file in a folder of results, empty where there is none; raise RegistryError for damage."""
+        path = folder / SIGNIFICANCE
+        if not path.exists():
+            return cls()
+        with reported("read", path):
+            data = path.read_bytes()
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            notes = tuple(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)[:5])
+        raise RegistryError(Problem("this file of intervals and tests is damaged", Place(str(path)), notes,
+                                    hint="remove it; the next build makes it again"))
+
+    def to_json(self) -> bytes:
+        """Return the bytes of the file, one line for each system and pair."""
+        suites = []
+        for sha256, evidence in sorted(self.suites.items()):
+            parts = [f'  "columns": {json.dumps(evidence.columns)}']
+            for name, entries in (("systems", evidence.systems), ("pairs", evidence.pairs)):
+                lines = [f'   {json.dumps(key)}: {json.dumps(entry)}' for key, entry in sorted(entries.items())]
+                parts.append(f'  "{name}": {{\n' + ",\n".join(lines) + "\n  }")
+            suites.append(f' "{sha256}": {{\n' + ",\n".join(parts) + "\n }")
+        return ('{\n"format": 1,\n"suites": {\n' + ",\n".join(suites) + "\n}\n}\n").encode()
+
+
+def _pair(one: str, other: str) -> str:
+    return f"{min(one, other)} {max(one, other)}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One split's scores [S] of S systems, their resamples [b, S] and the p-values [S, S] of their pairs, by column.
+
+    What a system lacks is nan.
+    """
+
+    scores: dict[str, np.ndarray]
+    resamples: dict[str, np.ndarray]
+    p: dict[str, np.ndarray]
+
+
+def measured(data: Data, sha256: str, split: str, systems: Sequence[Predictions]) -> Measured:
+    """Return how far the scores of some systems can be trusted; `sha256` is the hash of `data`."""
+    listed = [score_split(system, data, split) for system in systems]
+    scores = {column: np.array([np.nan if s[column] is None else s[column] for s in listed], np.float64)
+              for column in (*data.tasks, OVERALL)}
+    made = Measured(scores, {}, {})
+    for name in data.tasks:
+        _measure(made, data, name, split, systems, resampling.seed(sha256, split, name))
+    made.resamples[OVERALL] = resampling.overall(made.resamples, data.tasks)
+    made.p[OVERALL] = resampling.paired(scores[OVERALL], made.resamples[OVERALL])
+    return made
+
+
+def _measure(made: Measured, data: Data, name: str, split: str, systems: Sequence[Predictions], seed: int) -> None:
+    """Add one task's resamples and p-values."""
+    task, having = data.tasks[name], np.flatnonzero(np.isfinite(made.scores[name])).tolist()
+    made.resamples[name] = np.full((resampling.RESAMPLES, len(systems)), np.nan)
+    made.p[name] = np.full((len(systems), len(systems)), np.nan)
+    labels = data.splits[name][split].labels if having else None
+    if labels is None:
+        return
+    said = [systems[i].find(data, split, name) for i in having]
+    found = np.stack([outcomes(task, scores, labels) for scores in said if scores is not None], axis=1)  # [n, S]
+    draws = resampling.resampled(task, found, labels, seed)
+    made.resamples[name][:, having] = draws
+    is_regression = task.kind == "regression"
+    p = resampling.paired(made.scores[name][having], draws) if is_regression else resampling.mcnemar(found)
+    made.p[name][np.ix_(having, having)] = p
+
+
+def evidence(data: Data, sha256: str, found: Mapping[str, Predictions]) -> Evidence:
+    """Return intervals and p-values of systems by id."""
+    ids = sorted(found)
+    made = Evidence(columns=(*data.tasks, OVERALL), systems={id: {} for id in ids},
+                    pairs={_pair(*pair): {} for pair in combinations(ids, 2)})
+    for split in SPLITS:
+        this = measured(data, sha256, split, [found[id] for id in ids])
+        if not any(np.isfinite(scores).any() for scores in this.scores.values()):
+            continue
+        ends = {column: resampling.interval(draws) for column, draws in this.resamples.items()}
+        for i, id in enumerate(ids):
+            made.systems[id][split] = tuple(
+                _ends(this.scores[c][i], ends[c][0][i], ends[c][1][i]) for c in made.columns)
+        for i, j in combinations(range(len(ids)), 2):
+            made.pairs[_pair(ids[i], ids[j])][split] = tuple(_p(this.p[c][i, j]) for c in made.columns)
+    return made
+
+
+def _ends(value: float, low: float, high: float) -> _Score:
+    """Return a score with its interval to 4 digits."""
+    return None if np.isnan(value) else (float(value), round(float(low), 4), round(float(high), 4))
+
+
+def _p(value: float) -> float | None:
+    """Return a p-value to 4 significant digits."""
+    return None if np.isnan(value) else float(f"{value:.4g}")
+
+
+# The file, kept up to date -------------------------------------------------------------------------------------------
+
+
+def update(folder: Path, results: Sequence[Result], data: Mapping[str, Data], find: Find) -> None:
+    """Bring the file in a folder up to date with its results, as far as data and predictions are at hand.
+
+    Raise StorageError where the file cannot be written.
+    """
+    systems: dict[str, dict[str, Scores]] = {}
+    for result in results:
+        named = systems.setdefault(result.sha256, {})
+        named.update({node.id: node.scores for node in result.tree.nodes() if node.name})
+    try:
+        old = Significance.read(folder)
+    except RegistryError:
+        old = Significance()  # it is made again
+    new = Significance(suites={sha256: _renewed(old.suites.get(sha256, Evidence()), sha256, named,
+                                                data.get(sha256), find)
+                               for sha256, named in systems.items()})
+    if not (folder / SIGNIFICANCE).exists() or new != old:
+        write_bytes(folder / SIGNIFICANCE, new.to_json())
+
+
+def _renewed(old: Evidence, sha256: str, systems: Mapping[str, Scores], data: Data | None, find: Find) -> Evidence:
+    """Return what is still true of the old evidence, with what can be added."""
+    kept = old.only(systems)
+    lacking = [pair for pair in combinations(sorted(systems), 2) if _pair(*pair) not in kept.pairs]
+    alone = systems.keys() - kept.systems.keys()
+    if data is None or not (lacking or alone):
+        return kept
+    wanted = {id: find(id) for id in sorted({*alone, *(id for pair in lacking for id in pair)})}
+    found = {id: said for id, said in wanted.items() if said and score(said, data) == systems[id]}
+    if not (alone & found.keys()) and not any(one in found and other in found for one, other in lacking):
+        return kept
+    new = evidence(data, sha256, found)
+    return Evidence(columns=new.columns, systems=kept.systems | new.systems, pairs=kept.pairs | new.pairs)
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Predictions of published systems that are no runs of their own, such as ensembles; all can be made again."""
+
+    folder: Path
+
+    def find(self, id: str) -> Predictions | None:
+        """Return what is kept of a system, or None."""
+        with contextlib.suppress(MtrunError):
+            return Predictions.read(self._path(id))
+        return None
+
+    def keep(self, found: Mapping[str, Predictions], ids: Collection[str]) -> None:
+        """Keep what is new and remove what is of none of `ids`. Raise StorageError."""
+        for path in self.folder.glob("*.safetensors"):
+            if path.stem not in ids:
+                remove(path)
+        for id, said in found.items():
+            data, path = said.to_bytes(), self._path(id)
+            if not path.exists() or path.read_bytes() != data:
+                write_bytes(path, data)
+
+    def _path(self, id: str) -> Path:
+        return self.folder / f"{id}.safetensors"
