@@ -145,6 +145,24 @@ def table(results: Path, style: str, split: str, group: str, columns: str, sort:
     leaderboards.publish(results)
 
 
+@cli.command()
+@click.argument("spec", type=click.Path(path_type=Path), shell_complete=completion.specs)
+@planning
+@JSON
+@click.option("--split", default="dev", show_default=True, type=click.Choice(["dev", "test"]))
+@click.option("--prune", "points", type=click.FloatRange(0), metavar="POINTS",
+              help="Propose the smallest tree at most so many hundredths of overall below the whole.")
+def members(spec: Path, profile: str, settings: tuple[str, ...], as_json: bool, split: str,
+            points: float | None) -> None:
+    """Show what each member of an ensemble is worth."""
+    from . import appraisal
+    from .coalitions import grove_of
+    from .worth import appraise
+
+    found = appraise(grove_of(planned([spec], profile, settings), split), points is not None)
+    click.echo(appraisal.line(found, points) if as_json else appraisal.text(found, points))
+
+
 for command in upkeep.COMMANDS:
     cli.add_command(command)
 

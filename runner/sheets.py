@@ -158,7 +158,8 @@ def usual(board: Board, is_exact: bool = False) -> list[str]:
     To programs, which is `exact`, all; an interval as its two ends.
     """
     if is_exact:
-        return [key for key in board.keys() if not key.endswith(".interval")]
+        known = board.keys()
+        return [key for key in known if not key.endswith(".interval")]
     return ["name", *board.titles, f"{OVERALL}.interval"]
 
 
