@@ -151,7 +151,7 @@ class Grove:
     def _said(self, leaf: Planned) -> Predictions:
         """Return what a model says of dev and of the split, in the suite's order; nothing if it is not trained."""
         run = self.plan.registry.find(leaf.id)
-        said = run.predictions() if run else Predictions({})
+        said = run.predictions() if run else self.plan.filed.get(leaf.id, Predictions({}))
         kept: dict[str, dict[str, Output]] = {}
         for split in {"dev", self.split} & said.outputs.keys():
             for task in self.data.tasks:

@@ -84,30 +84,35 @@ def interval(resamples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
-def mcnemar(right: np.ndarray) -> np.ndarray:
+def mcnemar(right: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Return the p-values [S, S] of the exact McNemar test of columns [n, S] of ones and zeros, in pairs.
 
     Of the examples that only one of two systems has right, each has half: 2 P(X <= the smaller share) (McNemar 1947).
+    `scores` [S] are the accuracies that are compared. Where they are not those of the columns, since they are honest,
+    these examples are shared out as the difference of the scores demands, a fraction in favour of equality.
     """
     from scipy.special import bdtr  # here, since most commands test nothing
 
     ones = right.astype(np.float64)
     mine = ones.T @ (1 - ones)  # [S, S]: examples that the row has right and the column has not
-    apart = (mine + mine.T).astype(np.intp)
-    p: np.ndarray = np.minimum(1.0, 2 * bdtr(np.minimum(mine, mine.T), apart, 0.5))
+    apart = mine + mine.T
+    smaller = (apart - len(right) * np.abs(scores[:, None] - scores)) / 2
+    share = np.clip(np.ceil(smaller - 0.01), 0, apart // 2)  # scores are rounded to 6 digits
+    p: np.ndarray = np.minimum(1.0, 2 * bdtr(share, apart.astype(np.intp), 0.5))
     return p
 
 
-def paired(scores: np.ndarray, resamples: np.ndarray) -> np.ndarray:
-    """Return the p-values [S, S] of the paired bootstrap test of scores [S] with their resamples [b, S], two-sided.
+def paired(scores: np.ndarray, points: np.ndarray, resamples: np.ndarray) -> np.ndarray:
+    """Return the p-values [S, S] of the paired bootstrap test of scores [S], two-sided.
 
-    The share of draws whose difference is as far from the observed one as that is from 0, the observed one counted in.
+    The share of draws whose difference is as far from that of the `points` [S], around which the `resamples` [b, S]
+    are, as the difference of the scores is from 0; what was observed is counted in.
     """
     p = np.ones((len(scores), len(scores)))
     for i in range(len(scores)):
-        seen = scores[i] - scores  # [S]
-        away = np.abs(resamples[:, i : i + 1] - resamples - seen) >= np.abs(seen) - 1e-12
-        p[i] = (1 + away.sum(axis=0)) / (1 + len(resamples))
+        away = np.abs(resamples[:, i : i + 1] - resamples - (points[i] - points))
+        far = away >= np.abs(scores[i] - scores) - 1e-12
+        p[i] = (1 + far.sum(axis=0)) / (1 + len(resamples))
     return p
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from .errors import Place, Problem, RegistryError
 from .files import reported
-from .scores import OVERALL
+from .scores import OVERALL, Scores
 
 _Score = Annotated[float, Field(ge=-1, le=1)]
 COSTS = "costs.json"
@@ -78,6 +78,10 @@ class ResultNode(_Record):
         yield self
         for member in self.members:
             yield from member.nodes()
+
+    def shown(self) -> Scores:
+        """Return the scores to show and to rank by: those of dev are honest where something was chosen."""
+        return self.scores | ({"dev": dict(self.honest)} if self.honest else {})
 
     def is_apparent(self) -> bool:
         """Return whether dev labels were used to choose something in the node or below it."""

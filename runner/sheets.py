@@ -15,13 +15,16 @@ from .significance import Evidence
 from .tables import Row, rank
 
 NOTHING = "—"
+SHOWN = 5
+"""How many names a note has."""
 FACTS = {"name": "name", "what": "what it is", "members": "members", "id": "id", "kind": "kind",
          "parameters": "parameters", "seconds": "training s", "inference": "s / 1,000 sentences", "seeds": "seeds"}
 """Columns that are no scores, with their titles."""
 OF_SCORES = {"": "", "interval": "95 %", "low": "from", "high": "to", "p": "p", "tied": "tied", "apparent": "apparent"}
 """What there is of each score, such as `overall.interval`, with its title."""
 
-APPARENT = "* chosen on dev, or made of what was: its dev score is apparent"
+APPARENT = "* chosen on dev, or made of what was, and not cross-fitted: its dev score is apparent"
+HONEST = "dev is cross-fitted: what was chosen on dev is chosen on parts of it and scored on the rest (apparent: not)"
 TIED = "≈ tied with the best of its column: McNemar's exact test or paired bootstrap, Holm's correction, 5 %"
 INTERVAL = "95 %: bootstrap interval over the examples"
 OVER_SEEDS = "±: standard deviation over the seeds"
@@ -72,8 +75,13 @@ class Board:
 
     def title(self, key: str) -> str:
         """Return the title of a column."""
-        column, _, part = key.partition(".")
-        return " ".join(filter(None, (self.titles[column], OF_SCORES[part]))) if column in self.titles else FACTS[key]
+        column, part = self.parts(key)
+        return f"{self.titles[column]} {OF_SCORES[part]}".rstrip() if column else FACTS[key]
+
+    def parts(self, key: str) -> tuple[str, str]:
+        """Return the column of scores of a key, empty for one that is no score, and what is meant of it."""
+        column, _, part = (key, "", "") if key in self.titles else key.rpartition(".")
+        return column, part
 
     def keys(self) -> list[str]:
         """Return the keys of all columns, in their order."""
@@ -82,8 +90,8 @@ class Board:
 
     def value(self, row: Row, key: str) -> Any:
         """Return what a row has in a column: text, a number, or None."""
-        column, _, part = key.partition(".")
-        if column not in self.titles:
+        column, part = self.parts(key)
+        if not column:
             return self._fact(row, key)
         score = row.score(self.split, column)
         if part in ("interval", "low", "high"):
@@ -107,6 +115,11 @@ class Board:
         """Return the system with the highest score of a column."""
         having = [row for row in self.rows if row.id and row.score(self.split, column) is not None]
         return min(having, key=lambda row: rank(row, self.split, column), default=None)
+
+    @property
+    def is_honest(self) -> bool:
+        """Whether some score that is shown is another than that of what was fitted on all of dev."""
+        return any(row.shown.get(self.split) != row.scores.get(self.split) for row in self.rows)
 
     @cached_property
     def tests(self) -> dict[str, dict[str, float]]:
@@ -160,7 +173,7 @@ def usual(board: Board, is_exact: bool = False) -> list[str]:
     if is_exact:
         known = board.keys()
         return [key for key in known if not key.endswith(".interval")]
-    return ["name", *board.titles, f"{OVERALL}.interval"]
+    return ["name", *board.titles, f"{OVERALL}.interval", *[f"{OVERALL}.apparent"] * board.is_honest]
 
 
 def sheet(board: Board, facts: Mapping[str, str], keys: Sequence[str], sort: str = OVERALL) -> Sheet:
@@ -214,10 +227,18 @@ def _notes(board: Board, keys: Sequence[str]) -> list[str]:
     """Return what explains the marks that are there."""
     untested = board.untested()
     notes = {
+        HONEST: board.is_honest,
         APPARENT: any(_is_apparent(board, row) for row in board.rows),
         TIED: any(p > ALPHA for key in keys for p in board.tests.get(key, {}).values()),
         INTERVAL: any(key.endswith((".interval", ".low", ".high")) for key in keys),
         OVER_SEEDS: any(row.sd for row in board.rows),
-        f"not tested against the best, since its predictions were not at hand: {', '.join(untested)}": bool(untested),
+        f"not tested against the best, since their predictions were not at hand together: {_few(untested)}":
+            bool(untested),
     }
     return [note for note, is_shown in notes.items() if is_shown]
+
+
+def _few(names: Sequence[str]) -> str:
+    """Return some names, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

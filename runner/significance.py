@@ -22,7 +22,7 @@ from .errors import MtrunError, Place, Problem, RegistryError
 from .files import remove, reported, write_bytes
 from .parts import deferred
 from .predictions import Predictions
-from .results import SIGNIFICANCE, Result
+from .results import SIGNIFICANCE, Result, ResultNode
 from .scores import OVERALL, Scores, outcomes, score, score_split
 from .suites import Data
 
@@ -49,7 +49,7 @@ class Evidence(_Record):
     columns: tuple[str, ...] = ()
     """The suite's tasks, and overall."""
     systems: dict[str, dict[str, tuple[_Score, ...]]] = {}
-    """Id -> split -> score and both ends of its interval."""
+    """Id -> split -> score, as it is shown, and both ends of its interval."""
     pairs: dict[str, dict[str, tuple[_Share | None, ...]]] = {}
     """Two ids in their order -> split -> p-value."""
 
@@ -64,7 +64,7 @@ class Evidence(_Record):
         return None if found is None else float(found)
 
     def only(self, systems: Mapping[str, Scores]) -> Evidence:
-        """Return what is known of systems that still have these scores."""
+        """Return what is known of systems that still have these scores, as they are shown."""
         kept = {id: found for id, found in self.systems.items() if id in systems and all(
             [at and at[0] for at in by_column] == [systems[id].get(split, {}).get(c) for c in self.columns]
             for split, by_column in found.items())}
@@ -115,73 +115,94 @@ def _pair(one: str, other: str) -> str:
 
 
 @dataclass(frozen=True)
+class System:
+    """A published node: its Predictions, and its scores as they are shown, which are honest on dev."""
+
+    said: Predictions
+    shown: Scores
+
+
+@dataclass(frozen=True)
 class Measured:
-    """One split's scores [S] of S systems, their resamples [b, S] and the p-values [S, S] of their pairs, by column.
+    """One split's scores [S] of S systems as shown, both ends [S] of their intervals, p-values [S, S], by column.
 
     What a system lacks is nan.
     """
 
-    scores: dict[str, np.ndarray]
-    resamples: dict[str, np.ndarray]
+    shown: dict[str, np.ndarray]
+    ends: dict[str, tuple[np.ndarray, np.ndarray]]
     p: dict[str, np.ndarray]
 
 
-def measured(data: Data, sha256: str, split: str, systems: Sequence[Predictions]) -> Measured:
+def measured(data: Data, sha256: str, split: str, systems: Sequence[System]) -> Measured:
     """Return how far the scores of some systems can be trusted; `sha256` is the hash of `data`."""
-    listed = [score_split(system, data, split) for system in systems]
-    scores = {column: np.array([np.nan if s[column] is None else s[column] for s in listed], np.float64)
-              for column in (*data.tasks, OVERALL)}
-    made = Measured(scores, {}, {})
-    for name in data.tasks:
-        _measure(made, data, name, split, systems, resampling.seed(sha256, split, name))
-    made.resamples[OVERALL] = resampling.overall(made.resamples, data.tasks)
-    made.p[OVERALL] = resampling.paired(scores[OVERALL], made.resamples[OVERALL])
-    return made
+    columns = (*data.tasks, OVERALL)
+    shown = _listed([system.shown.get(split, {}) for system in systems], columns)
+    points = _listed([score_split(system.said, data, split) for system in systems], columns)
+    draws: dict[str, np.ndarray] = {}
+    p: dict[str, np.ndarray] = {}
+    for name, task in data.tasks.items():
+        draws[name] = np.full((resampling.RESAMPLES, len(systems)), np.nan)
+        p[name] = np.full((len(systems), len(systems)), np.nan)
+        having = np.flatnonzero(np.isfinite(points[name])).tolist()
+        if having:
+            found, labels = _outcomes(data, name, split, [systems[i].said for i in having])
+            seen = resampling.resampled(task, found, labels, resampling.seed(sha256, split, name))
+            draws[name][:, having] = seen
+            p[name][np.ix_(having, having)] = (
+                resampling.paired(shown[name][having], points[name][having], seen) if task.kind == "regression"
+                else resampling.mcnemar(found, shown[name][having]))
+    draws[OVERALL] = resampling.overall(draws, data.tasks)
+    p[OVERALL] = resampling.paired(shown[OVERALL], points[OVERALL], draws[OVERALL])
+    return Measured(shown, {column: _ends(draws[column], shown[column] - points[column]) for column in columns}, p)
 
 
-def _measure(made: Measured, data: Data, name: str, split: str, systems: Sequence[Predictions], seed: int) -> None:
-    """Add one task's resamples and p-values."""
-    task, having = data.tasks[name], np.flatnonzero(np.isfinite(made.scores[name])).tolist()
-    made.resamples[name] = np.full((resampling.RESAMPLES, len(systems)), np.nan)
-    made.p[name] = np.full((len(systems), len(systems)), np.nan)
-    labels = data.splits[name][split].labels if having else None
-    if labels is None:
-        return
-    said = [systems[i].find(data, split, name) for i in having]
-    found = np.stack([outcomes(task, scores, labels) for scores in said if scores is not None], axis=1)  # [n, S]
-    draws = resampling.resampled(task, found, labels, seed)
-    made.resamples[name][:, having] = draws
-    is_regression = task.kind == "regression"
-    p = resampling.paired(made.scores[name][having], draws) if is_regression else resampling.mcnemar(found)
-    made.p[name][np.ix_(having, having)] = p
+def _listed(systems: Sequence[Mapping[str, float | None]], columns: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return scores [S] by column, nan for None."""
+    return {column: np.array([np.nan if (value := scores.get(column)) is None else value for scores in systems])
+            for column in columns}
 
 
-def evidence(data: Data, sha256: str, found: Mapping[str, Predictions]) -> Evidence:
+def _outcomes(data: Data, task: str, split: str, systems: Sequence[Predictions]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the outcomes [n, S] of one task, which all systems predict, and the labels [n]."""
+    labels = data.splits[task][split].labels
+    said = [system.find(data, split, task) for system in systems]
+    assert labels is not None
+    return np.stack([outcomes(data.tasks[task], s, labels) for s in said if s is not None], axis=1), labels
+
+
+def _ends(draws: np.ndarray, optimism: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return both ends [S] of the intervals of draws [b, S], brought to where the scores are that are shown."""
+    low, high = (np.clip(end + optimism, -1, 1) for end in resampling.interval(draws))
+    return low, high
+
+
+def evidence(data: Data, sha256: str, found: Mapping[str, System]) -> Evidence:
     """Return intervals and p-values of systems by id."""
     ids = sorted(found)
     made = Evidence(columns=(*data.tasks, OVERALL), systems={id: {} for id in ids},
                     pairs={_pair(*pair): {} for pair in combinations(ids, 2)})
     for split in SPLITS:
         this = measured(data, sha256, split, [found[id] for id in ids])
-        if not any(np.isfinite(scores).any() for scores in this.scores.values()):
+        if all(np.isnan(scores).all() for scores in this.shown.values()):
             continue
-        ends = {column: resampling.interval(draws) for column, draws in this.resamples.items()}
         for i, id in enumerate(ids):
-            made.systems[id][split] = tuple(
-                _ends(this.scores[c][i], ends[c][0][i], ends[c][1][i]) for c in made.columns)
+            made.systems[id][split] = tuple(_score(this, column, i) for column in made.columns)
         for i, j in combinations(range(len(ids)), 2):
-            made.pairs[_pair(ids[i], ids[j])][split] = tuple(_p(this.p[c][i, j]) for c in made.columns)
+            made.pairs[_pair(ids[i], ids[j])][split] = tuple(_p(this.p[c][i, j], this.shown[c][[i, j]])
+                                                             for c in made.columns)
     return made
 
 
-def _ends(value: float, low: float, high: float) -> _Score:
-    """Return a score with its interval to 4 digits."""
-    return None if np.isnan(value) else (float(value), round(float(low), 4), round(float(high), 4))
+def _score(this: Measured, column: str, i: int) -> _Score:
+    """Return one system's score with its interval to 4 digits, or None."""
+    value, low, high = (float(each[i]) for each in (this.shown[column], *this.ends[column]))
+    return None if np.isnan([value, low]).any() else (value, round(low, 4) + 0.0, round(high, 4) + 0.0)
 
 
-def _p(value: float) -> float | None:
-    """Return a p-value to 4 significant digits."""
-    return None if np.isnan(value) else float(f"{value:.4g}")
+def _p(value: float, shown: np.ndarray) -> float | None:
+    """Return a p-value to 4 significant digits, or None where one of the two has no score."""
+    return None if np.isnan([value, *shown]).any() else float(f"{value:.4g}")
 
 
 # The file, kept up to date -------------------------------------------------------------------------------------------
@@ -192,30 +213,31 @@ def update(folder: Path, results: Sequence[Result], data: Mapping[str, Data], fi
 
     Raise StorageError where the file cannot be written.
     """
-    systems: dict[str, dict[str, Scores]] = {}
+    systems: dict[str, dict[str, ResultNode]] = {}
     for result in results:
         named = systems.setdefault(result.sha256, {})
-        named.update({node.id: node.scores for node in result.tree.nodes() if node.name})
+        named.update({node.id: node for node in result.tree.nodes() if node.name})
     try:
         old = Significance.read(folder)
     except RegistryError:
         old = Significance()  # it is made again
-    new = Significance(suites={sha256: _renewed(old.suites.get(sha256, Evidence()), sha256, named,
-                                                data.get(sha256), find)
-                               for sha256, named in systems.items()})
+    new = Significance(suites={
+        sha256: _renewed(old.suites.get(sha256, Evidence()), sha256, named, data.get(sha256), find)
+        for sha256, named in systems.items()})
     if not (folder / SIGNIFICANCE).exists() or new != old:
         write_bytes(folder / SIGNIFICANCE, new.to_json())
 
 
-def _renewed(old: Evidence, sha256: str, systems: Mapping[str, Scores], data: Data | None, find: Find) -> Evidence:
+def _renewed(old: Evidence, sha256: str, systems: Mapping[str, ResultNode], data: Data | None, find: Find) -> Evidence:
     """Return what is still true of the old evidence, with what can be added."""
-    kept = old.only(systems)
+    kept = old.only({id: node.shown() for id, node in systems.items()})
     lacking = [pair for pair in combinations(sorted(systems), 2) if _pair(*pair) not in kept.pairs]
     alone = systems.keys() - kept.systems.keys()
     if data is None or not (lacking or alone):
         return kept
     wanted = {id: find(id) for id in sorted({*alone, *(id for pair in lacking for id in pair)})}
-    found = {id: said for id, said in wanted.items() if said and score(said, data) == systems[id]}
+    found = {id: System(said, systems[id].shown()) for id, said in wanted.items()
+             if said and score(said, data) == systems[id].scores}
     if not (alone & found.keys()) and not any(one in found and other in found for one, other in lacking):
         return kept
     new = evidence(data, sha256, found)

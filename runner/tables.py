@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -23,10 +23,13 @@ class Row:
     kind: str
     what: str
     scores: Scores
+    """Of what was fitted on all of dev."""
+    shown: Scores
+    """What is shown and ranked by: on dev honest, where something was chosen and that could be had."""
     members: tuple[str, ...]
     """Direct members of an ensemble, only the chosen ones where a rule chose."""
     apparent: bool
-    """Whether dev was used to choose something in the node or below it."""
+    """Whether the dev scores that are shown are on data that was used to choose something."""
     leaves: dict[str, int | None]
     """Id -> parameters of each model that the node is made of."""
     seeds: int = 1
@@ -42,23 +45,24 @@ class Row:
 
     def score(self, split: str, column: str) -> float | None:
         """Return the score that is shown and ranked by, or None."""
-        return self.scores.get(split, {}).get(column)
+        return self.shown.get(split, {}).get(column)
 
 
 def leaderboard(results: Sequence[Result]) -> list[Row]:
-    """Return the named nodes of trees scored on one suite, each once, by dev overall and then by name.
+    """Return the named nodes of trees scored on one suite, each once, by honest dev overall and then by name.
 
     Raise RegistryError where two results give one node different scores.
     """
     nodes: dict[str, ResultNode] = {}
     names: dict[str, set[str]] = {}
     for node in (node for result in results for node in result.tree.nodes()):
-        if nodes.setdefault(node.id, node).scores != node.scores:
+        if nodes.setdefault(node.id, node).shown() != node.shown():
             raise RegistryError(Problem(f"two results give `{node.name or node.what}` ({node.id}) different scores",
                                         hint="build the specs that contain it again, from one registry"))
         names.setdefault(node.id, set()).update({node.name} - {""})
     called = {key: tuple(sorted(found, key=lambda name: (len(name), name))) for key, found in names.items()}
-    rows = [Row(called[key], key, node.kind, node.what, node.scores, _members(node, called), node.is_apparent(),
+    rows = [Row(called[key], key, node.kind, node.what, node.scores, node.shown(), _members(node, called),
+                node.is_apparent() and node.honest is None,
                 {leaf.id: leaf.parameters for leaf in node.nodes() if leaf.kind == "leaf"})
             for key, node in nodes.items() if called[key]]
     return sorted(rows, key=lambda row: rank(row, "dev", OVERALL))
@@ -97,16 +101,19 @@ def over_seeds(rows: Iterable[Row]) -> list[Row]:
 
 def _mean(base: str, group: Sequence[Row]) -> Row:
     """Return several runs as one row."""
-    means: Scores = {}
-    deviations: Scores = {}
-    for split, column in [(split, column) for split, scores in group[0].scores.items() for column in scores]:
-        found = [score for row in group if (score := row.score(split, column)) is not None]
-        whole = len(found) == len(group)
-        means.setdefault(split, {})[column] = statistics.fmean(found) if whole else None
-        deviations.setdefault(split, {})[column] = statistics.stdev(found) if whole else None
-    first, apparent = group[0], any(row.apparent for row in group)
-    return Row((f"{base} over {len(group)} seeds",), "", first.kind, first.what, means, (), apparent, first.leaves,
-               len(group), deviations)
+    first, n = group[0], len(group)
+    scores, shown, sd = (_over(found, how) for found, how in (
+        ([row.scores for row in group], statistics.fmean), ([row.shown for row in group], statistics.fmean),
+        ([row.shown for row in group], statistics.stdev)))
+    return Row((f"{base} over {n} seeds",), "", first.kind, first.what, scores, shown, (),
+               any(row.apparent for row in group), first.leaves, n, sd)
+
+
+def _over(group: Sequence[Scores], how: Callable[[list[float]], float]) -> Scores:
+    """Return what becomes of the scores of several runs, None where one lacks a score."""
+    return {split: {column: how(found) if None not in (each := [run.get(split, {}).get(column) for run in group])
+                    and (found := [x for x in each if x is not None]) else None for column in scores}
+            for split, scores in group[0].items()}
 
 
 def selected(rows: Sequence[Row], patterns: str, must: bool = False) -> list[Row]:

@@ -187,6 +187,7 @@ def _outcome(trainer: Trainer) -> dict[str, Any]:
         "dev": state.history[trainer.kept_epoch]["dev"],
         "parameters": sum(p.numel() for p in trainer.network.parameters()),
         "megabytes": round(memory.peak(trainer.device)),
+        "inference": round(trainer.inference, 4),
         "splits": state.splits,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         **trainer.outcome(),

@@ -80,7 +80,8 @@ def test_a_leaf_that_diverges_blocks_only_what_needs_it(tmp_path: Path) -> None:
     assert "the loss of" in failed.values["problems"][0] and "at step" in failed.values["problems"][0]
     assert names(events, "blocked") == ["both"]
     assert events[-1].values["failed"] == 2
-    assert sorted(p.name for p in (root / "results" / "demo").glob("*.json")) == ["costs.json", "significance.json", "sum.json"]
+    written = sorted(path.name for path in (root / "results" / "demo").glob("*.json"))
+    assert written == ["costs.json", "significance.json", "sum.json"]
 
 
 def test_a_damaged_run_is_set_aside_and_trained_again(tmp_path: Path) -> None:
