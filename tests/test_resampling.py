@@ -109,7 +109,7 @@ def test_an_interval_of_a_correlation_is_like_that_of_scipy() -> None:
 def test_mcnemar_is_the_exact_binomial_test_of_the_examples_that_only_one_has_right() -> None:
     found = right(np.random.default_rng(2), 120, 7)
     found[:, 6] = found[:, 0]
-    p = resampling.mcnemar(found)
+    p = resampling.mcnemar(found, found.mean(axis=0))
     for i, j in itertools.product(range(7), range(7)):
         only = [int(((found[:, a] == 1) & (found[:, b] == 0)).sum()) for a, b in ((i, j), (j, i))]
         assert p[i, j] == pytest.approx(stats.binomtest(only[0], sum(only)).pvalue if sum(only) else 1.0, abs=1e-12)
@@ -118,7 +118,7 @@ def test_mcnemar_is_the_exact_binomial_test_of_the_examples_that_only_one_has_ri
 def test_the_paired_bootstrap_counts_draws_as_far_from_the_difference_as_that_is_from_nothing() -> None:
     rng = np.random.default_rng(3)
     scores, draws = rng.random(4), rng.random((50, 4))
-    p = resampling.paired(scores, draws)
+    p = resampling.paired(scores, scores, draws)
     for i, j in itertools.product(range(4), range(4)):
         seen = scores[i] - scores[j]
         far = sum(abs(row[i] - row[j] - seen) >= abs(seen) for row in draws)
@@ -182,8 +182,9 @@ def levels(rng: np.random.Generator, n: int, worlds: int, systems: int, resample
         points = {"a": answers.mean(axis=0), "r": np.array([stats.pearsonr(s, labels).statistic for s in scores.T])}
         tasks = {"a": SST, "r": STS}
         both = resampling.overall(points, tasks), resampling.overall({"a": a, "r": r}, tasks)
-        p = {"mcnemar": resampling.mcnemar(answers), "correlation": resampling.paired(points["r"], r),
-             "overall": resampling.paired(*both)}
+        p = {"mcnemar": resampling.mcnemar(answers, points["a"]),
+             "correlation": resampling.paired(points["r"], points["r"], r),
+             "overall": resampling.paired(both[0], *both)}
         for name, values in p.items():
             rejected[name] += [bool(values[pair] <= 0.05) for pair in pairs]
     return {name: float(np.mean(found)) for name, found in rejected.items()}
@@ -196,7 +197,7 @@ def unmarked(rng: np.random.Generator, n: int, worlds: int, systems: int) -> tup
         answers = np.where(rng.random((n, 1)) < 0.5, right(rng, n, systems, 0.6), 1.0)
         best = int(answers.mean(axis=0).argmax())
         others = [i for i in range(systems) if i != best]
-        p = resampling.mcnemar(answers)[best]
+        p = resampling.mcnemar(answers, answers.mean(axis=0))[best]
         lost.append([adjusted <= 0.05 for adjusted in resampling.holm([float(p[i]) for i in others])])
     return float(np.mean(lost)) * (systems - 1) / systems, float(np.mean(np.any(lost, axis=1)))
 
