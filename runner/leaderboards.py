@@ -30,7 +30,8 @@ def text(folder: Path, style: str = "md", split: str = "dev", group: str = "*", 
     found = read(folder)
     if not found:
         raise UsageError(f"there are no results in {folder}: `mtrun build SPEC` makes some")
-    selected([row for results in found.values() for row in leaderboard(results)], group, must=True)
+    everything = [row for results in found.values() for part in by_suite(results).values() for row in leaderboard(part)]
+    selected(everything, group, must=True)
     made = []
     for path, results in found.items():
         for facts, board in boards(path, results, split, group):
