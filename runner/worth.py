@@ -2,7 +2,7 @@
 
 The value of a coalition is its score; of nothing at all, that of always saying the most frequent label. The Shapley
 value (Shapley 1953) is a member's mean gain over all orders in which the members can join: with up to 12 members it is
-taken over all coalitions, beyond over random orders, each with its reverse (Castro et al. 2009; Mitchell et al. 2022).
+taken over all coalitions, beyond over random orders (Castro et al. 2009), each with its rotations and their reverses.
 It is linear in the values, so that its interval comes from the coalitions' resamples.
 """
 
@@ -117,11 +117,16 @@ def exact_weights(n: int) -> tuple[list[int], np.ndarray]:
 
 
 def drawn_orders(n: int, key: str) -> np.ndarray:
-    """Return orders [2 m, n] of n players, the second half the reverse of the first; `key` decides them."""
-    half = max(1, COALITIONS // n)
-    words = np.random.PCG64(resampling.seed("orders", key)).random_raw(half * n).reshape(half, n)
+    """Return groups [g, o, n] of orders of n players; `key` decides them.
+
+    A group is one random order, its rotations, so that each player is as often at each place, and their reverses.
+    """
+    shifts = np.linspace(0, n, min(n, max(1, COALITIONS // (4 * n))), endpoint=False).astype(np.intp)
+    groups = max(2, COALITIONS // (n * len(shifts)))
+    words = np.random.PCG64(resampling.seed("orders", key)).random_raw(groups * n).reshape(groups, n)
     drawn = words.argsort(axis=1, kind="stable")
-    return np.concatenate([drawn, drawn[:, ::-1]])
+    turned = np.stack([np.roll(drawn, shift, axis=1) for shift in shifts], axis=1)
+    return np.concatenate([turned, turned[:, :, ::-1]], axis=1)
 
 
 def joined(orders: np.ndarray) -> tuple[list[int], np.ndarray, np.ndarray]:
@@ -216,13 +221,12 @@ def _all(grove: Grove) -> tuple[Values, np.ndarray, float]:
 def _sampled(grove: Grove) -> tuple[Values, np.ndarray, float]:
     """Return the same of the coalitions on the way of random orders, and the largest standard error of a value."""
     n = len(grove.players)
-    coalitions, before, after = joined(drawn_orders(n, grove.root.id))
+    orders = drawn_orders(n, grove.root.id)
+    coalitions, before, after = joined(orders.reshape(-1, n))
     alone = [mask for i in range(n) for mask in (1 << i, grove.whole ^ 1 << i)]
     values = valued(grove, list(dict.fromkeys([*coalitions, *alone])))
-    gains = values.points[OVERALL][after] - values.points[OVERALL][before]  # [o, n]
-    half = len(gains) // 2
-    both = (gains[:half] + gains[half:]) / 2
-    error = float(both.std(axis=0).max() / math.sqrt(max(half - 1, 1)))
+    gains = (values.points[OVERALL][after] - values.points[OVERALL][before]).reshape(orders.shape).mean(axis=1)
+    error = float(gains.std(axis=0, ddof=1).max() / math.sqrt(len(gains)))  # [groups, n]
     return values, mean_weights(before, after, len(values.coalitions)), error
 
 
