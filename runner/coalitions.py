@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 
 import numpy as np
 
@@ -55,8 +57,8 @@ class Grove:
     players: list[Player] = field(default_factory=list)
     leaves: dict[str, Predictions] = field(default_factory=dict)
     """What each model says of dev and of the split."""
-    _masks: dict[str, int] = field(default_factory=dict)
-    """The players in or below each inner node."""
+    _masks: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """The players in or below each member of an inner node."""
     _made: dict[tuple[str, int], Predictions | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -131,13 +133,17 @@ class Grove:
     def _enter(self, node: Planned) -> int:
         """Number the players in or below an inner node, and return them."""
         if node.id not in self._masks:
-            mask, seen = 0, dict.fromkeys(node.members, 0)
+            masks, seen = [], dict.fromkeys(node.members, 0)
             for member in node.members:
                 child = self.plan.nodes[member]
-                mask |= self._enter(child) if isinstance(child.node, Tree) else self._player(child, seen[member])
+                masks.append(self._enter(child) if isinstance(child.node, Tree) else self._player(child, seen[member]))
                 seen[member] += 1
-            self._masks[node.id] = mask
-        return self._masks[node.id]
+            self._masks[node.id] = tuple(masks)
+        return self._below(node)
+
+    def _below(self, node: Planned) -> int:
+        """Return the players in or below an inner node."""
+        return reduce(or_, self._masks[node.id])
 
     def _player(self, leaf: Planned, number: int) -> int:
         """Return the bit of a model that a node names for the n-th time."""
@@ -162,17 +168,11 @@ class Grove:
 
     def _kept(self, node: Planned, coalition: int) -> list[int]:
         """Return the positions of the members of which something is left."""
-        seen, kept = dict.fromkeys(node.members, 0), []
-        for position, member in enumerate(node.members):
-            child = self.plan.nodes[member]
-            mask = self._masks[member] if isinstance(child.node, Tree) else self._player(child, seen[member])
-            seen[member] += 1
-            kept += [position] if coalition & mask else []
-        return kept
+        return [position for position, mask in enumerate(self._masks[node.id]) if coalition & mask]
 
     def _of(self, node: Planned, coalition: int) -> Predictions | None:
         """Return what an inner node says with some players alone."""
-        key = node.id, coalition & self._masks[node.id]
+        key = node.id, coalition & self._below(node)
         if key not in self._made:
             made = self._combined(node, coalition) if key[1] else None
             while len(self._made) >= REMEMBERED:
