@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -223,3 +224,34 @@ def test_the_command_prints_a_table_and_writes_the_page(folder: Path) -> None:
     before = (folder / "demo" / "leaderboard.md").stat().st_mtime_ns
     CliRunner().invoke(cli, ["table", str(folder / "demo")])
     assert (folder / "demo" / "leaderboard.md").stat().st_mtime_ns == before
+
+
+# ---------------------------------------------------------------------------------------------------------------- docs
+
+PAGE = (Path(__file__).parents[1] / "docs" / "tables.md").read_text()
+SPECS = Path(__file__).parents[1] / "specs"
+
+
+def test_each_table_of_the_paper_is_one_command(tmp_path: Path) -> None:
+    """Every system of the paper is in the table that the page says, and there is nothing else in it."""
+    found = [path.stem for folder in ("", "models", "baseline") for path in (SPECS / folder).glob("*.toml")]
+    found += ["sum-lr@lr_scale=1.0", "best-overall"]
+    publish(tmp_path, *(result(leaf(name, "0", (0.5, 0.5, 0.5, 0.5)).model_copy(update={"id": f"{i:012x}"}))
+                        for i, name in enumerate(found)))
+    shown = []
+    for command in re.findall(r"^mtrun table results/ (.*?) *#", PAGE, re.M):
+        done = CliRunner().invoke(cli, ["table", str(tmp_path), "--sort", "name", *shlex.split(command)])
+        shown.append([re.split(r"\s*\|\s*", line)[1] for line in done.output.splitlines() if line.startswith("| ")][1:])
+    assert shown == [
+        ["full-cfimdb", "full-sst", "last-cfimdb", "last-sst"], ["mean", "mean-dropout", "pcgrad", "sum"],
+        ["cosine-bce", "cosine-embedding", "cosine-mse"], ["sum-lr@lr_scale=1.0"],
+        [f"ensemble{n}" for n in range(1, 8)]]
+
+
+def test_the_page_tells_of_every_option_and_column(folder: Path) -> None:
+    options = [option.opts[0] for option in cli.commands["table"].params if option.opts[0].startswith("--")]
+    assert set(re.findall(r"^\| `(--[a-z]+)", PAGE, re.M)) == set(options)
+    told = set(re.findall(r"`([a-z.]+)`", PAGE))
+    keys = {key if "." not in key else f".{key.split('.')[1]}" for key in rows(folder, columns="all")[0]}
+    assert {key for key in keys if key not in told and f"overall{key}" not in told} <= {
+        "sentiment", "paraphrase", "similarity"}
