@@ -134,7 +134,7 @@ def check(specs: tuple[Path, ...], profile: str, settings: tuple[str, ...], reso
 @click.option("--format", "style", default="md", show_default=True,
               type=click.Choice(["md", "csv", "json", "latex", "html", "plain"]))
 @click.option("--split", default="dev", show_default=True, type=click.Choice(["dev", "test"]))
-@click.option("--group", default="*", metavar="NAMES", help="Systems to show, such as `ensemble?,sum-lr@*`.")
+@click.option("--group", default="*", metavar="NAMES", help="Systems to show, such as `ensemble? sum-lr@*`.")
 @click.option("--columns", default="", metavar="KEYS", help="Columns, such as `name,overall`; `+what` adds one.")
 @click.option("--sort", default="overall", show_default=True, metavar="KEY", help="Column to sort by.")
 def table(results: Path, style: str, split: str, group: str, columns: str, sort: str) -> None:

@@ -24,8 +24,8 @@ def text(folder: Path, style: str = "md", split: str = "dev", group: str = "*", 
          sort: str = OVERALL) -> str:
     """Return the tables of all results under a folder, one for each profile and suite.
 
-    `group` are patterns of names, `columns` and `sort` keys of columns. Raise UsageError where nothing is like them,
-    RegistryError for a damaged file.
+    `group` are patterns of names between spaces, `columns` keys between commas, `sort` is a key. Raise UsageError where
+    nothing is like them, RegistryError for a damaged file.
     """
     found = read(folder)
     if not found:

@@ -117,12 +117,12 @@ def _over(group: Sequence[Scores], how: Callable[[list[float]], float]) -> Score
 
 
 def selected(rows: Sequence[Row], patterns: str, must: bool = False) -> list[Row]:
-    """Return the rows of which a name is like one of some patterns, such as `ensemble?,sum-lr@*`.
+    """Return the rows of which a name is like one of some patterns, such as `ensemble? sum-lr@*`.
 
     Raise UsageError, if so told, for a pattern that is like the name of no row.
     """
     found: dict[str, Row] = {}
-    for pattern in patterns.split(","):
+    for pattern in patterns.split():
         like = [row for row in rows if any(fnmatchcase(name, pattern) for name in row.names)]
         if must and not like:
             hint = did_you_mean(pattern, {name for row in rows for name in row.names})

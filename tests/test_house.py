@@ -29,6 +29,7 @@ ROWS = [
     ["loader", "schema", "attempts"],
     ["plan"],
     ["forecast", "renewal", "housekeeping", "publication", "coalitions"],
+    ["likeness"],
     ["worth"],
     ["checkpoints", "tokens", "layout", "memory", "snapshots"],
     ["layers"],

@@ -233,7 +233,7 @@ def best_of(sheet: dict) -> float:
 def test_a_smaller_group_corrects_for_fewer_tests(root: Path) -> None:
     built(root, "both", "worse", "lone", "chosen")
     whole = {row["name"]: row["overall.p"] for row in rows(root, "overall.p")}
-    few = {row["name"]: row["overall.p"] for row in rows(root, "overall.p", group="both,worse")}
+    few = {row["name"]: row["overall.p"] for row in rows(root, "overall.p", group="both worse")}
     assert set(few) == {"both", "worse"} and few["worse"] <= whole["worse"]
     assert few["worse"] == evidence_of(root).p(*(ids(root)[name] for name in few), "dev", "overall")
 

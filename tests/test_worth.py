@@ -20,6 +20,7 @@ from runner import worth
 from runner.cli import cli
 from runner.coalitions import Grove, grove_of
 from runner.errors import UsageError
+from runner.likeness import alike
 from runner.predictions import Output, Predictions
 from runner.scores import score_split
 from runner.suites import Task
@@ -290,12 +291,12 @@ def test_disagreement_and_errors_are_those_of_their_definitions() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 5, 200).astype(np.float64)
     one, other = (rng.standard_normal((200, 5)) + 2 * np.eye(5)[labels.astype(int)] for _ in range(2))
-    apart, errors = worth.alike(Task(title="", kind="classification", classes=5), one, other, labels)
+    apart, errors = alike(Task(title="", kind="classification", classes=5), one, other, labels)
     said_ = one.argmax(axis=1), other.argmax(axis=1)
     assert apart == np.mean(said_[0] != said_[1])
     assert errors == pytest.approx(stats.pearsonr(*(s != labels for s in said_)).statistic)
     x, y = (labels + rng.standard_normal(200) for _ in range(2))
-    apart, errors = worth.alike(Task(title="", kind="regression"), x[:, None], y[:, None], labels)
+    apart, errors = alike(Task(title="", kind="regression"), x[:, None], y[:, None], labels)
     assert apart == pytest.approx((1 - stats.pearsonr(x, y).statistic) / 2)
     left = [stats.zscore(s) - stats.zscore(labels) for s in (x, y)]
     assert errors == pytest.approx(stats.pearsonr(*left).statistic)
@@ -304,8 +305,8 @@ def test_disagreement_and_errors_are_those_of_their_definitions() -> None:
 def test_a_model_and_its_equal_never_disagree(root: Path) -> None:
     scores = np.arange(6.0)[:, None]
     labels = np.array([0.0, 1, 1, 0, 1, 0])
-    assert worth.alike(Task(title="", kind="binary"), scores - 3, scores - 3, labels) == (0, pytest.approx(1))
-    assert worth.alike(Task(title="", kind="binary"), scores + 1, scores + 2, np.ones(6)) == (0, 0), "nothing is wrong"
+    assert alike(Task(title="", kind="binary"), scores - 3, scores - 3, labels) == (0, pytest.approx(1))
+    assert alike(Task(title="", kind="binary"), scores + 1, scores + 2, np.ones(6)) == (0, 0), "nothing is wrong"
 
 
 # ------------------------------------------------------------------------------------------------------------- command
