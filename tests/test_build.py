@@ -57,6 +57,8 @@ def test_a_tree_is_built_bottom_up_once(tmp_path: Path) -> None:
     tree = json.loads(result)["tree"]
     assert [m.get("name", "") for m in tree["members"]] == ["sum", "pcgrad", ""]
     assert len(tree["members"][2]["chosen"]) == 1
+    costs = json.loads((root / "results" / "demo" / "costs.json").read_bytes())
+    assert len(costs) == 2 and all(cost["seconds"] > 0 and cost["inference"] > 0 for cost in costs.values())
     assert not list((root / "registry" / ".attempts").iterdir()), "nothing is left over"
 
 
