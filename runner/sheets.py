@@ -232,8 +232,7 @@ def _notes(board: Board, keys: Sequence[str]) -> list[str]:
         TIED: any(p > ALPHA for key in keys for p in board.tests.get(key, {}).values()),
         INTERVAL: any(key.endswith((".interval", ".low", ".high")) for key in keys),
         OVER_SEEDS: any(row.sd for row in board.rows),
-        f"not tested against the best, since their predictions were not at hand together: {_few(untested)}":
-            bool(untested),
+        f"not tested against the best: {_few(untested)} (docs/significance.md says when)": bool(untested),
     }
     return [note for note, is_shown in notes.items() if is_shown]
 

@@ -30,6 +30,8 @@ with deferred("numpy"):
     import numpy as np
 
 SPLITS = ("dev", "test")
+MOST = 100
+"""How many systems of a suite, the best on dev, are tested in pairs, whose number grows with the square."""
 
 Find = Callable[[str], Predictions | None]
 """From the id of a node to its Predictions, where they are at hand."""
@@ -63,12 +65,12 @@ class Evidence(_Record):
         found = self._at(self.pairs.get(_pair(one, other), {}), split, column)
         return None if found is None else float(found)
 
-    def only(self, systems: Mapping[str, Scores]) -> Evidence:
-        """Return what is known of systems that still have these scores, as they are shown."""
+    def only(self, systems: Mapping[str, Scores], tested: Collection[str]) -> Evidence:
+        """Return what is known of systems that still have these scores, as they are shown, and of pairs of some."""
         kept = {id: found for id, found in self.systems.items() if id in systems and all(
             [at and at[0] for at in by_column] == [systems[id].get(split, {}).get(c) for c in self.columns]
             for split, by_column in found.items())}
-        pairs = {pair: p for pair, p in self.pairs.items() if kept.keys() >= set(pair.split())}
+        pairs = {pair: p for pair, p in self.pairs.items() if kept.keys() & set(tested) >= set(pair.split())}
         return Evidence(columns=self.columns, systems=kept, pairs=pairs)
 
     def _at(self, by_split: Mapping[str, Sequence[Any]], split: str, column: str) -> Any:
@@ -124,9 +126,9 @@ class System:
 
 @dataclass(frozen=True)
 class Measured:
-    """One split's scores [S] of S systems as shown, both ends [S] of their intervals, p-values [S, S], by column.
+    """One split's scores [S] of S systems as shown, both ends [S] of their intervals, by column.
 
-    What a system lacks is nan.
+    With the p-values [T, T] of the first T of them. What a system lacks is nan.
     """
 
     shown: dict[str, np.ndarray]
@@ -134,8 +136,8 @@ class Measured:
     p: dict[str, np.ndarray]
 
 
-def measured(data: Data, sha256: str, split: str, systems: Sequence[System]) -> Measured:
-    """Return how far the scores of some systems can be trusted; `sha256` is the hash of `data`."""
+def measured(data: Data, sha256: str, split: str, systems: Sequence[System], tested: int) -> Measured:
+    """Return how far the scores of some systems can be trusted; `sha256` is the hash of `data`, `tested` is T."""
     columns = (*data.tasks, OVERALL)
     shown = _listed([system.shown.get(split, {}) for system in systems], columns)
     points = _listed([score_split(system.said, data, split) for system in systems], columns)
@@ -143,17 +145,18 @@ def measured(data: Data, sha256: str, split: str, systems: Sequence[System]) -> 
     p: dict[str, np.ndarray] = {}
     for name, task in data.tasks.items():
         draws[name] = np.full((resampling.RESAMPLES, len(systems)), np.nan)
-        p[name] = np.full((len(systems), len(systems)), np.nan)
+        p[name] = np.full((tested, tested), np.nan)
         having = np.flatnonzero(np.isfinite(points[name])).tolist()
         if having:
             found, labels = _outcomes(data, name, split, [systems[i].said for i in having])
             seen = resampling.resampled(task, found, labels, resampling.seed(sha256, split, name))
             draws[name][:, having] = seen
-            p[name][np.ix_(having, having)] = (
-                resampling.paired(shown[name][having], points[name][having], seen) if task.kind == "regression"
-                else resampling.mcnemar(found, shown[name][having]))
+            both = [i for i in having if i < tested]
+            p[name][np.ix_(both, both)] = (
+                resampling.paired(shown[name][both], points[name][both], seen[:, : len(both)])
+                if task.kind == "regression" else resampling.mcnemar(found[:, : len(both)], shown[name][both]))
     draws[OVERALL] = resampling.overall(draws, data.tasks)
-    p[OVERALL] = resampling.paired(shown[OVERALL], points[OVERALL], draws[OVERALL])
+    p[OVERALL] = resampling.paired(shown[OVERALL][:tested], points[OVERALL][:tested], draws[OVERALL][:, :tested])
     return Measured(shown, {column: _ends(draws[column], shown[column] - points[column]) for column in columns}, p)
 
 
@@ -177,18 +180,19 @@ def _ends(draws: np.ndarray, optimism: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return low, high
 
 
-def evidence(data: Data, sha256: str, found: Mapping[str, System]) -> Evidence:
-    """Return intervals and p-values of systems by id."""
-    ids = sorted(found)
+def evidence(data: Data, sha256: str, found: Mapping[str, System], untested: Collection[str] = ()) -> Evidence:
+    """Return intervals of systems by id, and p-values of all pairs but those of some of them."""
+    ids = sorted(found, key=lambda id: (id in untested, id))
+    tested = [id for id in ids if id not in untested]
     made = Evidence(columns=(*data.tasks, OVERALL), systems={id: {} for id in ids},
-                    pairs={_pair(*pair): {} for pair in combinations(ids, 2)})
+                    pairs={_pair(*pair): {} for pair in combinations(tested, 2)})
     for split in SPLITS:
-        this = measured(data, sha256, split, [found[id] for id in ids])
+        this = measured(data, sha256, split, [found[id] for id in ids], len(tested))
         if all(np.isnan(scores).all() for scores in this.shown.values()):
             continue
         for i, id in enumerate(ids):
             made.systems[id][split] = tuple(_score(this, column, i) for column in made.columns)
-        for i, j in combinations(range(len(ids)), 2):
+        for i, j in combinations(range(len(tested)), 2):
             made.pairs[_pair(ids[i], ids[j])][split] = tuple(_p(this.p[c][i, j], this.shown[c][[i, j]])
                                                              for c in made.columns)
     return made
@@ -230,8 +234,9 @@ def update(folder: Path, results: Sequence[Result], data: Mapping[str, Data], fi
 
 def _renewed(old: Evidence, sha256: str, systems: Mapping[str, ResultNode], data: Data | None, find: Find) -> Evidence:
     """Return what is still true of the old evidence, with what can be added."""
-    kept = old.only({id: node.shown() for id, node in systems.items()})
-    lacking = [pair for pair in combinations(sorted(systems), 2) if _pair(*pair) not in kept.pairs]
+    tested = sorted(sorted(systems, key=lambda id: _rank(systems[id]))[:MOST])
+    kept = old.only({id: node.shown() for id, node in systems.items()}, tested)
+    lacking = [pair for pair in combinations(tested, 2) if _pair(*pair) not in kept.pairs]
     alone = systems.keys() - kept.systems.keys()
     if data is None or not (lacking or alone):
         return kept
@@ -240,8 +245,14 @@ def _renewed(old: Evidence, sha256: str, systems: Mapping[str, ResultNode], data
              if said and score(said, data) == systems[id].scores}
     if not (alone & found.keys()) and not any(one in found and other in found for one, other in lacking):
         return kept
-    new = evidence(data, sha256, found)
+    new = evidence(data, sha256, found, systems.keys() - set(tested))
     return Evidence(columns=new.columns, systems=kept.systems | new.systems, pairs=kept.pairs | new.pairs)
+
+
+def _rank(node: ResultNode) -> tuple[float, str]:
+    """Return what systems are sorted by: the best on dev first, those without an overall last."""
+    overall = node.shown().get("dev", {}).get(OVERALL)
+    return 2.0 if overall is None else -overall, node.id
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pytest
 from filed import average, built, made, said, suited
 from scipy import stats
 
-from runner import leaderboards, resampling
+from runner import leaderboards, resampling, significance
 from runner.errors import RegistryError
 from runner.results import SIGNIFICANCE, published
 from runner.scores import outcomes
@@ -158,10 +158,22 @@ def test_predictions_that_are_gone_leave_pairs_untested_and_the_table_says_so(ro
     named, found = ids(root), evidence_of(root)
     assert found.p(named["both"], named["worse"], "dev", "sentiment") is None
     assert found.p(named["fair"], named["worse"], "dev", "sentiment") is not None
-    assert "predictions were not at hand together: " in leaderboards.text(root / "results")
+    assert "not tested against the best: " in leaderboards.text(root / "results")
     built(root, "both")
     assert evidence_of(root).p(named["both"], named["worse"], "dev", "sentiment") is not None
-    assert "at hand" not in leaderboards.text(root / "results")
+    assert "not tested" not in leaderboards.text(root / "results")
+
+
+def test_of_very_many_systems_the_best_are_tested(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built(root, "both", "worse", "chosen")
+    whole = evidence_of(root)
+    monkeypatch.setattr(significance, "MOST", 3)
+    for name in ("chosen", "both"):
+        built(root, name)
+    few, best = evidence_of(root), rows(root, "overall")[:3]
+    assert few.systems == whole.systems and len(few.pairs) == 3
+    assert few.pairs.items() <= whole.pairs.items()
+    assert {id for pair in few.pairs for id in pair.split()} == {row["id"] for row in best}
 
 
 def test_evidence_of_other_scores_is_not_shown_and_is_made_again(root: Path) -> None:
