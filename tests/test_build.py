@@ -113,7 +113,8 @@ def test_the_command_line_end_to_end(tmp_path: Path) -> None:
     out, err = table.communicate(timeout=60)
     assert table.returncode == 0, err
     assert out.startswith("## demo: suite tiny") and out.count("\n| ") == 4
-    assert (root / "results" / "demo" / "leaderboard.md").read_text().startswith("# Leaderboard: demo\n\n## demo: suite")
+    page = (root / "results" / "demo" / "leaderboard.md").read_text()
+    assert page.startswith("# Leaderboard: demo\n\n## demo: suite tiny")
     assert "| tree" in out and "| sum" in out and "| pcgrad" in out
     again = mtrun(root, "build", "specs/tree.toml", "-q")
     out, err = again.communicate(timeout=60)
