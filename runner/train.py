@@ -92,8 +92,6 @@ class Trainer:
         """What the network said of dev after each epoch, where the best one is kept."""
         self.lately: deque[str] = deque(maxlen=REMEMBERED)
         """The losses of the last steps, in words."""
-        self.inference = 0.0
-        """Seconds that 1,000 sentences took at the end."""
 
     def run(self, watch: Watch, checkpoint: Path) -> Predictions:
         """Train to the end and return the Predictions. Raise Stopped, after a checkpoint, where `watch` does."""
@@ -102,10 +100,7 @@ class Trainer:
             self._train(watch, checkpoint)
             if self.kept:
                 self.network.load_state_dict(self.kept)
-            started = time.monotonic()
-            predictions = self.all(self.network, watch.tick)
-            self.inference = 1000 * (time.monotonic() - started) / max(1, len(self.all.rows))
-            return predictions
+            return self.all(self.network, watch.tick)
         except Stopped:
             self.save(checkpoint)
             raise

@@ -187,7 +187,7 @@ def _outcome(trainer: Trainer) -> dict[str, Any]:
         "dev": state.history[trainer.kept_epoch]["dev"],
         "parameters": sum(p.numel() for p in trainer.network.parameters()),
         "megabytes": round(memory.peak(trainer.device)),
-        "inference": round(trainer.inference, 4),
+        "inference": round(1000 * trainer.all.seconds / max(1, len(trainer.all.rows)), 4),
         "splits": state.splits,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         **trainer.outcome(),

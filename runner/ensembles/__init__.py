@@ -79,7 +79,7 @@ class Ensemble(Part):
     def shrunk(self, kept: Collection[int]) -> Self:
         """Return the node with those of `children` alone whose positions are kept, at least one."""
         fields: dict[str, Any] = {name: {} if isinstance(getattr(self, name), dict) else ()
-                                  for name in _member_fields(type(self))}
+                                  for name in member_fields(type(self))}
         for position, (name, key, member) in enumerate(self._held()):
             if position in kept:
                 fields[name] = {**fields[name], key: member} if key else (*fields[name], member)
