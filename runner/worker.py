@@ -41,6 +41,7 @@ from .souping import Souping
 from .spec import Model, Souped
 from .suites import Data
 from .tokens import Tokens
+from .tracking import Tracking
 from .train import State, Trainer, Watch
 
 PROGRESS_SECONDS = 0.5
@@ -58,6 +59,7 @@ class Supervision(Watch):
     steps: int = 0
     signals: list[int] = field(default_factory=list)
     """What asked to stop."""
+    tracking: Tracking | None = None
     _reported: float = 0.0
 
     def tick(self) -> None:
@@ -66,7 +68,9 @@ class Supervision(Watch):
             raise Stopped(self.signals[0])
 
     def report(self, state: State) -> None:
-        """Tell the build, where the last telling is long enough ago."""
+        """Tell trackers of a new epoch, and the build where the last telling is long enough ago."""
+        if self.tracking:
+            self.tracking.tell(state.history)
         now = time.monotonic()
         if now - self._reported >= PROGRESS_SECONDS:
             self._reported = now
@@ -114,7 +118,7 @@ def train(order: Order, watch: Supervision) -> None:
     started = time.monotonic()
     lesson = teaching.lesson(order, data, registry, device_of(model), watch.tick) if model.teacher else data
     trainer = _restored(order, data, lesson, registry.cache, watch)
-    watch.steps = trainer.steps
+    watch.steps, watch.tracking = trainer.steps, Tracking(order, watch.say)
     watch.say(f"{trainer.verb} {order.name} on {device_name(trainer.device)}, {trainer.steps} steps")
     predictions = trainer.run(watch, watch.attempt.checkpoint)
     if _inputs(order) != before:
@@ -126,6 +130,7 @@ def train(order: Order, watch: Supervision) -> None:
     spent = {"seconds": round(time.monotonic() - started, 3)}
     manifest = describe(order, data) | _outcome(trainer) | spent | ({"made_of": made_of} if made_of else {})
     registry.commit(order.id, files, manifest, order.replaces)
+    watch.tracking.close()
 
 
 def _inputs(order: Order) -> tuple[object, object]:
