@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from . import completion, upkeep
+from . import completion, gallery, upkeep
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -163,7 +163,7 @@ def members(spec: Path, profile: str, settings: tuple[str, ...], as_json: bool, 
     click.echo(appraisal.line(found, points) if as_json else appraisal.text(found, points))
 
 
-for command in upkeep.COMMANDS:
+for command in (*gallery.COMMANDS, *upkeep.COMMANDS):
     cli.add_command(command)
 
 

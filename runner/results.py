@@ -83,6 +83,16 @@ class ResultNode(_Record):
         """Return the scores to show and to rank by: those of dev are honest where something was chosen."""
         return self.scores | ({"dev": dict(self.honest)} if self.honest else {})
 
+    def used(self) -> list[tuple[str, ResultNode]]:
+        """Return the members that the node makes use of with their roles, the best of those that a rule chose first."""
+        roles = self.roles or ("",) * len(self.members)
+        places = range(len(self.members)) if self.chosen is None else self.chosen
+        return [(roles[place], self.members[place]) for place in places]
+
+    def unused(self) -> list[ResultNode]:
+        """Return the members that a rule did not choose."""
+        return [] if self.chosen is None else [m for i, m in enumerate(self.members) if i not in self.chosen]
+
     def is_apparent(self) -> bool:
         """Return whether dev labels were used to choose something in the node or below it."""
         return any(node.apparent or node.chosen is not None for node in self.nodes())
