@@ -43,7 +43,7 @@ def _curves(name: str, history: list[dict[str, Any]], manifest: Any, tasks: tupl
 def _loss(entry: dict[str, Any], task: str) -> float | None:
     """Return the mean training loss of a task in an epoch, of all tasks together for the overall."""
     losses: dict[str, float] = entry["losses"]
-    return sum(losses.values()) if task == OVERALL else losses.get(task)
+    return losses.get(task) if task != OVERALL else sum(losses.values()) if losses else None
 
 
 def _line(axes: Axes, values: list[float | None], kept: int, colour: str) -> None:
