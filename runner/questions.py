@@ -13,8 +13,6 @@ from typing import Any, BinaryIO
 from .errors import DataError, Place, Problem, UsageError, did_you_mean
 from .files import reported
 
-FORMS = ("lines", "csv", "jsonl")
-"""Forms of input; `csv` is separated by tabs where its header has one, as the course's files are."""
 PAIRED = "|||"
 """What may stand between the two sentences of a pair in a line of text, besides a tab."""
 FIRST, SECOND = ("sentence", "sentence1"), "sentence2"
@@ -80,7 +78,10 @@ def of_file(name: str, form: str | None = None) -> Iterator[Question]:
 
 
 def read(stream: BinaryIO, name: str, form: str) -> Iterator[Question]:
-    """Yield the questions of a stream as they come. Raise DataError, with file and line, for what is none."""
+    """Yield the questions of a stream as they come. Raise DataError, with file and line, for what is none.
+
+    `form` is lines, jsonl or csv, whose cells are separated by tabs where its header has one, as the course's files.
+    """
     lines = _Lines(stream, name)
     return {"lines": _of_lines, "csv": _of_table, "jsonl": _of_json}[form](lines)
 
