@@ -67,7 +67,7 @@ class Build:
         try:
             run = self.plan.registry.find(node.id)
             if run:
-                self._predictions[node.id] = run.predictions()
+                self._predictions[node.id] = run.predictions().known(self.plan.data[node.suite])
                 return Event("reused", node.name, node.id)
             problems = [f"error: run {node.id} is gone since the build was planned"]
         except MtrunError as error:
@@ -119,7 +119,7 @@ class Build:
         run = self.plan.registry.find(node.id)
         if run is None:
             raise MtrunError(f"run {node.id} ({node.name}) was not trained")
-        return run.predictions()
+        return run.predictions().known(self.plan.data[node.suite])
 
     def _result(self, node: Planned) -> ResultNode:
         """Return a node's scores with those of all below it."""
