@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from .ensembles import Choice, Ensemble
 from .errors import MtrunError, StorageError
 from .events import Event
 from .files import write_bytes
+from .forecast import forecast, longest_first
 from .plan import Plan, Planned
 from .pool import Pool
 from .predictions import Predictions
@@ -41,17 +43,21 @@ class Build:
         for node in self.plan.nodes.values():
             if node.action == "reuse":
                 yield self._reuse(node, todo)
-        trained = 0
+        seen: Counter[str] = Counter()
         for event in self._train(todo):
-            trained += event.event == "trained"
+            seen[event.event] += 1
             yield event
+        counts = {"nodes": len(self.plan.nodes), "trained": seen["trained"]}
+        if seen["detached"]:
+            yield Event("done", values=counts | {"failed": len(self.failed), "detached": seen["detached"]})
+            return
         for node in self.plan.nodes.values():
             self.pool.check()
             yield from self._score(node)
         for name, root in self.plan.roots.items():
             if root not in self.failed:
                 yield from self._publish(name, self.plan.nodes[root])
-        yield Event("done", values={"nodes": len(self.plan.nodes), "trained": trained, "failed": len(self.failed)})
+        yield Event("done", values=counts | {"failed": len(self.failed)})
 
     def _reuse(self, node: Planned, todo: list[Planned]) -> Event:
         """Read a finished run's Predictions; one that turns out to be damaged is to be trained again."""
@@ -69,7 +75,9 @@ class Build:
         return self._failure(node, problems)
 
     def _train(self, todo: list[Planned]) -> Iterator[Event]:
-        for event in self.pool.train(todo):
+        ahead = forecast(self.plan, 1)
+        self.pool.megabytes = {id: leaf.megabytes for id, leaf in ahead.leaves.items() if leaf.megabytes}
+        for event in self.pool.train(longest_first(self.plan, todo, ahead)):
             if event.event == "failed" and self.fail_fast:
                 self.pool.give_up()
             yield event

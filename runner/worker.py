@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import signal
+import socket
 import sys
 import threading
 import time
@@ -54,6 +55,7 @@ class Supervision(Watch):
 
     attempt: Attempt
     steps: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     signals: list[int] = field(default_factory=list)
     """What asked to stop."""
     _reported: float = 0.0
@@ -69,7 +71,16 @@ class Supervision(Watch):
         if now - self._reported >= PROGRESS_SECONDS:
             self._reported = now
             dev = state.history[-1]["dev"]["overall"] if state.history else None
-            self.attempt.report({"step": state.step, "steps": self.steps, "epoch": len(state.history), "overall": dev})
+            self.attempt.report({"step": state.step, "steps": self.steps, "epoch": len(state.history), "overall": dev,
+                                 **self.place()})
+
+    def begin(self) -> None:
+        """Tell the build where the worker is, before there is any progress."""
+        self.attempt.report({**self.attempt.progress(), **self.place()})
+
+    def place(self) -> dict[str, Any]:
+        """Return on which machine the worker is, and the most megabytes that it took."""
+        return {"host": socket.gethostname(), "megabytes": round(memory.peak(self.device))}
 
     def say(self, text: str) -> None:
         """Add a line to the attempt's log."""
@@ -82,14 +93,14 @@ class Supervision(Watch):
         self.signals.append(number)
 
     def guard(self, parent: int) -> None:
-        """Show that the worker lives; stop it once its build is gone. Runs in a thread of its own."""
-        gone = 0.0
+        """Show that the worker lives; stop it once its build is gone or asks for it. Runs in a thread of its own."""
+        asked = 0.0
         while True:
             leases.touch(self.attempt.lease)
-            if parent and os.getppid() != parent:
-                gone = gone or time.monotonic()
+            if (parent and os.getppid() != parent) or self.attempt.is_asked_to_stop():
+                asked = asked or time.monotonic()
                 self.signals.append(signal.SIGTERM)
-                if time.monotonic() - gone > PATIENCE_SECONDS:
+                if time.monotonic() - asked > PATIENCE_SECONDS:
                     os._exit(128 + signal.SIGTERM)
             time.sleep(LOOK_SECONDS)
 
@@ -103,6 +114,7 @@ def device_of(model: Model) -> torch.device:
 def train(order: Order, watch: Supervision) -> None:
     """Train one leaf and commit it. Raise Stopped where `watch` does; the attempt can then be resumed."""
     model, registry = order.model, Registry(order.project / "registry")
+    order.check_code()
     torch.set_num_threads(model.resources.threads)
     before = _inputs(order)
     data = model.suite.load(order.project)
@@ -110,7 +122,7 @@ def train(order: Order, watch: Supervision) -> None:
         raise DataError(f"the data or weights of `{order.name}` changed since the build was planned; build again")
     watch.tick()
     trainer = _restored(order, data, registry.cache, watch)
-    watch.steps = len(trainer.batches)
+    watch.steps, watch.device = len(trainer.batches), trainer.device
     started = time.monotonic()
     watch.say(f"training {order.name} on {device_name(trainer.device)}, {len(trainer.batches)} steps")
     predictions = trainer.run(watch, watch.attempt.checkpoint)
@@ -207,6 +219,7 @@ def device_name(device: torch.device) -> str:
 def run(watch: Supervision) -> int:
     """Train what an attempt orders; return the exit code, with error.json in the attempt where it failed."""
     attempt = watch.attempt
+    watch.begin()
     try:
         train(Order.read(attempt.folder / TASK), watch)
     except Stopped as error:

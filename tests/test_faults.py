@@ -23,7 +23,7 @@ from projects import project
 from test_build import built, mtrun, names
 
 from runner.attempts import Attempt
-from runner.executors import Executor, Handle
+from runner.executors import Executor, Handle, Work
 from runner.executors.inline import Inline
 from runner.files import append
 from runner.orders import Order
@@ -232,15 +232,15 @@ class Pretending(Executor):
 
     type = "pretending"
 
-    def start(self, attempt: Path, threads: int, lease: int) -> Handle:
+    def start(self, work: Work) -> Handle:
         """Start it."""
-        root, id = attempt.parents[1], attempt.name
+        root, id = work.attempt.parents[1], work.attempt.name
         append(root.parent / "trained", id)
         code = ("import sys, time; from pathlib import Path; sys.path[:0] = sys.argv[3:]; time.sleep(0.1); "
                 "from test_registry import commit; from runner.registry import Registry; "
                 "commit(Registry(Path(sys.argv[1])), sys.argv[2])")
         here = str(Path(__file__).parent)
-        return _Done(subprocess.Popen([sys.executable, "-c", code, str(root), id, here], pass_fds=(lease,)))
+        return _Done(subprocess.Popen([sys.executable, "-c", code, str(root), id, here], pass_fds=(work.lease,)))
 
 
 def _build(root: Path, barrier: Any, rounds: int) -> None:
