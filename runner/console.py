@@ -33,7 +33,7 @@ def line(event: Event) -> str:
         "trained": lambda: f"{name}: trained in {v['seconds']:.1f} s",
         "damaged": lambda: "\n".join([f"{name}: its run is damaged; training it again", *v["problems"]]),
         "elsewhere": lambda: f"{name}: another build is training it{' on ' * bool(v)}{v.get('host', '')}; waiting",
-        "interrupted": lambda: f"{name}: stopped" + (f" at step {v['step']} of {v['steps']}" if v else ""),
+        "interrupted": lambda: f"{name}: stopped" + (f" at step {v['step']} of {v['steps']}" if "step" in v else ""),
         "retried": lambda: f"{name}: the worker ended{_place(v)}: {v['reason']}; starting it again",
         "detached": lambda: f"{name}: left to {v['job']}",
         "failed": lambda: "\n".join([f"{name}: failed{_place(v)}", *v["problems"], *_log(v)]),
