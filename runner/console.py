@@ -36,7 +36,7 @@ def line(event: Event) -> str:
         "interrupted": lambda: f"{name}: stopped" + (f" at step {v['step']} of {v['steps']}" if "step" in v else ""),
         "retried": lambda: f"{name}: the worker ended{_place(v)}: {v['reason']}; starting it again",
         "detached": lambda: f"{name}: left to {v['job']}",
-        "failed": lambda: "\n".join([f"{name}: failed{_place(v)}", *v["problems"], *_log(v)]),
+        "failed": lambda: "\n".join([f"{name}: failed{_place(v)}{_end(v)}", *v["problems"], *_log(v)]),
         "blocked": lambda: f"{name}: not built, since {', '.join(v['by'])} failed",
         "done": lambda: f"done: {v['trained']} trained, {v['failed']} failed" + _left(v),
     }
@@ -60,9 +60,14 @@ def _place(v: Mapping[str, Any]) -> str:
     return (f" on {v['host']}" if "host" in v else "") + memory
 
 
+def _end(v: Mapping[str, Any]) -> str:
+    """Return how a worker ended."""
+    return f": {v['ended']}" if "ended" in v else ""
+
+
 def _log(v: Mapping[str, Any]) -> list[str]:
-    """Return the line that names a failed worker's end and log."""
-    return [f"  = {v['ended']}; log: {os.path.relpath(v['log'])}"] if "log" in v else []
+    """Return the line that names a failed worker's log."""
+    return [f"log: {os.path.relpath(v['log'])}"] if "log" in v else []
 
 
 def _left(v: Mapping[str, Any]) -> str:

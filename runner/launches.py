@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ until [ "$(cat "$attempt/token" 2>/dev/null)" = {token} ]; do
 done
 exec >>"$attempt/log.txt" 2>&1 </dev/null
 cd {project}
+{exports}
 {setup}
 exec env OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} {python} -m runner.worker "$attempt" {parent}
 """
@@ -32,11 +34,12 @@ def lines(token: str, project: Path, resources: Resources, python: str = "", set
     """Return the lines of a shell that start the worker of the attempt that its variable `attempt` names.
 
     `python` is the other machine's, by default the same path as here; `setup` are lines that come before it. `parent`
-    says the process without which the worker is to stop.
+    says the process without which the worker is to stop. What tells where data are (`MTRUN_DATA`) goes along.
     """
+    here = [f"{name}={shlex.quote(value)}" for name, value in os.environ.items() if name.startswith("MTRUN_")]
     return _LINES.format(token=token, project=shlex.quote(str(project)), setup="\n".join(setup) or ":",
                          threads=resources.threads, python=shlex.quote(python or sys.executable), parent=parent,
-                         tries=TRIES, unshared=UNSHARED)
+                         exports=f"export {' '.join(here)}" if here else ":", tries=TRIES, unshared=UNSHARED)
 
 
 def unshared(host: str, folder: Path) -> str:

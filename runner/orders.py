@@ -45,7 +45,12 @@ class Order:
         """Return the order in a file. Raise SpecError, or StorageError where it cannot be read."""
         with reported("read", path):
             text = path.read_bytes()
-        values, at = json.loads(text), Place(str(path))
+        return cls.from_bytes(text, Place(str(path)))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, at: Place) -> Order:
+        """Return the order in the bytes of task.json. Raise SpecError."""
+        values = json.loads(data)
         project = Path(values["project"])
         assembly = Assembly(project)
         model = assembly.part(Model, tabled(values["model"], at), at)

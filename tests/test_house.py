@@ -26,7 +26,7 @@ ROWS = [
     ["consistency", "differences", "provenance", "executors"],
     ["models", "orders"],
     ["loader", "schema", "attempts"],
-    ["plan", "engines"],
+    ["plan", "engines", "launches", "deliveries"],
     ["forecast", "renewal", "housekeeping"],
     ["checkpoints", "tokens", "layout", "memory", "snapshots"],
     ["layers"],
