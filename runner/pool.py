@@ -23,6 +23,8 @@ from .registry import Registry
 from .spec import Leaf, Model
 
 POLL_SECONDS = 0.05
+EACH_SECONDS, LONGEST_SECONDS = 0.005, 1.0
+"""How much longer the pool rests for each worker, and at most, so that a thousand do not keep a file system busy."""
 STOP_SECONDS = 9.0
 """How long workers have to write a checkpoint when a build is stopped."""
 SHARING_SECONDS = 60.0
@@ -104,7 +106,7 @@ class Pool:
                 if self.detach:
                     yield from self._leave()
                     return
-                time.sleep(POLL_SECONDS)
+                time.sleep(POLL_SECONDS + min(LONGEST_SECONDS, len(self._running) * EACH_SECONDS))
         finally:
             for executor in (self.executor, *self._others.values()):
                 executor.close()

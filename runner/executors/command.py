@@ -45,7 +45,7 @@ class _Remote(Handle):
 
 
 class Command(Executor):
-    """One process of a command line a leaf, on the host where the fewest are; another host after a failure."""
+    """One process of a command line a leaf, on the host where the fewest are."""
 
     type = "command"
 
@@ -67,8 +67,7 @@ class Command(Executor):
 
     def start(self, work: Work) -> Handle:
         """Start the worker on a host that is free."""
-        host = min(self.hosts, key=lambda name: (self._busy[name] >= self.leaves, self._failures[name],
-                                                 self._busy[name]))
+        host = min(self._well(), key=lambda name: self._busy[name])
         attempt = Attempt(work.attempt)
         lines = launches.lines(attempt.mark(), work.project, work.resources, self.python)
         shell = f"sh -c {shlex.quote(f'attempt={shlex.quote(str(work.attempt))}; {lines}')}"
@@ -78,6 +77,15 @@ class Command(Executor):
                                        pass_fds=(work.lease,), start_new_session=True)
         self._busy[host] += 1
         return _Remote(process, host, work.attempt, self)
+
+    def has_room(self, work: Work) -> bool:
+        """Tell whether a host is free; one that failed is let be as long as others did not."""
+        return any(self._busy[host] < self.leaves for host in self._well())
+
+    def _well(self) -> list[str]:
+        """Return the hosts that failed least often."""
+        least = min(self._failures[host] for host in self.hosts)
+        return [host for host in self.hosts if self._failures[host] == least]
 
     def leave(self, host: str, code: int) -> None:
         """Note that a host is free again, and whether it failed."""

@@ -155,12 +155,13 @@ class Ray(Executor):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         host, _, port = self.address.removeprefix("ray://").rpartition(":")
-        local = {"_node_ip_address": LOOPBACK} if self.address == "local" or host == LOOPBACK else {}
+        if self.address == "local" or host == LOOPBACK:
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # else Ray takes the outer address
         try:
             if port.isdecimal():
                 socket.create_connection((host, int(port)), REACH_SECONDS).close()  # Ray itself tries for minutes
             self._ray = importlib.import_module("ray")
-            self._ray.init(self.address, log_to_driver=False, logging_level="ERROR", **local)
+            self._ray.init(self.address, log_to_driver=False, logging_level="ERROR")
         except ImportError:
             raise UsageError("Ray is not installed: `pip install 'mtrun[ray]'`") from None
         except (OSError, RuntimeError, ValueError) as error:

@@ -21,6 +21,8 @@ from ..errors import StorageError, UsageError
 from ..spec import Resources
 from . import Executor, Handle, Work
 
+NAME = "mtrun"
+"""What all jobs are called."""
 ARRAY = 1000
 """Most jobs in one array; Slurm refuses more where it was not told otherwise."""
 SOON_SECONDS = 0.5
@@ -100,6 +102,9 @@ class _Queue:
     looked: float = 0.0
     seconds: float = SOON_SECONDS
     """How long to wait before the next look."""
+    others: set[str] = field(default_factory=set)
+    listed: float = 0.0
+    """Jobs that were in the queue, and when."""
 
     def stop(self, job: _Job) -> None:
         """Have a job cancelled at the next look; one that was not submitted yet is not any more."""
@@ -108,6 +113,13 @@ class _Queue:
             job.code = -15
         else:
             self.unwanted.append(job)
+
+    def known(self) -> set[str]:
+        """Return the jobs that are in the queue or run, as they were a moment ago."""
+        if time.monotonic() - self.listed > SOON_SECONDS and shutil.which("squeue"):
+            said = _run("squeue", "--noheader", "--array", f"--name={NAME}", "--format=%i").stdout
+            self.others, self.listed = set(said.split()), time.monotonic()
+        return self.others
 
     def look(self) -> None:
         """Submit, cancel, and ask for the states of all jobs where that is due."""
@@ -222,10 +234,7 @@ class Slurm(Executor):
 
     def attach(self, work: Work, job: str) -> Handle | None:
         """Return the handle of a job that is still in the queue or runs."""
-        if not shutil.which("squeue"):
-            return None
-        done = _run("squeue", "--noheader", "--array", "--format=%T", f"--jobs={job}")
-        if done.stdout.strip() not in LIVE:
+        if job not in self._queue.known():
             return None
         found = _Job(work, self._queue, job)
         self._queue.live[job] = found
@@ -249,7 +258,7 @@ class Slurm(Executor):
     def _options(self, work: Work) -> Iterator[str]:
         """Yield what is asked of Slurm for one leaf."""
         asked = work.resources
-        yield from ("--job-name=mtrun", "--no-requeue", "--ntasks=1", "--output=/dev/null", f"--chdir={work.project}",
+        yield from (f"--job-name={NAME}", "--no-requeue", "--ntasks=1", "--output=/dev/null", f"--chdir={work.project}",
                     f"--cpus-per-task={asked.cpus or asked.threads}")
         if asked.gpus:
             yield f"--gres=gpu:{asked.gpus}"

@@ -78,6 +78,8 @@ class Slurm:
     def __init__(self, folder: Path, cpus: int = 4) -> None:
         self.folder, self.cpus = folder, cpus
         self.conf = folder / "slurm.conf"
+        self.private = folder / "private"
+        """A folder that the nodes do not see."""
         self.bridge = f"mt{secrets.token_hex(3)}"
         self.network = f"10.{secrets.randbelow(200) + 20}.{secrets.randbelow(250)}"
         self.running: dict[str, subprocess.Popen[bytes]] = {}
@@ -86,6 +88,7 @@ class Slurm:
     def start(self) -> None:
         """Start all daemons and wait until both nodes are idle. Raise RuntimeError where they do not come up."""
         (self.folder / "state").mkdir(parents=True)
+        self.private.mkdir()
         port = 20000 + secrets.randbelow(20000)
         nodes = "\n".join(f"NodeName={node} NodeHostname={node} NodeAddr={self.network}.{i} CPUs={self.cpus} "
                           f"RealMemory=8000 State=UNKNOWN" for i, node in enumerate(NODES, 11))
@@ -125,8 +128,9 @@ class Slurm:
 
     def boot(self, node: str) -> None:
         """Start a node's daemon."""
-        self._spawn(node, *self.inside(node), "unshare", "--uts", "sh", "-c",
-                    'hostname "$1"; exec slurmd -D -N "$1" -f "$0"', str(self.conf), node)
+        self._spawn(node, *self.inside(node), "unshare", "--uts", "--mount", "sh", "-c",
+                    'hostname "$1"; mount -t tmpfs none "$2"; exec slurmd -D -N "$1" -f "$0"',
+                    str(self.conf), node, str(self.private))
 
     def kill(self, node: str) -> None:
         """Let a node vanish: all that runs in its network is killed at once."""
