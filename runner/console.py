@@ -91,9 +91,12 @@ class Lines:
 class JsonLines:
     """One JSON object a line on standard output, for programs."""
 
+    def __init__(self) -> None:
+        self.out = sys.stdout  # an engine may turn aside what its library prints there
+
     def show(self, event: Event) -> None:
         """Print the event whole."""
-        print(event.to_json(), flush=True)
+        print(event.to_json(), file=self.out, flush=True)
 
 
 class Live:

@@ -93,9 +93,9 @@ class Pool:
         if not leaves:
             return
         self._waiting = list(leaves)
-        models = [_model(node) for node in leaves]
-        self._room = self.executor.open(self.project, self.jobs, [model.resources for model in models])
         try:
+            resources = [_model(node).resources for node in leaves]
+            self._room = self.executor.open(self.project, self.jobs, resources)
             while self._waiting or self._running:
                 if self._signal:
                     yield from self._stop()

@@ -9,7 +9,8 @@ import shlex
 import signal
 import socket
 import subprocess
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,18 @@ def _lines(attempt: Attempt, project: Path, resources: Resources, python: str) -
     """Return the shell's lines for an attempt's worker, which stops once the task is gone."""
     start = launches.lines(attempt.mark(), project, resources, python, parent='"$PPID"')
     return f"attempt={shlex.quote(str(attempt.folder))}\n{start}"
+
+
+@contextlib.contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Put the handlers of signals back after what is inside, since Ray sets its own."""
+    is_main = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if is_main}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 class _Task(Handle):
@@ -148,30 +161,35 @@ class Ray(Executor):
     """The Python of the nodes; left out: the same path as here."""
 
     _ray: Any = PrivateAttr(default=None)
+    _aside: contextlib.ExitStack = PrivateAttr(default_factory=contextlib.ExitStack)
     _cluster: dict[str, float] = PrivateAttr(default_factory=dict)
 
     def open(self, project: Path, jobs: int | None, leaves: Sequence[Resources]) -> int:
         """Reach the cluster; return how many leaves its cores bear. Raise UsageError where there is none."""
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        aside = self._aside.enter_context(Path(os.devnull).open("w"))
+        self._aside.enter_context(contextlib.redirect_stdout(aside))  # where Ray tells of nodes, in many lines
+        with _handlers_kept():
+            self._ray = self._reached()
+        self._cluster = self._ray.cluster_resources()
+        most = max((leaf.cpus or leaf.threads for leaf in leaves), default=1)
+        return jobs or max(1, int(self._cluster.get("CPU", 1)) // most)
+
+    def _reached(self) -> Any:
+        """Return the module of Ray, at its cluster. Raise UsageError."""
         host, _, port = self.address.removeprefix("ray://").rpartition(":")
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         if self.address == "local" or host == LOOPBACK:
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # else Ray takes the outer address
         try:
             if port.isdecimal():
                 socket.create_connection((host, int(port)), REACH_SECONDS).close()  # Ray itself tries for minutes
-            self._ray = importlib.import_module("ray")
-            self._ray.init(self.address, log_to_driver=False, logging_level="ERROR")
+            ray = importlib.import_module("ray")
+            ray.init(self.address, log_to_driver=False, logging_level="ERROR")
         except ImportError:
             raise UsageError("Ray is not installed: `pip install 'mtrun[ray]'`") from None
         except (OSError, RuntimeError, ValueError) as error:
             raise UsageError(f"no Ray cluster at `{self.address}`: {str(error).splitlines()[0]}") from None
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)  # Ray puts its own in their place
-        self._cluster = self._ray.cluster_resources()
-        most = max((leaf.cpus or leaf.threads for leaf in leaves), default=1)
-        return jobs or max(1, int(self._cluster.get("CPU", 1)) // most)
+        return ray
 
     def start(self, work: Work) -> Handle:
         """Start a task, which Ray does not try again by itself."""
@@ -194,5 +212,6 @@ class Ray(Executor):
 
     def close(self) -> None:
         """Leave the cluster; one that was started here ends."""
-        if self._ray:
-            self._ray.shutdown()
+        with self._aside:
+            if self._ray:
+                self._ray.shutdown()

@@ -1,11 +1,12 @@
 """Leaves per minute by engine and workers, and a simulation of many leaves on many nodes.
 
-    python tests/cluster/scaling.py measure [--leaves 12] [--engine local|command|ray|slurm]...
-    python tests/cluster/scaling.py simulate [--registry registry] [--leaves 1000] [--nodes 100]
+    python tests/scaling.py measure [--leaves 12] [--engine local|command|ray|slurm]...
+    python tests/scaling.py simulate [--registry registry] [--leaves 1000] [--nodes 100]
 
-`measure` builds a sweep of short leaves in a temporary project. `slurm` wants a cluster to talk to, such as the one that
-`python tests/cluster/slurm.py COMMAND` starts. `simulate` drives the real pool with an engine that only pretends: a leaf
-takes as long as one that the registry holds, on a clock that goes on by what the pool really takes and by nothing else.
+`measure` builds a sweep of short leaves in a temporary project; `slurm` wants a cluster, such as the one that
+`python tests/cluster/slurm.py COMMAND` starts. `simulate` drives the real pool with an engine that only pretends: a
+leaf takes as long as one that the registry holds, on a clock that goes on by what the pool really takes and by nothing
+else.
 """
 
 from __future__ import annotations
@@ -21,8 +22,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1])]
-
 from engines import SHORT, many
 from runs import finished
 
@@ -32,8 +31,10 @@ from runner.files import remove
 from runner.plan import Plan, make
 from runner.registry import Registry
 
-ENGINES = {"local": (), "command": ("--set", "executor.template=bash -c {command}", "--set", 'executor.hosts=["here"]'),
-           "ray": (), "slurm": ("--set", "executor.poll_seconds=1")}
+ENGINES = {
+    "local": (), "ray": (), "slurm": ("--set", "executor.poll_seconds=1"),
+    "command": ("--set", "executor.template=bash -c {command}", "--set", 'executor.hosts=["here"]'),
+}
 WORKERS = (1, 2, 4)
 
 
@@ -135,7 +136,8 @@ def simulate(times: Sequence[float], leaves: int, nodes: int, start: float) -> s
         took, used = clock.monotonic() - began, time.process_time() - used
     assert len(trained) == leaves
     best = ideal(sorted(seconds.values(), reverse=True), nodes)
-    return f"| {leaves} | {nodes} | {best:.0f} s | {took:.0f} s | {100 * best / took:.0f} % | {1000 * used / leaves:.0f} ms |"
+    figures = f"{best:.0f} s | {took:.0f} s | {100 * best / took:.0f} % | {1000 * used / leaves:.0f} ms"
+    return f"| {leaves} | {nodes} | {figures} |"
 
 
 def main() -> None:
