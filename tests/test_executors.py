@@ -23,7 +23,7 @@ from test_registry import commit, files, manifest
 
 from runner import deliveries, devices, engines, launches
 from runner.attempts import Attempt
-from runner.console import line
+from runner.console import Live, line
 from runner.devices import Devices
 from runner.errors import DataError, RegistryError, SpecError, UsageError
 from runner.events import Event
@@ -316,20 +316,30 @@ def test_giving_up_takes_back_what_waits(tmp_path: Path) -> None:
         is_first = work.attempt.name == first
         return Scripted(lambda: 1 if is_first else None, is_waiting=not is_first)
 
-    pool = Pool(plan.registry, root, Scripting(script=script), 9)
-    pool._room = 9
-    seen = []
-
-    class Wide(Scripting):
-        def open(self, *told: Any) -> int:
-            return 9
-
-    pool.executor = Wide(script=script)
+    pool, seen = Pool(plan.registry, root, Scripting(script=script), 9), []
     for event in pool.train(plan.todo()):
         seen.append(event)
         if event.event == "failed":
             pool.give_up()
     assert kinds(seen) == ["started"] * 3 + ["failed"]
+
+
+def test_a_terminal_shows_all_that_run_and_counts_those_that_wait() -> None:
+    live = Live()
+    live.show(Event("planned", values={"nodes": 4, "train": 4}))
+    for name, queued in (("a", {}), ("b", {"queued": True}), ("c", {"queued": True}), ("d", {"queued": True})):
+        live.show(Event("started", name, name, {"resumed": False, **queued}))
+    shown = {"step": 3, "steps": 9, "epoch": 0, "overall": None}
+    live.show(Event("progress", "c", "c", shown))
+    live.show(Event("progress", "a", "a", shown))
+    bars = live.progress.tasks
+    assert [bar.description for bar in bars] == ["all leaves", "a", "c"]
+    assert bars[0].fields["note"] == "2 running, 2 queued"
+    live.show(Event("trained", "a", "a", {"seconds": 1.0}))
+    live.show(Event("retried", "c", "c", {"reason": "its node was lost", "host": "n1"}))
+    live.show(Event("failed", "d", "d", {"problems": ["error: x"]}))
+    assert [bar.description for bar in bars if bar.id in live.progress.task_ids] == ["all leaves"]
+    assert (bars[0].completed, live.progress.tasks[0].fields["note"]) == (2, "0 running, 1 queued")
 
 
 # Orders and launches -------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 import shlex
 import signal
@@ -166,8 +167,7 @@ class Ray(Executor):
 
     def open(self, project: Path, jobs: int | None, leaves: Sequence[Resources]) -> int:
         """Reach the cluster; return how many leaves its cores bear. Raise UsageError where there is none."""
-        aside = self._aside.enter_context(Path(os.devnull).open("w"))
-        self._aside.enter_context(contextlib.redirect_stdout(aside))  # where Ray tells of nodes, in many lines
+        self._aside.enter_context(contextlib.redirect_stdout(io.StringIO()))  # Ray would tell there of lost nodes
         with _handlers_kept():
             self._ray = self._reached()
         self._cluster = self._ray.cluster_resources()
