@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .errors import StorageError
 from .files import json_bytes, make_folder, overwrite, post, remove, write_bytes
 
 if TYPE_CHECKING:
@@ -80,6 +81,11 @@ class Attempt:
         """Return the engine that was entrusted with the worker, and its job; two empty strings where none was."""
         values = _read(self.folder / JOB)
         return str(values.get("engine", "")), str(values.get("job", ""))
+
+    def dismiss(self) -> None:
+        """Note that no engine has the worker any more."""
+        with contextlib.suppress(StorageError):
+            remove(self.folder / JOB)
 
     def ask_to_stop(self) -> None:
         """Ask a worker that no signal reaches to stop with a checkpoint; nothing happens where there is no folder."""

@@ -140,6 +140,7 @@ class Pool:
             time.sleep(POLL_SECONDS)
         self._kill()
         for worker in self._running:
+            worker.attempt.dismiss()
             yield Event("interrupted", worker.node.name, worker.node.id, worker.attempt.progress())
 
     def _kill(self) -> None:
@@ -229,6 +230,7 @@ class Pool:
         if code == 0 and not is_finished and time.monotonic() - worker.seen < SHARING_SECONDS:
             return  # on a shared file system the run may be seen a little later
         self._running.remove(worker)
+        worker.attempt.dismiss()
         with worker.claim:
             if is_finished:
                 yield Event("trained", node.name, node.id, {"seconds": round(time.monotonic() - worker.started, 1)})
