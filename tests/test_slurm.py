@@ -160,6 +160,17 @@ def test_a_preempted_leaf_goes_on_when_there_is_room(slurm: Slurm, tmp_path: Pat
     assert contents(tmp_path) == whole
 
 
+def test_a_job_that_somebody_cancels_is_not_tried_again(slurm: Slurm, tmp_path: Path) -> None:
+    build = Building(many(tmp_path, 2, LONGER), *ON_SLURM)
+    build.until("progress")
+    jobs = slurm.ask("squeue", "--noheader", "--array", "--format=%i").split()
+    slurm.ask("scancel", sorted(jobs)[0])
+    assert build.end() == 1
+    (failed,) = [event for event in build.seen if event["event"] == "failed"]
+    assert failed["problems"] == ["error: the worker ended: its job was cancelled"]
+    assert (build.count("trained"), build.count("retried")) == (1, 0)
+
+
 def test_what_slurm_refuses_is_told_in_its_words(slurm: Slurm, tmp_path: Path) -> None:
     build = Building(many(tmp_path, 2, SHORT + '[resources]\npartition = "golden"\n'), *ON_SLURM)
     assert build.end() == 1

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
+import contextlib
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,7 @@ ARRAY = 1000
 SOON_SECONDS = 0.5
 """How often Slurm is asked while something is about to end."""
 NOTICE_SECONDS = 60
-"""How long before its time is over a worker is told to write a checkpoint."""
+"""How long before its time is over a worker is told to write a checkpoint; a quarter of a short time."""
 LOST = 60.0
 """Seconds after which a job is gone that Slurm does not know."""
 
@@ -84,8 +85,10 @@ class _Job(Handle):
         if code == launches.UNSHARED:
             self.reason = launches.unshared(self.host, self.work.attempt)
         self.code = -number if number else code
-        if not self.code and state != "COMPLETED":
-            self.code = -9
+        if state == "CANCELLED":
+            self.code = 1  # whoever did that does not want it tried again
+        elif not self.code and state != "COMPLETED":
+            self.code = -signal.SIGKILL
 
 
 @dataclass
@@ -110,7 +113,7 @@ class _Queue:
         """Have a job cancelled at the next look; one that was not submitted yet is not any more."""
         if job in self.new:
             self.new.remove(job)
-            job.code = -15
+            job.code = -signal.SIGTERM
         else:
             self.unwanted.append(job)
 
@@ -146,7 +149,8 @@ class _Queue:
         for id, job in list(self.live.items()):
             if now - job.known > LOST:
                 del self.live[id]
-                job.code, job.reason, job.is_excused = -9, "Slurm knows nothing of its job any more", True
+                job.code, job.is_excused = -signal.SIGKILL, True
+                job.reason = "Slurm knows nothing of its job any more"
 
     def submit(self) -> None:
         """Submit what is new as arrays of equal resources."""
@@ -171,7 +175,8 @@ class _Queue:
         for number, job in enumerate(jobs):
             job.id, job.known = f"{array}_{number}", time.monotonic()
             self.live[job.id] = job
-            Attempt(job.work.attempt).entrust(self.executor.type, job.id)
+            with contextlib.suppress(StorageError):  # a build that finds it again is all that is lost
+                Attempt(job.work.attempt).entrust(self.executor.type, job.id)
 
     def cancel(self) -> None:
         """Cancel what is not wanted: a waiting job is gone at once, a running one writes its checkpoint."""
@@ -265,7 +270,7 @@ class Slurm(Executor):
         if asked.memory:
             yield f"--mem={asked.memory}M"
         if asked.minutes:
-            yield from (f"--time={math.ceil(asked.minutes)}", f"--signal=B:TERM@{NOTICE_SECONDS}")
+            yield from (f"--time={asked.minutes}", f"--signal=B:TERM@{min(NOTICE_SECONDS, 15 * asked.minutes)}")
         if asked.partition:
             yield f"--partition={asked.partition}"
         if asked.account:
