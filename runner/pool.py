@@ -230,11 +230,12 @@ class Pool:
         if code == 0 and not is_finished and time.monotonic() - worker.seen < SHARING_SECONDS:
             return  # on a shared file system the run may be seen a little later
         self._running.remove(worker)
-        worker.attempt.dismiss()
         with worker.claim:
             if is_finished:
                 yield Event("trained", node.name, node.id, {"seconds": round(time.monotonic() - worker.started, 1)})
-            elif not worker.is_withdrawn:
+                return  # its folder is the worker's to clear
+            worker.attempt.dismiss()
+            if not worker.is_withdrawn:
                 yield self._ended(worker, code)
 
     def _progress(self, worker: _Worker) -> Iterator[Event]:

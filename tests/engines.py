@@ -86,6 +86,14 @@ class Building:
         return [event["event"] for event in self.seen].count(kind)
 
 
+def cleared(root: Path) -> bool:
+    """Tell whether all work in progress is cleared away, which the last worker may be at still."""
+    end = time.monotonic() + 20
+    while any(root.glob("registry/.attempts/*")) and time.monotonic() < end:
+        time.sleep(0.1)
+    return not any(root.glob("registry/.attempts/*"))
+
+
 def workers(root: Path) -> dict[str, int]:
     """Return the process of each worker of a project, by the id of its leaf."""
     found = {}

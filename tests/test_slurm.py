@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from cluster.slurm import Slurm, cluster, missing
-from engines import LONGER, SHORT, Building, contents, inline, kill_a_worker, many, workers
+from engines import LONGER, SHORT, Building, cleared, contents, inline, kill_a_worker, many, workers
 
 pytestmark = pytest.mark.cluster
 
@@ -59,7 +59,7 @@ def test_fifty_leaves_are_those_of_inline(slurm: Slurm, tmp_path: Path, leaves: 
     assert contents(root) == contents(inline(tmp_path / "inline", leaves))
     print(f"\n{leaves} leaves as one array of jobs, 6 at a time, in {time.monotonic() - began:.0f} s")
     assert {event["queued"] for event in build.seen if event["event"] == "started"} == {True}
-    assert not list((root / "registry" / ".attempts").iterdir()), "nothing is left over"
+    assert cleared(root), "nothing is left over"
 
 
 def test_a_killed_worker_is_started_again(slurm: Slurm, tmp_path: Path, whole: dict[str, bytes]) -> None:
