@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import scaling
 from engines import Building, contents, inline, many, workers
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +22,7 @@ from runs import finish, leaf, planned
 from test_build import mtrun
 from test_registry import commit, files, manifest
 
-from runner import deliveries, devices, engines, launches
+from runner import deliveries, devices, engines, launches, pool
 from runner.attempts import Attempt
 from runner.console import Live, line
 from runner.devices import Devices
@@ -316,11 +317,11 @@ def test_giving_up_takes_back_what_waits(tmp_path: Path) -> None:
         is_first = work.attempt.name == first
         return Scripted(lambda: 1 if is_first else None, is_waiting=not is_first)
 
-    pool, seen = Pool(plan.registry, root, Scripting(script=script), 9), []
-    for event in pool.train(plan.todo()):
+    giving, seen = Pool(plan.registry, root, Scripting(script=script), 9), []
+    for event in giving.train(plan.todo()):
         seen.append(event)
         if event.event == "failed":
-            pool.give_up()
+            giving.give_up()
     assert kinds(seen) == ["started"] * 3 + ["failed"]
 
 
@@ -340,6 +341,14 @@ def test_a_terminal_shows_all_that_run_and_counts_those_that_wait() -> None:
     live.show(Event("failed", "d", "d", {"problems": ["error: x"]}))
     assert [bar.description for bar in bars if bar.id in live.progress.task_ids] == ["all leaves"]
     assert (bars[0].completed, live.progress.tasks[0].fields["note"]) == (2, "0 running, 1 queued")
+
+
+def test_the_simulation_takes_as_long_as_the_leaves_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three leaves of 3.5 s and three of 1.5 s on two nodes: 3.5 + 3.5 on one, 3.5 + 3 * 1.5 on the other."""
+    monkeypatch.setattr(pool, "time", time)  # to be put back afterwards
+    began = time.perf_counter()
+    row = [cell.strip() for cell in scaling.simulate([3.0, 1.0], 6, 2, 0.5).split("|")]
+    assert row[1:4] == ["6", "2", "8 s"] and 8 <= int(row[4].removesuffix(" s")) <= 8 + time.perf_counter() - began + 1
 
 
 # Orders and launches -------------------------------------------------------------------------------------------------
