@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from .diagnosis import diagnosed, expected, inside, required, shown
 from .errors import Place, Problem, did_you_mean, nearest
-from .parts import Member, Part, family, find, is_family, names
+from .parts import Known, Member, Part, family, find, is_family, names
 from .toml import Array, Table
 
 P = TypeVar("P", bound=Part)
@@ -21,7 +21,8 @@ class Assembly:
 
     `member` resolves what stands where a field is annotated `Member`: it takes the value, its place and the table
     that it stands in, and returns the nodes that it means: several for a sweep, none where it is wrong, which it has
-    said itself. `say` takes each problem; without it they are kept in `problems`. What is not `whole` may lack keys.
+    said itself; without it a text is a content id. `say` takes each problem; without it they are kept in `problems`.
+    What is not `whole` may lack keys.
     """
 
     def __init__(self, project: Path, member: Callable[[Any, Place, str], list[Member]] | None = None,
@@ -156,7 +157,7 @@ class Assembly:
         return plain(value)
 
     def _members(self, value: Any, at: Place, where: str) -> list[Member]:
-        found = self._member(value, at, where) if self._member else []
+        found: list[Member] = self._member(value, at, where) if self._member else [Known("", str(value))]
         self._wrong += not found
         return found
 

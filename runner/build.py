@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .crossfit import CrossFit
 from .ensembles import Choice, Ensemble
 from .errors import MtrunError, StorageError
 from .events import Event
@@ -17,7 +18,7 @@ from .pool import Pool
 from .predictions import Predictions
 from .results import Column, Result, ResultNode
 from .scores import Scores, score
-from .spec import Leaf, Tree
+from .spec import Filed, Leaf, Tree
 
 
 @dataclass
@@ -34,13 +35,16 @@ class Build:
     _predictions: dict[str, Predictions] = field(default_factory=dict)
     _choices: dict[str, Choice] = field(default_factory=dict)
     """What each node of a tree learned from dev."""
+    _crossfits: dict[str, CrossFit] = field(default_factory=dict)
+    """By the suite's content."""
     _scored: dict[str, ResultNode] = field(default_factory=dict)
 
     def events(self) -> Iterator[Event]:
         """Do it all and yield events, the last of which is `done`. Raise Stopped on a signal; all can be resumed."""
         todo = self.plan.todo()
         yield Event("planned", values={"nodes": len(self.plan.nodes), "train": len(todo)})
-        for node in self.plan.nodes.values():
+        nodes = [node for node in self.plan.nodes.values() if not node.spare]
+        for node in nodes:
             if node.action == "reuse":
                 yield self._reuse(node, todo)
         seen: Counter[str] = Counter()
@@ -51,7 +55,7 @@ class Build:
         if seen["detached"]:
             yield Event("done", values=counts | {"failed": len(self.failed), "detached": seen["detached"]})
             return
-        for node in self.plan.nodes.values():
+        for node in nodes:
             self.pool.check()
             yield from self._score(node)
         for name, root in self.plan.roots.items():
@@ -61,6 +65,9 @@ class Build:
 
     def _reuse(self, node: Planned, todo: list[Planned]) -> Event:
         """Read a finished run's Predictions; one that turns out to be damaged is to be trained again."""
+        if isinstance(node.node, Filed):
+            self._predictions[node.id] = self.plan.filed[node.id]
+            return Event("reused", node.name, node.id)
         try:
             run = self.plan.registry.find(node.id)
             if run:
@@ -75,13 +82,21 @@ class Build:
         return self._failure(node, problems)
 
     def _train(self, todo: list[Planned]) -> Iterator[Event]:
+        """Train leaves, those first that others are made of; what needs a failed one is not begun."""
         ahead = forecast(self.plan, 1)
         self.pool.megabytes = {id: leaf.megabytes for id, leaf in ahead.leaves.items() if leaf.megabytes}
-        for event in self.pool.train(longest_first(self.plan, todo, ahead)):
-            if event.event == "failed" and self.fail_fast:
-                self.pool.give_up()
-            yield event
-        self.failed |= self.pool.failed
+        for wave in self.plan.waves(todo):
+            ready = [leaf for leaf in wave if not leaf.needs or not self.failed & self.plan.beneath(leaf.id)]
+            ready = [] if self.fail_fast and self.failed else longest_first(self.plan, ready, ahead)
+            is_detached = False
+            for event in self.pool.train(ready):
+                if event.event == "failed" and self.fail_fast:
+                    self.pool.give_up()
+                is_detached |= event.event == "detached"
+                yield event
+            self.failed |= self.pool.failed
+            if is_detached:
+                return
 
     def _failure(self, node: Planned, problems: list[str]) -> Event:
         self.failed.add(node.id)
@@ -91,7 +106,8 @@ class Build:
         """Make a node's Predictions and scores from what is stored or from its members."""
         if node.id in self.failed:
             return
-        if broken := [m for m in node.members if m in self.failed]:
+        made_of = () if node.id in self._predictions else (*node.members, *node.needs)
+        if broken := [m for m in made_of if m in self.failed]:
             self.failed.add(node.id)
             yield Event("blocked", node.name, node.id, {"by": [self.plan.nodes[m].name or m for m in broken]})
             return
@@ -118,21 +134,29 @@ class Build:
 
     def _result(self, node: Planned) -> ResultNode:
         """Return a node's scores with those of all below it."""
-        data, spec = self.plan.data[node.suite], node.node
-        scores = score(self._predictions[node.id], data)
+        data, spec, predictions = self.plan.data[node.suite], node.node, self._predictions[node.id]
+        scores = score(predictions, data)
+        refits = self._crossfits.setdefault(node.suite, CrossFit(data, node.suite, self.plan.registry.cache / "honest"))
         if isinstance(spec, Tree):
+            refits.add_tree(node.id, predictions, spec.node, node.members)
             return self._result_of_tree(node, spec.node, scores)
+        if isinstance(spec, Filed):
+            refits.add_leaf(node.id, predictions, None, chose=False)
+            return ResultNode(name=node.name, id=node.id, kind="leaf", what=node.what, scores=scores)
         run = self.plan.registry.find(node.id)
         assert run is not None
+        chose = run.manifest["spec"]["train"]["select"] == "best"
+        refits.add_leaf(node.id, predictions, run, chose)
         return ResultNode(
             name=node.name, id=node.id, kind="leaf", what=run.manifest["what"], scores=scores,
-            apparent=run.manifest["spec"]["train"]["select"] == "best", parameters=run.manifest["parameters"],
+            honest=refits.honest(node.id), apparent=chose, parameters=run.manifest["parameters"],
         )
 
     def _result_of_tree(self, node: Planned, ensemble: Ensemble, scores: Scores) -> ResultNode:
         chosen = ensemble.chosen(self._choices[node.id], node.members)
         return ResultNode(
             name=node.name, id=node.id, kind="ensemble", what=ensemble.summary(), scores=scores,
+            honest=self._crossfits[node.suite].honest(node.id), apparent=ensemble.chooses,
             chosen=None if chosen is None else tuple(chosen),
             roles=ensemble.roles() if any(ensemble.roles()) else (),
             members=tuple(self._scored[m] for m in node.members),

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from .errors import Place, clean
-from .parts import Member, Part
-from .spec import Leaf, Node, Spec, Stored, Tree
+from .parts import Known, Member, Part, plain_dump
+from .spec import Filed, Leaf, Node, Souped, Spec, Stored, Tree
 from .syntax import written, written_key
 from .toml import Table
 
@@ -33,6 +33,8 @@ def summary(loaded: Iterable[Sequence[Spec]]) -> str:
 def _what(nodes: Sequence[Spec]) -> str:
     """Return what a file holds in a few words; models that differ in their names only are one."""
     first = nodes[0]
+    if isinstance(first, Leaf) and isinstance(first.model, Souped):
+        return first.model.summary()
     if isinstance(first, Leaf):
         return "model" if len(nodes) == 1 else f"sweep of {len(nodes)} models"
     below: dict[int, Any] = {id(first): first}
@@ -41,11 +43,12 @@ def _what(nodes: Sequence[Spec]) -> str:
         new = {id(child): child for child in todo.pop().node.children() if id(child) not in below}
         below |= new
         todo += [child for child in new.values() if isinstance(child, Tree)]
-    models = {json.dumps([leaf.model.canonical(), leaf.model.suite.canonical()])
+    models = {json.dumps([leaf.model.canonical(), leaf.model.suite.canonical()], default=id)
               for leaf in below.values() if isinstance(leaf, Leaf)}
     stored = {node.id for node in below.values() if isinstance(node, Stored)}
+    filed = {node.path for node in below.values() if isinstance(node, Filed)}
     counts = [f"{len(found)} {what}{'s' * (len(found) > 1)}"
-              for found, what in ((models, "model"), (stored, "stored run")) if found]
+              for found, what in ((models, "model"), (stored, "stored run"), (filed, "predictions file")) if found]
     return f"ensemble of {' and '.join(counts)}"
 
 
@@ -58,16 +61,20 @@ def resolved(specs: Iterable[Spec]) -> str:
 
 def _documents(node: Node, name: str, seen: set[int]) -> Iterator[str]:
     """Yield the document of a node, then those of the nodes below it that were not shown before."""
-    if isinstance(node, Stored) or id(node) in seen:
+    if isinstance(node, Stored | Filed) or id(node) in seen:
         return
     seen.add(id(node))
-    kind, lines = ("model", _model(node)) if isinstance(node, Leaf) else ("ensemble", _tree(node, name))
+    kind, lines = ("ensemble", _tree(node, name)) if isinstance(node, Tree) else _leaf(node, _labels(node, name))
     file = clean(str(node.place) if not node.name else node.place.file)
     head = [(f'kind = "{kind}"', file), (f"name = {written(name)}", file)]
     yield "\n".join([f"{RULE} {name}", *(_commented(line) for line in (*head, *lines))])
-    if isinstance(node, Tree):
-        for child, label in zip(node.node.children(), _labels(node, name), strict=True):
-            yield from _documents(child, label, seen)
+    for child, label in zip(_below(node), _labels(node, name), strict=True):
+        yield from _documents(child, label, seen)
+
+
+def _below(node: Leaf | Tree) -> tuple[Any, ...]:
+    """Return the nodes that a node is made of."""
+    return node.node.children() if isinstance(node, Tree) else node.model.needs
 
 
 def _commented(line: Line) -> str:
@@ -82,8 +89,17 @@ def _said(at: Place | None) -> str:
     return clean(at.text if not at.line and at.text else str(at))
 
 
-def _model(leaf: Leaf) -> Iterator[Line]:
-    yield from _part(leaf.model, leaf.table, (), None)
+def _leaf(leaf: Leaf, labels: Sequence[str]) -> tuple[str, Iterator[Line]]:
+    """Return the kind and the lines of a leaf; the nodes that it is made of are called by their labels."""
+    model = leaf.model
+    if isinstance(model, Souped):
+        members = [(f"  {written(label)},", _said(at)) for label, at in zip(labels, leaf.named, strict=True)]
+        recipe = _line("recipe", model.soup.recipe, leaf.table.values_at.get("recipe"))
+        return "soup", iter([("members = [", ""), *members, ("]", ""), recipe])
+    if model.teacher:
+        taught = model.teacher.model_copy(update={"spec": Known("", labels[0])})
+        model = model.model_copy(update={"teacher": taught})
+    return "model", _part(model, leaf.table, (), None)
 
 
 def _tree(tree: Tree, name: str) -> Iterator[Line]:
@@ -108,10 +124,10 @@ def _tree(tree: Tree, name: str) -> Iterator[Line]:
     yield from late
 
 
-def _labels(tree: Tree, name: str) -> list[str]:
+def _labels(node: Leaf | Tree, name: str) -> list[str]:
     """Return what each member is called: its name, its run, or its number below the node that it stands in."""
-    return [f"run:{child.id}" if isinstance(child, Stored) else child.name or f"{name}#{number}"
-            for number, child in enumerate(tree.node.children(), 1)]
+    return [child.path.name if isinstance(child, Filed) else child.name or f"{name}#{number}"
+            for number, child in enumerate(_below(node), 1)]
 
 
 def _part(part: Part, table: Table | None, path: tuple[str, ...], at: Place | None) -> Iterator[Line]:
@@ -152,4 +168,4 @@ def _header(path: tuple[str, ...]) -> Iterator[Line]:
 def _line(key: str, value: Any, at: Place | None) -> Line:
     if value is None:
         return f"# {written_key(key)} is {UNSET}", ""
-    return f"{written_key(key)} = {written(value)}", _said(at)
+    return f"{written_key(key)} = {written(plain_dump(value))}", _said(at)

@@ -176,7 +176,7 @@ def new(family: str, name: str) -> None:
 
 
 @cli.command()
-@click.argument("kind", required=False, type=click.Choice(["model", "ensemble", "suite", "profile"]))
+@click.argument("kind", required=False, type=click.Choice(["model", "ensemble", "soup", "suite", "profile"]))
 @click.option("--write", is_flag=True, help="Write all of them, and the generated half of docs/specs.md.")
 def schema(kind: str | None, write: bool) -> None:
     """Print the JSON Schema of a KIND of file, or write all of them for editors."""
@@ -195,10 +195,13 @@ def schema(kind: str | None, write: bool) -> None:
 
 
 def planned(specs: Sequence[Path], profile: str, settings: Sequence[str]) -> Plan:
-    """Return the plan of specs of one project."""
+    """Return the plan of specs of one project, and say what a person should know of it."""
     from .plan import make
 
-    return make(one_project(specs), specs, profile, settings)
+    plan = make(one_project(specs), specs, profile, settings)
+    for note in plan.notes:
+        click.echo(note, err=True)
+    return plan
 
 
 def one_project(specs: Sequence[Path]) -> Path:
@@ -225,8 +228,6 @@ def show_plan(plan: Plan, as_json: bool, jobs: int | None) -> None:
     from . import outline
     from .forecast import forecast
 
-    for note in plan.notes:
-        click.echo(note, err=True)
     ahead = forecast(plan, jobs or default_jobs(plan))
     click.echo(outline.lines(plan, ahead) if as_json else outline.text(plan, ahead))
 

@@ -92,7 +92,21 @@ def misnamed_tasks(tree: Tree) -> Iterator[Problem]:
             at = tree.table[field].keys_at[entry] if entry else place(tree.table, field)
             yield Problem(f"unknown task `{name}` in `{field}`", at, (f"`{field}` can name: {', '.join(known)}",),
                           did_you_mean(name, known))
-        elif entry and name not in (getattr(tree.node, field)[entry].predicted or [name]):
-            predicted = getattr(tree.node, field)[entry].predicted
+            continue
+        predicted = getattr(getattr(tree.node, field)[entry], "predicted", None) if entry else None
+        if name not in (predicted or [name]):
             yield Problem(f"this member does not predict `{name}`", place(tree.table, field, entry),
-                          (f"it predicts: {', '.join(predicted)}",))
+                          (f"it predicts: {', '.join(predicted or ())}",))
+
+
+def misnamed_members(tree: Tree) -> Iterator[Problem]:
+    """Yield each member that a node refers to by name and that it does not have."""
+    known = sorted({child.name for child in tree.node.children()} - {""})
+    for path, name in tree.node.names_members().items():
+        if name not in known:
+            table: Table = tree.table
+            for key in path[:-1]:
+                table = table[key]
+            named = f"its members are: {', '.join(known)}" if known else "none of its members has a name"
+            yield Problem(f"unknown member `{name}` in `{'.'.join(path[:-1])}`", table.keys_at[path[-1]], (named,),
+                          did_you_mean(name, known))

@@ -6,26 +6,31 @@ import hashlib
 from collections.abc import Mapping
 
 from .errors import RegistryError
-from .orders import Order
 from .predictions import Predictions
 from .registry import FORMAT, MANIFEST, PREDICTIONS, Registry, Run, unsealed
 
 
-def receive(registry: Registry, order: Order, files: Mapping[str, bytes]) -> Run:
-    """Commit a run that was made elsewhere, manifest and all, as if it were made here.
+def sent(registry: Registry, id: str) -> dict[str, bytes]:
+    """Return all files of a run, manifest and all; none where there is no such run."""
+    folder = registry.root / id
+    return {path.name: path.read_bytes() for path in folder.iterdir()} if folder.is_dir() else {}
 
-    Raise RegistryError where it is not what was written there, or not what was ordered; StorageError.
+
+def receive(registry: Registry, id: str, files: Mapping[str, bytes], replaces: str = "") -> Run:
+    """Commit a run that was made elsewhere as if it were made here; `replaces` is as for `Registry.commit`.
+
+    Raise RegistryError where it is not what was written there, or not the run that is meant; StorageError.
     """
     try:
         manifest = unsealed(files[MANIFEST])
     except (KeyError, ValueError) as error:
-        raise RegistryError(f"run {order.id} came without a sound manifest: {error}") from None
-    if (manifest["id"], manifest["format"]) != (order.id, FORMAT):
-        raise RegistryError(f"run {manifest['id']} came in the place of {order.id}, or in another format")
+        raise RegistryError(f"run {id} came without a sound manifest: {error}") from None
+    if (manifest["id"], manifest["format"]) != (id, FORMAT):
+        raise RegistryError(f"run {manifest['id']} came in the place of {id}, or in another format")
     content = {name: data for name, data in files.items() if name != MANIFEST}
     told = {name: (entry["size"], entry["sha256"]) for name, entry in manifest["files"].items()}
     if told != {name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in content.items()}:
-        raise RegistryError(f"run {order.id} was damaged on its way here")
-    Predictions.from_bytes(content[PREDICTIONS], f"{PREDICTIONS} of run {order.id}")
+        raise RegistryError(f"run {id} was damaged on its way here")
+    Predictions.from_bytes(content[PREDICTIONS], f"{PREDICTIONS} of run {id}")
     values = {key: value for key, value in manifest.items() if key not in ("id", "format", "files", "sha256")}
-    return registry.commit(order.id, content, values, order.replaces)
+    return registry.commit(id, content, values, replaces)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -152,10 +152,23 @@ def _wrong(error: ErrorDetails, key: str, cls: type[Part], table: Table, where: 
         number = int(error["loc"][1])
         value, at = value[number], value.items_at[number]
         annotation, metadata, what = get_args(annotation)[0], [], f"each item of {what}"
+    for entry in error["loc"][1:]:
+        if get_origin(annotation) is dict and isinstance(value, Table) and entry in value:
+            where, entry = f"{where}.{key}" if where else key, str(entry)
+            annotation, metadata = _annotated(get_args(annotation)[1])
+            key, at, value, what = entry, value.values_at[entry], value[entry], f"`{entry}` in {inside(where)}"
     if error["type"] == "value_error":
         return Problem(f"{what}: {_said(error)}", at)
     return Problem(f"{what} must be {expected(annotation, metadata)}, not {shown(value)}", at,
                    hint=_mended(key, value, annotation))
+
+
+def _annotated(annotation: Any) -> tuple[Any, list[Any]]:
+    """Return an annotation without what `Annotated` adds to it, and that."""
+    if get_origin(annotation) is not Annotated:
+        return required(annotation), []
+    inner, *fields = get_args(annotation)
+    return inner, [one for field in fields for one in getattr(field, "metadata", [field])]
 
 
 def _unfit(error: ErrorDetails, table: Table, where: str) -> Problem:

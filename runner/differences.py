@@ -48,7 +48,7 @@ class Recipe:
         deciding = dict(flat(canonical(leaf.model)))
         fields = dict(_decisive(whole))
         defaults = {key: fields.pop(key) for key in list(fields) if key not in deciding}
-        inputs = leaf.model.encoder.inputs(project)
+        inputs = leaf.model.inputs(project)
         return cls(fields, dict(flat(whole["suite"], ("suite",))), content, inputs, defaults)
 
     @classmethod

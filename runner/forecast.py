@@ -25,7 +25,7 @@ LATEST = 200
 """How many runs are looked at."""
 
 FREE = {("train", "seed"), ("train", "select"), ("train", "epochs"), ("train", "steps")}
-FREE_TABLES = {"heads", "combiner", "optimizer", "schedule"}
+FREE_TABLES = {"heads", "combiner", "optimizer", "schedule", "teacher"}
 """Fields and tables that change no step's cost, or little of it; of tasks and epochs we keep count ourselves."""
 
 GPUS = Path("/proc/driver/nvidia/gpus")
@@ -114,7 +114,7 @@ def longest_first(plan: Plan, leaves: Sequence[Planned], ahead: Forecast) -> lis
     todo = {leaf.id for leaf in leaves}
     for node in reversed(plan.nodes.values()):
         chain[node.id] = chain.get(node.id, 0.0) + (known.get(node.id, most) if node.id in todo else 0.0)
-        for member in node.members:
+        for member in (*node.members, *node.needs):
             chain[member] = max(chain.get(member, 0.0), chain[node.id])
     return sorted(leaves, key=lambda leaf: -chain[leaf.id])
 

@@ -11,7 +11,8 @@ from .errors import clean
 from .plan import Plan
 
 COLUMNS = 100
-COLOURS = {"reuse": "#d4edda", "stale": "#ffe8b3", "train": "#cfe2ff", "resume": "#cff4fc", "score": "#f2f2f2"}
+COLOURS = {"reuse": "#d4edda", "stale": "#ffe8b3", "train": "#cfe2ff", "resume": "#cff4fc", "score": "#f2f2f2",
+           "spare": "#ffffff"}
 """Fill of a node by what is to be done with it."""
 
 
@@ -67,8 +68,8 @@ STYLES = {"mermaid": mermaid, "dot": dot, "text": text}
 def _edges(plan: Plan) -> Iterator[tuple[str, str, str, str]]:
     """Yield each pair of a node and a member once, with the member's roles and, where it counts `n` times, `xn`."""
     for node in plan.nodes.values():
-        for member, count in Counter(node.members).items():
-            roles = [role for role, other in zip(node.roles, node.members, strict=True) if role and other == member]
+        for member, count in Counter(id for _, id in node.below).items():
+            roles = [role for role, other in node.below if role and other == member]
             yield node.id, member, ", ".join(roles), f"x{count}" if count > max(1, len(roles)) else ""
 
 

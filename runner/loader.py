@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from .assembly import Assembly
-from .consistency import misnamed_tasks
+from .consistency import misnamed_members, misnamed_tasks
 from .ensembles import Ensemble
 from .errors import Place, Problem, SpecError, did_you_mean, nearest
 from .files import is_safe_name
+from .lineage import trained_as
 from .models import FILED, Models
 from .overlays import COMMAND_LINE, setting, united, without
 from .parts import Member, find, names
 from .references import HEADER, LEVELS, References, Users, alike, ring
 from .registry import ID, Registry
-from .spec import Model, Spec, Stored, Tree
+from .scorefiles import is_score_file
+from .spec import Filed, Leaf, Model, Soup, Souped, Spec, Stored, Tree
+from .suites import Suite
 from .sweeps import NODES
 from .toml import Table
 
@@ -84,6 +87,13 @@ class Loader:
         if self._problems:
             raise SpecError(*self._problems.values())
         return nodes
+
+    def suite(self) -> Suite | None:
+        """Return the suite of the profile, or None where it names none. Raise SpecError where that is wrong."""
+        table = self._references.stacked(self._references.profile(self.profile, {}), {})
+        if not isinstance(suite := table.get("suite"), Table):
+            return None
+        return self._assembly.part(Suite, suite, suite.place, "suite", HEADER)  # type: ignore[type-abstract]
 
     def _asked(self, path: Path) -> list[Spec]:
         """Return the nodes of a spec that was asked for by its path."""
@@ -171,8 +181,14 @@ class Loader:
             name = "unnamed"
         if kind == "ensemble":
             return self._ensemble(name, layers)
-        if kind == "model":
-            return list(self._models.leaves(name, layers, self._open[-1].users))
+        self._named.append([])  # a teacher and the members of a soup are members too
+        try:
+            if kind == "model":
+                return list(self._models.leaves(name, layers, self._open[-1].users))
+            if kind == "soup":
+                return self._soup(name, layers)
+        finally:
+            self._named.pop()
         raise SpecError(_no_kind(kind, top, self._open[-1].at))
 
     def _counted(self, nodes: int, at: Place) -> None:
@@ -197,6 +213,20 @@ class Loader:
             self._say(Problem("`[tree]` is missing in an ensemble", table.values_at.get("tree", table.place), (), hint))
         return []
 
+    def _soup(self, name: str, layers: list[Table]) -> list[Spec]:
+        """Return the leaf of a soup, as long as it stands alone: what its members are like is seen by the plan."""
+        table = without(self._references.stacked(layers, {}), HEADER)
+        self._counted(1, table.place)
+        soup = self._assembly.part(Soup, table, table.place, also=(*HEADER, "extends"))
+        if not soup:
+            return []
+        named = tuple(self._named[-1])
+        bare = [at for member, at in zip(soup.members, named, strict=True) if not isinstance(member, Leaf | Stored)]
+        self._say(*(Problem("a soup is made of weights, which neither an ensemble nor a predictions file has", at, (),
+                            "name models, sweeps or runs") for at in bare))
+        ground = [trained_as(member, self.project) for member in soup.members[:1] if not bare]
+        return [Leaf(name, Souped.of(model, soup), table, named) for model in ground]
+
     def _belongs(self, key: str) -> str:
         """Return a hint for a key of a node or of a model that stands at the top of an ensemble."""
         nodes = [find(Ensemble, name, self.project) for name in names(Ensemble, self.project)]  # type: ignore[type-abstract]
@@ -215,7 +245,7 @@ class Loader:
         if not node:
             return []
         tree = Tree(name, node, table, tuple(named))
-        self._say(*misnamed_tasks(tree))
+        self._say(*misnamed_tasks(tree), *misnamed_members(tree))
         return [tree]
 
     def _member(self, value: Any, at: Place, where: str) -> list[Member]:
@@ -231,7 +261,7 @@ class Loader:
         return found
 
     def _meant(self, value: Any, at: Place, where: str) -> Sequence[Member]:
-        """Return what a member means. Raise SpecError."""
+        """Return what a member means: a node, a stored run, a predictions file. Raise SpecError."""
         if isinstance(value, Table):
             if "kind" in value or "extends" in value:
                 raise SpecError(Problem("a spec cannot stand inside another", at, (),
@@ -239,6 +269,9 @@ class Loader:
             return self._tree("", value, where)
         if isinstance(value, str) and value.startswith("run:"):
             return [self._stored(value.removeprefix("run:"), at)]
+        if isinstance(value, str) and is_score_file(value):
+            path = self._references.named(value, at, "a predictions file")
+            return [Filed(path.stem, path, at, self._references.shown(path))]
         return self._spec(self._references.named(value, at), at)
 
     def _stored(self, name: str, at: Place) -> Stored:
@@ -257,7 +290,7 @@ class Loader:
 
 def _no_kind(kind: Any, top: Table, named: Place | None) -> Problem:
     """Return the problem of a file that is neither a model nor an ensemble."""
-    notes = ("`kind` can be: model, ensemble",)
+    notes = ("`kind` can be: model, ensemble, soup",)
     if kind == "suite":
         return Problem("a suite is not built by itself", named or top.values_at.get("kind", top.place), (),
                        'name a model or an ensemble; models name their suite: `suite = "PATH"`')

@@ -6,13 +6,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 from .assembly import Assembly, tabled
+from .ensembles import Ensemble
 from .errors import DataError, Place, Problem, SpecError
 from .files import json_bytes, reported
-from .parts import plain_dump
+from .parts import Known, Part, plain_dump
 from .provenance import fingerprints
-from .spec import Model
+from .spec import Model, Souped
+
+P = TypeVar("P", bound=Part)
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Order:
     model: Model
     replaces: str = ""
     """sha256 of the manifest of the finished run that is trained again."""
+    trees: Mapping[str, Ensemble] = field(default_factory=dict)
+    """Of a student: the ensembles in its teacher, by id."""
     source: Mapping[str, str] = field(default_factory=dict)
     """Hashes of the code that the build has; none where any will do."""
 
@@ -38,7 +44,17 @@ class Order:
     def to_bytes(self) -> bytes:
         """Return the bytes of task.json."""
         return json_bytes({"id": self.id, "name": self.name, "project": str(self.project), "replaces": self.replaces,
-                           "source": dict(self.source), "model": plain_dump(self.model)})
+                           "source": dict(self.source), "model": plain_dump(self.model), "trees": self.plain_trees()})
+
+    def made_of(self) -> list[str]:
+        """Return the ids of the runs whose weights a student or a soup is made of."""
+        named = [*self.model.needs, *(child for node in self.trees.values() for child in node.children())]
+        return sorted({member.id for member in named} - self.trees.keys())
+
+    def plain_trees(self) -> dict[str, Any]:
+        """Return the ensembles as plain JSON, their members by id, with the names that these have."""
+        return {id: {"node": plain_dump(node), "names": {child.id: child.name for child in node.children()}}
+                for id, node in self.trees.items()}
 
     @classmethod
     def read(cls, path: Path) -> Order:
@@ -52,8 +68,21 @@ class Order:
         """Return the order in the bytes of task.json. Raise SpecError."""
         values = json.loads(data)
         project = Path(values["project"])
-        assembly = Assembly(project)
-        model = assembly.part(Model, tabled(values["model"], at), at)
-        if model is None:
-            raise SpecError(*assembly.problems)
-        return cls(values["id"], values["name"], project, model, values["replaces"], values["source"])
+        trees = {id: _part(Ensemble, tree["node"], at, project, tree["names"])  # type: ignore[type-abstract]
+                 for id, tree in values["trees"].items()}
+        return cls(values["id"], values["name"], project, model_of(values["model"], at, project), values["replaces"],
+                   trees, values["source"])
+
+
+def model_of(values: Mapping[str, Any], at: Place, project: Path) -> Model:
+    """Return the model in an order or a manifest, which `at` names. Raise SpecError where it is no longer valid."""
+    return _part(Souped if "soup" in values else Model, values, at, project, {})
+
+
+def _part(base: type[P], values: Mapping[str, Any], at: Place, project: Path, names: Mapping[str, str]) -> P:
+    """Return the part in plain JSON, whose members are content ids with perhaps a name. Raise SpecError."""
+    assembly = Assembly(project, lambda id, place, where: [Known(names.get(id, ""), id)])
+    part = assembly.part(base, tabled(dict(values), at), at)
+    if part is None:
+        raise SpecError(*assembly.problems)
+    return part

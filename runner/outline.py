@@ -39,8 +39,8 @@ def _branch(plan: Plan, identity: str, first: str, rest: str, role: str, told: s
     if identity in told:
         return
     told.add(identity)
-    for number, (member, inner) in enumerate(zip(node.members, node.roles, strict=True), 1):
-        turn, bar = ("└─ ", "   ") if number == len(node.members) else ("├─ ", "│  ")
+    for number, (inner, member) in enumerate(node.below, 1):
+        turn, bar = ("└─ ", "   ") if number == len(node.below) else ("├─ ", "│  ")
         yield from _branch(plan, member, rest + turn, rest + bar, inner, told)
 
 
@@ -100,7 +100,7 @@ def _totals(plan: Plan, forecast: Forecast) -> Iterator[str]:
     """Yield how much there is to do, how long it will take and what it will need."""
     counts = Counter(node.state for node in plan.nodes.values())
     says = {"reuse": "to reuse", "stale": "to reuse though stale", "resume": "to resume", "train": "to train",
-            "score": "to score"}
+            "score": "to score", "spare": "not needed"}
     yield ", ".join(f"{counts[state]} {words}" for state, words in says.items() if counts[state])
     known = len(forecast.leaves) - forecast.unknown
     if known:
@@ -143,7 +143,7 @@ def _node(plan: Plan, node: Planned, leaf: Outlook | None) -> dict[str, object]:
     nearest = leaf and leaf.nearest
     return {
         "id": node.id, "name": node.name, "what": node.what, "action": node.action, "reason": node.reason,
-        "stale": node.stale, "members": node.members, "roles": node.roles,
+        "stale": node.stale, "members": node.members, "roles": node.roles, "needs": node.needs, "spare": node.spare,
         "suite": {"name": plan.suites.get(node.suite, ""), "sha256": node.suite},
         "nearest": nearest and {"id": nearest.id, "name": nearest.name},
         "differences": [one.to_json() for one in leaf.differences] if leaf else [],

@@ -12,6 +12,7 @@ import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, TypeVar
@@ -48,13 +49,26 @@ class Part(BaseModel):
 
 
 class Member:
-    """A child of an ensemble's node; what a spec writes there (a path, a table, `run:ID`) is resolved to one."""
+    """A node that another is made of; what a spec writes there (a path, a table, `run:ID`) is resolved to one."""
+
+    name: str
+    """What a spec calls it; empty for an inline table."""
+
+
+@dataclass(frozen=True)
+class Known(Member):
+    """A node of which no more is said than its content id, as in an order or a manifest."""
+
+    name: str
+    id: str
 
 
 def canonical(value: Any) -> Any:
     """Return a value as plain JSON: parts by their canonical form, tuples as lists, mappings by sorted keys."""
     if isinstance(value, Part):
         return value.canonical()
+    if isinstance(value, Known):
+        return value.id
     if isinstance(value, dict):
         return {str(key): canonical(value[key]) for key in sorted(value)}
     if isinstance(value, tuple | list):
@@ -152,6 +166,8 @@ def plain_dump(value: Any) -> Any:
         fields = {name: plain_dump(getattr(value, name)) for name in type(value).model_fields}
         set_ = {name: item for name, item in fields.items() if item is not None}
         return {"type": value.type, **set_} if value.type else set_
+    if isinstance(value, Known):
+        return value.id
     if isinstance(value, dict):
         return {key: plain_dump(item) for key, item in value.items()}
     return [plain_dump(item) for item in value] if isinstance(value, tuple) else value

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from .assembly import Assembly, tabled
 from .contents import Contents
-from .errors import Place, Problem, RegistryError, SpecError, did_you_mean
+from .ensembles import Ensemble
+from .errors import DataError, Problem, RegistryError, SpecError, did_you_mean
+from .lineage import Lineage, suite_of
 from .loader import Loader
-from .provenance import fingerprints
-from .registry import MANIFEST, Registry, Run
-from .spec import Leaf, Model, Node, Stored, Tree
+from .predictions import Predictions
+from .provenance import older
+from .registry import Registry
+from .scorefiles import read
+from .spec import Filed, Leaf, Model, Node, Stored, Tree
 from .suites import Suite, Task
 
 SCHEME = 1
@@ -35,7 +38,7 @@ def content_id(content: Any) -> str:
 
 def leaf_id(model: Model, suite: str, project: Path) -> str:
     """Return the id of a leaf: its resolved spec, the hash of the suite's content, the pretrained weights."""
-    inputs = model.encoder.inputs(project)
+    inputs = model.inputs(project)
     return content_id({"kind": "model", "spec": model.canonical(), "suite": suite, "inputs": inputs})
 
 
@@ -54,13 +57,21 @@ class Planned:
     suite: str
     """Content hash of the suite it is scored on."""
     stale: tuple[str, ...] = ()
-    """Files whose code is no longer that which a finished run was trained with."""
+    """What is no longer that which a finished run was made with: files of code, or runs that it is made of."""
     replaces: str = ""
     """sha256 of the manifest of the finished run that is trained again."""
+    needs: tuple[str, ...] = ()
+    """Ids of the nodes that a leaf is made from, which nothing is asked of once it is finished."""
+    trees: Mapping[str, Ensemble] = field(default_factory=dict)
+    """Of a student: the ensembles in its teacher, by id."""
+    spare: bool = False
+    """Whether only finished leaves need the node, so that a build leaves it alone."""
 
     @property
     def state(self) -> str:
-        """What a person is told: the action, or that a run is reused though its code is stale."""
+        """What a person is told: the action, that a run is reused though its code is stale, or that none is needed."""
+        if self.spare and self.action != "reuse":
+            return "spare"
         return "stale" if self.stale else self.action
 
     @property
@@ -68,6 +79,8 @@ class Planned:
         """What the node is in a few words."""
         if isinstance(self.node, Stored):
             return "a stored run"
+        if isinstance(self.node, Filed):
+            return f"predictions of {self.node.path.name}"
         return self.node.node.summary() if isinstance(self.node, Tree) else self.node.model.summary()
 
     @property
@@ -79,6 +92,12 @@ class Planned:
     def roles(self) -> tuple[str, ...]:
         """What each member is for, such as a route's task; empty for one in a list."""
         return self.node.node.roles() if isinstance(self.node, Tree) else ()
+
+    @property
+    def below(self) -> list[tuple[str, str]]:
+        """Role and id of each node that this one is made of, members or what a leaf needs."""
+        role = "teacher" if self.trees or (isinstance(self.node, Leaf) and self.node.model.teacher) else ""
+        return [*zip(self.roles, self.members, strict=True), *((role, id) for id in self.needs)]
 
 
 @dataclass
@@ -95,6 +114,8 @@ class Plan:
     """Examples of the suites by content hash."""
     suites: dict[str, str] = field(default_factory=dict)
     """Names of the suites by content hash."""
+    filed: dict[str, Predictions] = field(default_factory=dict)
+    """What the predictions files say, by id."""
     notes: list[str] = field(default_factory=list)
     """What a person should be told, such as damaged runs that will be rebuilt."""
 
@@ -103,16 +124,41 @@ class Plan:
 
     def todo(self) -> list[Planned]:
         """Return the leaves that are to be trained."""
-        return [n for n in self.nodes.values() if n.action in ("train", "resume")]
+        return [n for n in self.nodes.values() if n.action in ("train", "resume") and not n.spare]
+
+    def waves(self, leaves: Sequence[Planned]) -> list[list[Planned]]:
+        """Return leaves in groups: those of one need nothing but those of the groups before, and finished runs."""
+        asked, rank = {leaf.id for leaf in leaves}, dict[str, int]()
+        for node in self.nodes.values():
+            rank[node.id] = max((rank[id] for _, id in node.below), default=0) + (node.id in asked)
+        return [[leaf for leaf in leaves if rank[leaf.id] == number] for number in range(1, max(rank.values()) + 1)]
+
+    def beneath(self, id: str) -> set[str]:
+        """Return the ids of all nodes that a node is made of, directly or not."""
+        found = {id}
+        for node in reversed(self.nodes.values()):
+            if node.id in found:
+                found.update(other for _, other in node.below)
+        return found - {id}
+
+    def settle(self) -> None:
+        """Find which nodes are spare."""
+        needed = set(self.roots.values())
+        for node in reversed(self.nodes.values()):
+            if node.id in needed and (node.members or node.action != "reuse"):
+                needed.update(id for _, id in node.below)
+        for node in list(self.nodes.values()):
+            self.nodes[node.id] = replace(node, spare=node.id not in needed)
 
 
 def make(project: Path, specs: Sequence[Path], profile: str, settings: Sequence[str] = ()) -> Plan:
     """Return the plan of some specs. Raise SpecError or DataError with every problem; nothing is started."""
     loader = Loader(project, profile, settings)
     plan = Plan(project, profile, Registry(project / "registry"))
-    planner = _Planner(plan)
+    planner = _Planner(plan, loader.suite)
     for node in [node for nodes in loader.load_all(specs) for node in nodes]:
         plan.roots[node.name] = planner.add(node)
+    plan.settle()
     return plan
 
 
@@ -121,13 +167,18 @@ class _Planner:
     """Adds nodes bottom-up; equal ones become one."""
 
     plan: Plan
+    profile_suite: Callable[[], Suite | None]
     suites: dict[str, str] = field(default_factory=dict)
     seen: dict[int, str] = field(default_factory=dict)
+    open: list[Tree] = field(default_factory=list)
+    """The trees that are being added, outermost first."""
+    files: dict[tuple[Path, str], Planned] = field(default_factory=dict)
+    """Predictions files by suite, each read once."""
 
     def add(self, node: Node) -> str:
         """Return the id of a node, added with all below it."""
         if id(node) not in self.seen:
-            adder = {Leaf: self._leaf, Tree: self._tree, Stored: self._stored}[type(node)]
+            adder = {Leaf: self._leaf, Tree: self._tree, Stored: self._stored, Filed: self._filed}[type(node)]
             planned = adder(node)  # type: ignore[operator]
             self.seen[id(node)] = planned.id
             self.plan.nodes.setdefault(planned.id, planned)
@@ -135,9 +186,17 @@ class _Planner:
 
     def _leaf(self, leaf: Leaf) -> Planned:
         suite = self._suite(leaf.model.suite)
-        identity = leaf_id(leaf.model, suite, self.plan.project)
-        action, reason, stale = self._state(identity, leaf.model)
-        return Planned(identity, leaf.name, leaf, (), action, reason, suite, stale)
+        needs = [self.add(member) for member in leaf.model.needs]
+        whole = Lineage(leaf, needs, self.plan.nodes, suite, self.plan.registry, self.plan.project) if needs else None
+        model = whole.settled() if whole else leaf.model
+        identity = leaf_id(model, suite, self.plan.project)
+        action, reason, stale = self._state(identity, model)
+        if whole and action != "reuse":
+            self.plan.notes += whole.check()
+        elif whole and (renewed := whole.renewed(identity)):
+            stale, reason = (*stale, *renewed), f"made of {', '.join(renewed)} before it was trained again"
+        return Planned(identity, leaf.name, replace(leaf, model=model), (), action, reason, suite, stale,
+                       needs=tuple(dict.fromkeys(needs)), trees=whole.trees() if whole else {})
 
     def _state(self, identity: str, model: Model) -> tuple[Action, str, tuple[str, ...]]:
         """Return what is to be done for a leaf, why, and the files of older code that its run was trained with."""
@@ -156,7 +215,9 @@ class _Planner:
         return "train", NEW, ()
 
     def _tree(self, tree: Tree) -> Planned:
+        self.open.append(tree)
         members = tuple(self.add(child) for child in tree.node.children())
+        self.open.pop()
         suites = {self.plan.nodes[m].suite for m in members}
         if len(suites) != 1:
             raise SpecError(Problem("the members of an ensemble must share one suite", tree.place))
@@ -178,9 +239,38 @@ class _Planner:
         if run is None:
             raise SpecError(Problem(f"no finished run `{stored.id}`", stored.place))
         suite = run.manifest["suite"]["sha256"]
-        if suite not in self.plan.data.suites and self._suite(_suite_of(run, self.plan.project)) != suite:
+        if suite not in self.plan.data.suites and self._suite(suite_of(run, self.plan.project)) != suite:
             raise SpecError(Problem(f"the data of the run `{stored.id}` changed since it was trained", stored.place))
         return Planned(run.id, run.manifest["name"], stored, (), "reuse", "finished", suite)
+
+    def _filed(self, filed: Filed) -> Planned:
+        """Return a predictions file. Raise DataError where it does not suit the examples."""
+        suite = self._suite_for(filed)
+        if (filed.path, suite) in self.files:
+            return self.files[filed.path, suite]
+        try:
+            predictions = read(filed.path, filed.shown, self.plan.data[suite])
+        except DataError as error:
+            raise DataError(*(Problem(p.message, p.place, (*p.notes, f"used by {filed.place}"), p.hint)
+                              for p in error.problems)) from None
+        sha256 = hashlib.sha256(predictions.to_bytes()).hexdigest()
+        identity = content_id({"kind": "predictions", "sha256": sha256, "suite": suite})
+        self.plan.filed[identity] = predictions
+        self.files[filed.path, suite] = Planned(identity, filed.name, filed, (), "reuse", "a file", suite)
+        return self.files[filed.path, suite]
+
+    def _suite_for(self, filed: Filed) -> str:
+        """Return the content of the suite that a predictions file is for: that of the models beside it, or above.
+
+        Where there are none it is that of the profile. Raise SpecError where the profile has none either.
+        """
+        for tree in reversed(self.open):
+            if leaf := next(_leaves(tree), None):
+                return self.plan.nodes[self.add(leaf)].suite
+        if suite := self.profile_suite():
+            return self._suite(suite)
+        raise SpecError(Problem(f"it is not known which suite `{filed.name}` is for", filed.place, (),
+                                "name a model beside it, or a `suite` in the profile"))
 
     def _suite(self, suite: Suite) -> str:
         """Return the hash of a suite's content, which is found once."""
@@ -191,18 +281,11 @@ class _Planner:
         return self.suites[key]
 
 
-def older(run: Run, model: Model) -> tuple[str, ...]:
-    """Return the files that changed since a run was trained; those of suites show in the data's hash."""
-    source = run.manifest.get("source", {})
-    return tuple(file for file, code in fingerprints(model).items()
-                 if not file.startswith("suites/") and source.get(file, code) != code)
-
-
-def _suite_of(run: Run, project: Path) -> Suite:
-    """Return the suite that a run was trained on. Raise SpecError where it is no longer valid."""
-    at = Place(str(run.folder / MANIFEST))
-    assembly = Assembly(project)
-    suite = assembly.part(Suite, tabled(run.manifest["spec"]["suite"], at), at, "suite")  # type: ignore[type-abstract]
-    if suite is None:
-        raise SpecError(*assembly.problems)
-    return suite
+def _leaves(tree: Tree) -> Iterator[Leaf | Stored]:
+    """Yield the models and stored runs of a tree."""
+    seen, todo = {id(tree)}, [tree]
+    while todo:
+        new = [child for child in todo.pop().node.children() if id(child) not in seen]
+        seen |= {id(child) for child in new}
+        yield from (child for child in new if isinstance(child, Leaf | Stored))
+        todo += [child for child in new if isinstance(child, Tree)]

@@ -205,7 +205,8 @@ class Pool:
         if handle:
             values = {"resumed": True, "job": f"{engine} {job}"}
         else:
-            order = Order(node.id, node.name, self.project, model, node.replaces, fingerprints(model))
+            order = Order(node.id, node.name, self.project, model, node.replaces, node.trees,
+                          fingerprints(model))
             values = {"resumed": attempt.begin(order)}
             handle = self.executor.start(work)
         step = attempt.progress().get("step", 0) if values["resumed"] else 0

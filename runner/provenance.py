@@ -7,17 +7,29 @@ from pathlib import Path
 
 from . import parts
 from .files import sha256
-from .spec import Model
+from .registry import Run
+from .spec import Model, Souped
 
 CORE = ("batches", "checkpoints", "evaluate", "layers", "layout", "network", "scores", "tokens", "train")
 """Modules, besides the parts, that decide what training computes."""
+OF_STUDENTS = ("distillation", "teaching")
+OF_SOUPS = ("souping",)
+"""Those that decide besides what such leaves are."""
 
 
 def fingerprints(model: Model) -> dict[str, str]:
     """Return the hash of every file whose code decides a run, such as `heads/cosine.py` and `train.py`."""
-    return parts.fingerprints(model) | _core()
+    modules = CORE + OF_STUDENTS * (model.teacher is not None) + OF_SOUPS * isinstance(model, Souped)
+    return parts.fingerprints(model) | {f"{name}.py": _of_module(name) for name in modules}
+
+
+def older(run: Run, model: Model) -> tuple[str, ...]:
+    """Return the files that changed since a run was trained; those of suites show in the data's hash."""
+    source = run.manifest.get("source", {})
+    return tuple(file for file, code in fingerprints(model).items()
+                 if not file.startswith("suites/") and source.get(file, code) != code)
 
 
 @cache
-def _core() -> dict[str, str]:
-    return {f"{name}.py": sha256(Path(__file__).with_name(f"{name}.py"))[:12] for name in CORE}
+def _of_module(name: str) -> str:
+    return sha256(Path(__file__).with_name(f"{name}.py"))[:12]

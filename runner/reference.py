@@ -45,7 +45,7 @@ def page(text: str, schemas: Schemas) -> str:
 
 def _lines(schemas: Schemas) -> Iterator[str]:
     kinds = schemas.by_kind()
-    for kind in ("model", "ensemble"):
+    for kind in ("model", "ensemble", "soup"):
         yield from _options(f"## A {kind}'s file".replace("A e", "An e"), kinds[kind])
     for base in FAMILIES:
         yield from ["", f"## {family(base)}".title(), "", _sentence(base.__doc__ or "")]

@@ -20,7 +20,7 @@ LEVELS = 50
 LISTED = 1000
 """How many names of a folder are looked through for one that is spelt alike."""
 
-KINDS = ("model", "ensemble", "suite")
+KINDS = ("model", "ensemble", "soup", "suite")
 """What a file can be; a profile does not say."""
 HEADER = ("kind", "name", "description")
 """Keys that every spec may have and that decide no result."""

@@ -109,6 +109,12 @@ class Run:
         """Where its files are."""
         return self.root / self.id
 
+    @property
+    def weights(self) -> str | None:
+        """The sha256 of its weights; None where it kept none."""
+        entry = self.manifest["files"].get(WEIGHTS)
+        return entry and str(entry["sha256"])
+
     def size(self) -> int:
         """Return the bytes of its files."""
         return sum(entry["size"] for entry in self.manifest["files"].values())
@@ -133,10 +139,12 @@ class Run:
         """Return the run's Predictions, verified. Raise RegistryError or StorageError."""
         return Predictions.from_bytes(self.read(PREDICTIONS), str(self.folder / PREDICTIONS))
 
-    def epochs(self) -> Predictions | None:
-        """Return its epochs' Predictions side by side, verified; None where it kept none. Raise as `predictions`."""
-        if EPOCHS not in self.manifest["files"]:
-            return None
+    def has_epochs(self) -> bool:
+        """Tell whether it kept what it said of dev after each epoch."""
+        return EPOCHS in self.manifest["files"]
+
+    def epochs(self) -> Predictions:
+        """Return its epochs' Predictions of dev side by side, verified. Raise RegistryError or StorageError."""
         return Predictions.from_bytes(self.read(EPOCHS), str(self.folder / EPOCHS))
 
     def verify(self) -> None:

@@ -20,6 +20,7 @@ def renew(plan: Plan, forced: Sequence[str], stale: bool) -> None:
     for node in list(plan.nodes.values()) if stale else ():
         if node.stale:
             _renew(plan, node, node.reason)
+    plan.settle()
 
 
 def _named(plan: Plan, name: str) -> str:

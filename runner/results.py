@@ -44,9 +44,11 @@ class ResultNode(_Record):
     parameters: int | None = Field(default=None, ge=0)
     """Numbers in a model."""
     apparent: bool = False
-    """Whether dev scores were used to choose something in this very node: an epoch, members."""
+    """Whether dev labels were used to choose something in this very node: an epoch, members, weights."""
     scores: dict[str, dict[str, _Score | None]]
     """As `runner.scores.score` returns them."""
+    honest: dict[str, _Score | None] | None = None
+    """Cross-fitted dev scores, as `runner.crossfit` makes them, where something was chosen in the node or below it."""
     chosen: tuple[int, ...] | None = None
     """Positions of the members that a rule chose, best first."""
     roles: tuple[str, ...] = ()
@@ -70,7 +72,7 @@ class ResultNode(_Record):
             yield from member.nodes()
 
     def is_apparent(self) -> bool:
-        """Return whether dev scores were used to choose something in the node or below it."""
+        """Return whether dev labels were used to choose something in the node or below it."""
         return any(node.apparent or node.chosen is not None for node in self.nodes())
 
 
@@ -93,6 +95,8 @@ class Result(_Record):
             for split, scores in node.scores.items():
                 if split not in ("train", "dev", "test") or scores.keys() != columns:
                     raise ValueError(f"the {split} scores of {node.id} are not those of the suite's tasks")
+            if node.honest is not None and node.honest.keys() != columns:
+                raise ValueError(f"the honest scores of {node.id} are not those of the suite's tasks")
         return self
 
     def to_json(self) -> bytes:

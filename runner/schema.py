@@ -23,7 +23,7 @@ from pydantic.fields import FieldInfo
 from .ensembles import Ensemble
 from .errors import Place, Problem, SpecError
 from .parts import Member, Part, family, find, is_family, names
-from .spec import Model
+from .spec import Model, Soup
 from .suites import Suite
 from .sweeps import NODES, POINTS
 
@@ -68,6 +68,7 @@ class Schemas:
         return {
             "model": _file(_kind("model") | {"name": _NAME} | header | {"sweep": _SWEEP} | model),
             "ensemble": _file(_kind("ensemble") | {"name": _NAME} | header | {"tree": tree}),
+            "soup": _file(_kind("soup") | {"name": _NAME} | header | self.table(Soup)["properties"]),
             "suite": {"anyOf": [_file(_kind("suite") | header | one["properties"], one) for one in suites]},
             "profile": _file(header | model),
         }

@@ -30,6 +30,20 @@ def metric(task: Task, scores: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(said == labels))
 
 
+def metrics(task: Task, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the `metric` [M] of each of M nodes' scores [M, n, k] for labels [n], to 6 digits."""
+    if task.kind == "regression":
+        x, y = scores[:, :, 0].astype(np.float64), _direction(labels)
+        x = np.where((x == x[:, :1]).all(axis=1, keepdims=True), 0, x - x.mean(axis=1, keepdims=True))
+        lengths = np.sqrt((x * x).sum(axis=1))
+        each = np.divide((x * y).sum(axis=1), lengths, out=np.zeros(len(x)), where=lengths > 0)
+    else:
+        said = scores.argmax(axis=2) if task.kind == "classification" else scores[:, :, 0] > 0
+        each = (said == labels).mean(axis=1)
+    rounded: np.ndarray = each.round(DIGITS)
+    return rounded
+
+
 def pearson(left: np.ndarray, right: np.ndarray) -> float:
     """Return the correlation r of [n] and [n] in [-1, 1]; 0 where one of them is constant, as it then says nothing."""
     x, y = _direction(left), _direction(right)

@@ -1,17 +1,19 @@
-"""What a spec means once resolved: a leaf, a tree of nodes, a stored run."""
+"""What a spec means once resolved: a leaf, a tree of nodes, a stored run, a predictions file."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from .combiners import Combiner
 from .encoders import Encoder
 from .ensembles import Ensemble
-from .errors import Place
+from .errors import DataError, Place, Problem
+from .files import sha256
 from .heads import Head
 from .optimizers import Optimizer
 from .parts import Member, Part
@@ -68,6 +70,43 @@ class Resources(Part):
     """Options of the cluster's own for a job, such as `--constraint=a100`."""
 
 
+class Teacher(Part):
+    """Has a model learn from what other models say of the training sentences (Hinton et al. 2015, arXiv:1503.02531).
+
+    A task's loss is `labels` times that of its labels plus the rest times that of the teacher's scores t: with scores
+    s and temperature T, T^2 cross-entropy(softmax(t / T), softmax(s / T)) of a classification, T^2 loss(s / T,
+    sigmoid(t / T)) of a binary task, and loss(s, t) of a regression, t brought to the labels' scale. `loss` is the
+    head's own, for which the teacher's word takes the place of the label.
+    """
+
+    spec: Member
+    """What teaches: a model or an ensemble, which predicts all trained tasks and keeps its weights."""
+    labels: float = Field(default=0.5, ge=0, le=1)
+    """Weight of the labels' loss; the teacher's has the rest."""
+    temperature: float = Field(default=2.0, gt=0, le=1000)
+    """How much the probabilities of a classification and of a binary task are softened, the teacher's and its own."""
+    unlabelled: dict[str, str] = Field(default={})
+    """Task -> a text file, from the project's folder, of more sentences to learn from: one a line, of a pair the two
+    with a tab between them."""
+
+    def inputs(self, project: Path) -> dict[str, str]:
+        """Return the sha256 of each file of unlabelled sentences. Raise DataError where one is missing."""
+        for task, file in self.unlabelled.items():
+            if not (project / file).is_file():
+                raise DataError(Problem(f"no file `{file}` of unlabelled sentences for `{task}`",
+                                        notes=(f"looked in {project}",), hint="name it from the project's folder"))
+        return {file: sha256(project / file) for file in sorted(set(self.unlabelled.values()))}
+
+
+class Soup(Part):
+    """The mean of the weights of several runs of one shape (Wortsman et al. 2022, arXiv:2203.05482)."""
+
+    members: tuple[Member, ...] = Field(min_length=1)
+    """Models, sweeps, or runs as `run:ID`, best of one starting point: equal ones but for how they were trained."""
+    recipe: Literal["uniform", "greedy"] = "uniform"
+    """All members; or, from the best on dev to the worst, each with which the mean's dev overall does not fall."""
+
+
 class Model(Part):
     """A leaf, resolved: everything that decides what is trained."""
 
@@ -85,6 +124,8 @@ class Model(Part):
     """The learning rate over the run."""
     train: Train = Train()
     """How long, on what and in which arithmetic."""
+    teacher: Teacher | None = Field(default=None, json_schema_extra={"later": True})
+    """What teaches the model besides the labels; left out: nothing does."""
     resources: Resources = Field(default=Resources(), exclude=True)
     """What a worker may use."""
 
@@ -93,8 +134,20 @@ class Model(Part):
         """Names of the trained tasks, sorted, since the order of keys in a spec must not change a result."""
         return tuple(sorted(self.train.tasks or self.heads))
 
+    @property
+    def needs(self) -> tuple[Any, ...]:
+        """The nodes that the model is made from."""
+        return (self.teacher.spec,) if self.teacher else ()
+
+    def inputs(self, project: Path) -> dict[str, str]:
+        """Return the sha256 of each file, besides the data, that decides the result. Raise DataError."""
+        return self.encoder.inputs(project) | (self.teacher.inputs(project) if self.teacher else {})
+
     def summary(self) -> str:
         """Return what the model is in a few words, for a table."""
+        return ("student; " if self.teacher else "") + self._summary()
+
+    def _summary(self) -> str:
         trained = [(name, self.heads[name]) for name in self.trained]
         if len(trained) == 1:
             name, head = trained[0]
@@ -102,14 +155,37 @@ class Model(Part):
         return f"{self.combiner.type}; {', '.join(f'{head.type} {head.loss.type}' for _, head in trained)}"
 
 
+class Souped(Model):
+    """A model whose weights are a mean of others'; all besides `soup` is that of the member with the least id."""
+
+    soup: Soup
+    """Whose weights, and which of them."""
+
+    @classmethod
+    def of(cls, ground: Model, soup: Soup) -> Souped:
+        """Return a soup of members of which one is `ground`."""
+        return cls(**{name: getattr(ground, name) for name in Model.model_fields} | {"teacher": None}, soup=soup)
+
+    @property
+    def needs(self) -> tuple[Any, ...]:
+        """The members."""
+        return self.soup.members
+
+    def summary(self) -> str:
+        """Return the recipe, for a table."""
+        return f"{self.soup.recipe} soup of {len(self.soup.members)}"
+
+
 @dataclass(frozen=True)
 class Leaf(Member):
-    """A run that is trained, or found in the registry."""
+    """A run that is trained or made of others, or found in the registry."""
 
     name: str
     model: Model
     table: Table
     """The resolved spec with the place of each value."""
+    named: tuple[Place, ...] = ()
+    """Where each node that the model needs is named."""
 
     @property
     def place(self) -> Place:
@@ -145,7 +221,7 @@ class Tree(Member):
 
     @cached_property
     def tasks(self) -> tuple[str, ...] | None:
-        """Names of the suite's tasks; None where all leaves are stored runs."""
+        """Names of the suite's tasks; None where all leaves are stored."""
         return next((child.tasks for child in self.node.children() if child.tasks is not None), None)
 
     @cached_property
@@ -165,6 +241,25 @@ class Stored(Member):
     tasks: ClassVar[None] = None
     predicted: ClassVar[None] = None
 
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """What a spec calls it."""
+        return f"run:{self.id}"
 
-Node = Leaf | Tree | Stored
+
+@dataclass(frozen=True)
+class Filed(Member):
+    """A predictions file of another program."""
+
+    name: str
+    path: Path
+    place: Place
+    """Where a spec names it."""
+    shown: str
+    """The file's name as places show it."""
+    tasks: ClassVar[None] = None
+    predicted: ClassVar[None] = None
+
+
+Node = Leaf | Tree | Stored | Filed
 Spec = Leaf | Tree

@@ -18,6 +18,9 @@ COSTS = "costs.json"
 APPARENT = "chosen on dev, or made of what was: its dev score is apparent"
 """What the mark `*` means."""
 
+HONEST = "cross-fitted: choices are made on parts of dev and scored on the rest; rows are ranked by it"
+"""What the column of honest scores means."""
+
 @dataclass(frozen=True)
 class Row:
     """One named node of a leaderboard; a node with several names has them all, the shortest first."""
@@ -28,10 +31,12 @@ class Row:
     members: tuple[str, ...]
     """Direct members of an ensemble, only the chosen ones where a rule chose."""
     apparent: bool
+    honest: float | None = None
+    """Overall on dev, cross-fitted where something was chosen; None where that was not possible."""
 
 
 def leaderboard(results: Sequence[Result]) -> list[Row]:
-    """Return the named nodes of trees scored on one suite, each once, by dev overall and then by name.
+    """Return the named nodes of trees scored on one suite, each once, by honest dev overall and then by name.
 
     Raise RegistryError where two results give one node different scores.
     """
@@ -43,15 +48,22 @@ def leaderboard(results: Sequence[Result]) -> list[Row]:
                                         hint="build the specs that contain it again, from one registry"))
         names.setdefault(node.id, set()).update({node.name} - {""})
     called = {key: tuple(sorted(found, key=lambda name: (len(name), name))) for key, found in names.items()}
-    rows = [Row(called[key], node.what, node.scores, _members(node, called), node.is_apparent())
+    rows = [Row(called[key], node.what, node.scores, _members(node, called), node.is_apparent(), _honest(node))
             for key, node in nodes.items() if called[key]]
     return sorted(rows, key=_rank)
 
 
 def _rank(row: Row) -> tuple[bool, float, tuple[str, ...]]:
     """Return what rows are sorted by: those without a dev overall come last."""
-    overall = _cell(row, "dev", OVERALL)
+    overall = _cell(row, "dev", OVERALL) if row.honest is None else row.honest
     return overall is None, -(overall or 0.0), row.names
+
+
+def _honest(node: ResultNode) -> float | None:
+    """Return a node's dev overall, cross-fitted where something was chosen; None where that was not possible."""
+    if node.honest is not None:
+        return node.honest[OVERALL]
+    return None if node.is_apparent() else node.scores.get("dev", {}).get(OVERALL)
 
 
 def _cell(row: Row, split: str, column: str) -> float | None:
@@ -104,6 +116,7 @@ def _page(profile: str, results: Sequence[Result]) -> str:
         rows = leaderboard(group)
         parts += [f"## Suite {escaped(suite)}, content {sha256[:12]}\n", _table(rows, group[0].tasks) + "\n"]
         parts += [f"\\* {APPARENT}\n"] if any(row.apparent for row in rows) else []
+        parts += [f"overall honest: {HONEST}\n"] if any(map(_is_crossfitted, rows)) else []
     return "\n".join(parts)
 
 
@@ -115,11 +128,21 @@ def _table(rows: Sequence[Row], tasks: Sequence[Column]) -> str:
     columns += [("test", *column) for column in _columns(tasks)
                 if any(_cell(row, "test", column[0]) is not None for row in rows)]
     scores = [_formatted([_cell(row, split, name) for row in rows]) for split, name, _ in columns]
+    headers = [f"{escaped(title)} {split}" for split, _, title in columns]
+    if any(map(_is_crossfitted, rows)):
+        after = len(tasks) + 1  # behind the overall on dev
+        scores.insert(after, _formatted([row.honest for row in rows]))
+        headers.insert(after, "overall honest")
     table = [[escaped(", ".join(row.names)) + ("\\*" if row.apparent else ""), escaped(row.what), *cells,
               escaped(", ".join(row.members))] for row, *cells in zip(rows, *scores, strict=True)]
-    headers = ["name", "what it is", *(f"{escaped(title)} {split}" for split, _, title in columns), "members"]
-    align = ["left", "left", *("right" for _ in columns), "left"]
+    align = ["left", "left", *("right" for _ in headers), "left"]
+    headers = ["name", "what it is", *headers, "members"]
     return tabulate(table, headers, tablefmt="pipe", disable_numparse=True, colalign=align)
+
+
+def _is_crossfitted(row: Row) -> bool:
+    """Tell whether a row's honest score is another than its dev score."""
+    return row.apparent and row.honest is not None
 
 
 def _columns(tasks: Sequence[Column]) -> list[tuple[str, str]]:

@@ -74,6 +74,8 @@ class Watch:
 class Trainer:
     """Trains one leaf; may be stopped at any step and go on from its checkpoint, bit for bit."""
 
+    verb = "training"
+
     def __init__(self, model: Model, network: Network, data: Data, tokens: Tokens) -> None:
         self.model, self.network = model, network
         self.tasks = model.trained
@@ -102,6 +104,15 @@ class Trainer:
         except Stopped:
             self.save(checkpoint)
             raise
+
+    @property
+    def steps(self) -> int:
+        """How many steps there are in all."""
+        return len(self.batches)
+
+    def outcome(self) -> dict[str, Any]:
+        """Return what a manifest says besides what it does of every run."""
+        return {}
 
     @property
     def kept_epoch(self) -> int:

@@ -25,9 +25,10 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from . import __version__, leases, memory
+from . import __version__, leases, memory, teaching
 from .attempts import TASK, Attempt
 from .batches import seeded
+from .distillation import distilled
 from .errors import DataError, MtrunError, RegistryError, Stopped
 from .files import append, refusal, remove
 from .network import Network
@@ -37,7 +38,8 @@ from .plan import leaf_id
 from .predictions import side_by_side
 from .provenance import fingerprints
 from .registry import EPOCHS, HISTORY, LOG, PREDICTIONS, WEIGHTS, Registry
-from .spec import Model
+from .souping import Souping
+from .spec import Model, Souped
 from .suites import Data
 from .tokens import Tokens
 from .train import State, Trainer, Watch
@@ -121,38 +123,41 @@ def train(order: Order, watch: Supervision) -> None:
     if leaf_id(model, data.sha256(), order.project) != order.id:
         raise DataError(f"the data or weights of `{order.name}` changed since the build was planned; build again")
     watch.tick()
-    trainer = _restored(order, data, registry.cache, watch)
-    watch.steps, watch.device = len(trainer.batches), trainer.device
     started = time.monotonic()
-    watch.say(f"training {order.name} on {device_name(trainer.device)}, {len(trainer.batches)} steps")
+    lesson = teaching.lesson(order, data, registry, device_of(model), watch.tick) if model.teacher else data
+    trainer = _restored(order, data, lesson, registry.cache, watch)
+    watch.steps, watch.device = trainer.steps, trainer.device
+    watch.say(f"{trainer.verb} {order.name} on {device_name(trainer.device)}, {trainer.steps} steps")
     predictions = trainer.run(watch, watch.attempt.checkpoint)
     if _inputs(order) != before:
         raise DataError(f"the data or weights of `{order.name}` changed while it was trained; build again, or put the "
                         "files back as they were and build again to go on from the checkpoint")
     watch.say(f"finished; epoch {trainer.kept_epoch + 1} is kept")
     files = {PREDICTIONS: predictions.to_bytes(), **_files(trainer, watch.attempt)}
-    manifest = describe(order, data) | _outcome(trainer) | {"seconds": round(time.monotonic() - started, 3)}
+    made_of = {id: run.weights for id in order.made_of() if (run := registry.find(id))}
+    spent = {"seconds": round(time.monotonic() - started, 3)}
+    manifest = describe(order, data) | _outcome(trainer) | spent | ({"made_of": made_of} if made_of else {})
     registry.commit(order.id, files, manifest, order.replaces)
 
 
 def _inputs(order: Order) -> tuple[object, object]:
     """Return what tells a change of the files that a run is made of."""
-    suite, encoder = order.model.suite, order.model.encoder
+    suite = order.model.suite
     files = suite.inputs(order.project)
-    return suite.load(order.project).sha256() if files is None else files, encoder.inputs(order.project)
+    return suite.load(order.project).sha256() if files is None else files, order.model.inputs(order.project)
 
 
-def _restored(order: Order, data: Data, cache: Path, watch: Supervision) -> Trainer:
+def _restored(order: Order, data: Data, lesson: Data, cache: Path, watch: Supervision) -> Trainer:
     """Return the trainer of a leaf, at its checkpoint where there is a sound one."""
     checkpoint, code = watch.attempt.checkpoint, fingerprints(order.model)
-    trainer = trainer_of(order.model, data, order.project, cache)
+    trainer = trainer_of(order.model, data, order.project, cache, lesson)
     if checkpoint.exists():
         try:
             trainer.restore(checkpoint)
         except RegistryError as error:
             watch.say(f"{error}; starting from the beginning")
             remove(checkpoint)
-            return _restored(order, data, cache, watch)
+            return _restored(order, data, lesson, cache, watch)
         old = [file for file, sha in trainer.state.source.items() if code.get(file) != sha]
         watch.say(f"resumed at step {trainer.state.step}{', begun with older code of ' * bool(old)}{', '.join(old)}")
     else:
@@ -160,13 +165,17 @@ def _restored(order: Order, data: Data, cache: Path, watch: Supervision) -> Trai
     return trainer
 
 
-def trainer_of(model: Model, data: Data, project: Path, cache: Path) -> Trainer:
-    """Return a leaf's trainer at its first step."""
+def trainer_of(model: Model, data: Data, project: Path, cache: Path, lesson: Data | None = None) -> Trainer:
+    """Return a leaf's trainer at its first step; a student has a `lesson` in place of the suite's own examples."""
     torch.manual_seed(seeded(model.train.seed, "weights"))
     tokenizer = model.encoder.tokenizer(data, project)
-    tokens = Tokens.of(data.splits, tokenizer, cache)
-    network = Network(model, data.tasks, model.encoder.build(tokenizer, project))
-    return Trainer(model, network.to(device_of(model)), data, tokens)
+    examples = lesson or data
+    tokens = Tokens.of(examples.splits, tokenizer, cache)
+    network = Network(distilled(model), data.tasks, model.encoder.build(tokenizer, project))
+    network = network.to(device_of(model))
+    if isinstance(model, Souped):
+        return Souping(model, network, data, tokens, Registry(project / "registry"))
+    return Trainer(model, network, examples, tokens)
 
 
 def _files(trainer: Trainer, attempt: Attempt) -> dict[str, bytes]:
@@ -192,6 +201,7 @@ def _outcome(trainer: Trainer) -> dict[str, Any]:
         "megabytes": round(memory.peak(trainer.device)),
         "splits": state.splits,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        **trainer.outcome(),
     }
 
 
@@ -203,7 +213,8 @@ def describe(order: Order, data: Data) -> dict[str, Any]:
         "what": model.summary(),
         "spec": plain_dump(model),
         "suite": {"sha256": data.sha256(), "dropped": dict(data.dropped)},
-        "inputs": model.encoder.inputs(order.project),
+        "inputs": model.inputs(order.project),
+        **({"trees": order.plain_trees()} if order.trees else {}),
         "environment": {
             "mtrun": __version__, "python": platform.python_version(), "torch": torch.__version__,
             "device": device_name(device_of(model)), "threads": model.resources.threads,

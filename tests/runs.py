@@ -37,7 +37,7 @@ def finished(plan: Plan, node: Planned, changes: Mapping[str, Any]) -> Run:
     model = node.node.model
     manifest = {
         "format": FORMAT, "id": node.id, "name": node.name, "what": node.what, "spec": plain_dump(model),
-        "suite": {"sha256": node.suite, "dropped": {}}, "inputs": model.encoder.inputs(plan.project),
+        "suite": {"sha256": node.suite, "dropped": {}}, "inputs": model.inputs(plan.project),
         "source": fingerprints(model), "epoch": 2, "parameters": 12345, "seconds": 20.0, "dev": DEV,
         "environment": {"mtrun": "0.1.0", "python": "3.11.7", "torch": "2.13.0", "device": DEVICE, "threads": 1},
         "files": {"model.safetensors": {"size": 3000, "sha256": "0" * 64}},

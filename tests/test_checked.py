@@ -42,7 +42,7 @@ def test_a_resolved_model_is_whole_and_means_the_same(shipped: Path, profile: st
     (shipped / "specs" / "profiles" / "bare.toml").touch()
     for file in FILES:
         for node in Loader(shipped, profile).load(shipped / "specs" / file):
-            if isinstance(node, Leaf):
+            if isinstance(node, Leaf) and not node.model.needs:
                 text = resolved([node])
                 (shipped / "specs" / "again.toml").write_text(text)
                 (again,) = Loader(shipped, "bare").load(shipped / "specs" / "again.toml")
@@ -111,3 +111,18 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
             main(["check", *arguments])
         assert stopped.value.code == 0
         assert capsys.readouterr().out.startswith(expected)
+
+
+def test_what_a_leaf_is_made_of_is_named_and_shown(tmp_path: Path) -> None:
+    rates = 'kind = "model"\nextends = "sum.toml"\n[sweep]\n"optimizer.lr_scale" = [1.0, 2.0]\n'
+    student = ('kind = "model"\nextends = "sum.toml"\n[teacher]\nlabels = 0.25\n'
+               'spec = { type = "average", members = ["soup.toml"] }\n')
+    root = project(tmp_path, rates=rates, soup='kind = "soup"\nmembers = [\n  "rates.toml",\n]\n', student=student)
+    found = documents(root, "student.toml")
+    assert list(found) == ["student", "student#1", "soup", "rates@lr_scale=1.0", "rates@lr_scale=2.0"]
+    soup = [line.split("  # ") for line in found["soup"].splitlines() if line.startswith("  ")]
+    assert [(text.strip(), place.rpartition(":")[2]) for text, place in soup] == [
+        ('"rates@lr_scale=1.0",', "3"), ('"rates@lr_scale=2.0",', "3")]
+    assert tomli.loads(found["student"])["teacher"] == {
+        "spec": "student#1", "labels": 0.25, "temperature": 2.0, "unlabelled": {}}
+    assert summary(Loader(root).load_all([root / "specs" / "soup.toml"])).endswith("ok: uniform soup of 2")

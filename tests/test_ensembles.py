@@ -158,7 +158,7 @@ def test_nested_averages_are_averages_of_averages() -> None:
 def test_an_average_of_nothing_is_an_error() -> None:
     with pytest.raises(ValidationError, match="members"):
         Average(members=())
-    with pytest.raises(TrainingError, match="nothing to average"):
+    with pytest.raises(TrainingError, match="nothing to combine"):
         Average(members=handles(2)).combine([Predictions({}), Predictions({})], DATA, ids(2))
 
 

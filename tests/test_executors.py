@@ -478,7 +478,7 @@ def test_a_run_that_comes_from_elsewhere_is_checked_byte_by_byte(tmp_path: Path)
     order, _ = begun(project(tmp_path / "project"))
     there = Registry(tmp_path / "there" / "registry")
     run = commit(there, order.id)
-    sent = {path.name: path.read_bytes() for path in run.folder.iterdir()}
+    sent = deliveries.sent(there, order.id)
     here = Registry(tmp_path / "project" / "registry")
     other = {path.name: path.read_bytes() for path in commit(there, "c" * 12).folder.iterdir()}
     wrong = [other, {**sent, "more": b""}, {name: data for name, data in sent.items() if name != PREDICTIONS},
@@ -487,10 +487,10 @@ def test_a_run_that_comes_from_elsewhere_is_checked_byte_by_byte(tmp_path: Path)
               for name, data in sent.items() if data for place in (0, len(data) // 2, len(data) - 1)]
     for delivery in wrong:
         with pytest.raises(RegistryError):
-            deliveries.receive(here, order, delivery)
+            deliveries.receive(here, order.id, delivery)
         assert here.ids() == []
     assert len(wrong) > 9
-    received = deliveries.receive(here, order, sent)
+    received = deliveries.receive(here, order.id, sent)
     received.verify()
     same = {name: received.read(name) for name in received.manifest["files"]}
     assert same == {name: run.read(name) for name in run.manifest["files"]} == files(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -32,6 +32,9 @@ class Packed:
 
 class Encoder(Part):
     """Turns sentences into embeddings."""
+
+    passing: ClassVar[tuple[str, ...]] = ("dropout", "freeze")
+    """Fields that count while the encoder is trained, and mean nothing to the weights that come out."""
 
     dropout: float = Field(default=0.3, ge=0, lt=1)
     """Dropout on the embedding that the heads read (the course's `hidden_dropout_prob`)."""

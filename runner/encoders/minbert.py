@@ -27,6 +27,7 @@ class MinBert(Encoder):
     """BERT's encoder (Devlin et al. 2019, arXiv:1810.04805) of any depth and width, with or without its pooler."""
 
     type = "minbert"
+    passing = ("dropout", "freeze", "hidden_dropout")
 
     init: str = Field(min_length=1)
     """`scratch`; a named checkpoint, `minilm-l6` or `bert-base-uncased`; or a folder with model.safetensors (or

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, get_args
 
 from ..errors import TrainingError
@@ -47,12 +47,21 @@ class Ensemble(Part):
         """Return the node's Predictions, by what it learns from the same data's dev rows."""
         return self.apply(self.fit(members, data, ids), members, data, ids)
 
+    @property
+    def chooses(self) -> bool:
+        """Whether `fit` looks at dev labels, so that dev scores are apparent."""
+        return type(self).fit is not Ensemble.fit
+
     def chosen(self, choice: Choice, ids: Sequence[str]) -> list[int] | None:
         """Return the positions of the members that a rule chose, best first; None where none are chosen."""
         return None
 
     def names_tasks(self) -> dict[str, str]:
         """Return the tasks that the spec names by the key that names each, to be checked before anything is trained."""
+        return {}
+
+    def names_members(self) -> dict[tuple[str, ...], str]:
+        """Return the members that the spec refers to by name, by the keys that lead to each, to be checked likewise."""
         return {}
 
     def summary(self) -> str:
@@ -69,7 +78,7 @@ class Ensemble(Part):
 
     def canonical(self) -> dict[str, Any]:
         """Return what the id is made of apart from the members, for which `signature` stands."""
-        fields = _member_fields(type(self))
+        fields = member_fields(type(self))
         return {name: value for name, value in super().canonical().items() if name not in fields}
 
     def signature(self, ids: Sequence[str]) -> list[list[str]]:
@@ -79,37 +88,54 @@ class Ensemble(Part):
 
     def _held(self) -> Iterator[tuple[str, str, Any]]:
         """Yield field, key and member; keys are sorted, since their order in a table means nothing."""
-        for field in _member_fields(type(self)):
+        for field in member_fields(type(self)):
             held = getattr(self, field)
             pairs = sorted(held.items()) if isinstance(held, dict) else [("", member) for member in held]
             yield from ((field, key, member) for key, member in pairs)
 
 
-def _member_fields(ensemble: type[Ensemble]) -> list[str]:
+def member_fields(ensemble: type[Ensemble]) -> list[str]:
     """Return the names of the fields that hold members."""
     return [name for name, field in ensemble.model_fields.items() if Member in get_args(field.annotation)]
 
 
-def mean(members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Predictions:
-    """Return the mean of the members' logits per task, over the members that have the task.
+def by_task(members: Sequence[Predictions], data: Data, ids: Sequence[str],
+            rule: Callable[[str, dict[int, np.ndarray]], np.ndarray],
+            used: Mapping[str, Iterable[str]] | None = None) -> Predictions:
+    """Return what a rule makes of each task: it takes the task's name and the scores [n, k] of members by position.
 
-    A task is there on the splits that all of these members predict, so that it is one system on every split.
+    These are the members that have the task or, where `used` is given, those whose ids it has under the task. A task
+    is there on the splits that all of them predict, so that it is one system on every split.
     """
     outputs: dict[str, dict[str, Output]] = {}
     for task in data.tasks:
-        having = [(member, name) for member, name in zip(members, ids, strict=True) if member.has(task)]
+        having = ([p for p, member in enumerate(members) if member.has(task)] if used is None
+                  else [ids.index(name) for name in used.get(task, ())])
         for split in SPLITS:
-            found = [member.find(data, split, task, name) for member, name in having]
-            scores = [array for array in found if array is not None]
+            found = {p: members[p].find(data, split, task, ids[p]) for p in having}
+            scores = {p: array for p, array in found.items() if array is not None}
             if scores and len(scores) == len(found):
-                outputs.setdefault(split, {})[task] = Output(data.splits[task][split].ids, _mean(scores))
+                made = rule(task, scores).astype(np.float32)
+                outputs.setdefault(split, {})[task] = Output(data.splits[task][split].ids, made)
     if not outputs:
-        raise TrainingError("there is nothing to average: no member predicts a task of the suite")
+        raise TrainingError("there is nothing to combine: no member predicts a task of the suite")
     return Predictions(outputs)
 
 
-def _mean(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the mean of arrays [n, k], summed in float64 by the order of their bytes, so that no name changes it."""
-    ranked: list[np.ndarray] = sorted(arrays, key=lambda array: array.tobytes())
-    means: np.ndarray = np.stack(ranked).mean(axis=0, dtype=np.float64)
-    return means.astype(np.float32)
+def on_dev(members: Sequence[Predictions], data: Data, ids: Sequence[str],
+           ) -> Iterator[tuple[str, dict[str, np.ndarray], np.ndarray]]:
+    """Yield each task that members predict: its name, their dev scores [n, k] by id, sorted, and the labels [n].
+
+    A member that is there twice is one. Raise TrainingError where dev has no labels, or a member says nothing of it.
+    """
+    by_id = dict(sorted(zip(ids, members, strict=True), key=lambda pair: pair[0]))
+    for task, splits in data.splits.items():
+        having = {name: member.find(data, "dev", task, name) for name, member in by_id.items() if member.has(task)}
+        scores = {name: array for name, array in having.items() if array is not None}
+        labels = splits["dev"].labels if "dev" in splits else None
+        if having and labels is None:
+            raise TrainingError(f"nothing can be learned for `{task}`: the suite's dev split has no labels of it")
+        if silent := sorted(having.keys() - scores.keys()):
+            raise TrainingError(f"nothing can be learned for `{task}`: {silent[0]} predicts it, but not on dev")
+        if having and labels is not None:
+            yield task, scores, labels

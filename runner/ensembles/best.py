@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from pydantic import Field
 
+from ..blends import mean
 from ..errors import Problem, TrainingError, did_you_mean
 from ..parts import Member
 from ..predictions import Predictions
 from ..scores import OVERALL, score_split
 from ..suites import Data
-from . import Choice, Ensemble, mean
+from . import Choice, Ensemble, by_task
 
 
 class Best(Ensemble):
@@ -61,4 +63,8 @@ class Best(Ensemble):
     def apply(self, choice: Choice, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Predictions:
         """Return the mean of the chosen members' logits."""
         positions = self.chosen(choice, ids)
-        return mean([members[p] for p in positions], data, [ids[p] for p in positions])
+
+        def rule(task: str, scores: dict[int, np.ndarray]) -> np.ndarray:
+            return mean(list(scores.values()))
+
+        return by_task([members[p] for p in positions], data, [ids[p] for p in positions], rule)

@@ -20,7 +20,7 @@ from pydantic import PrivateAttr
 
 from .. import launches
 from ..attempts import TASK, Attempt
-from ..deliveries import receive
+from ..deliveries import receive, sent
 from ..errors import MtrunError, Place, UsageError
 from ..files import append, remove
 from ..orders import Order
@@ -52,22 +52,24 @@ def run(lines: str) -> dict[str, Any]:
         process.kill()
 
 
-def run_apart(task: bytes, folder: str, python: str) -> dict[str, Any]:
+def run_apart(task: bytes, needed: dict[str, dict[str, bytes]], folder: str, python: str) -> dict[str, Any]:
     """Be a task on a node with a file system of its own: train in `folder` there and send the files of the run.
 
-    Where there is none, what error.json says and the end of the log are sent. Nothing stays behind.
+    Where there is none, what error.json says and the end of the log are sent. Nothing stays behind but the runs that
+    the leaf is made of, `needed` by id.
     """
     order = replace(Order.from_bytes(task, Place(TASK)), project=Path(folder))
     registry = Registry(order.project / "registry")
     attempt = Attempt(registry.attempt(order.id))
+    for id, files in needed.items():
+        if not registry.find(id):
+            receive(registry, id, files)
     attempt.begin(order)
     try:
         said = run(_lines(attempt, order.project, order.model.resources, python))
-        made = registry.root / order.id
-        files = {path.name: path.read_bytes() for path in made.iterdir()} if made.is_dir() else {}
         log = attempt.log.read_bytes()[-LOG_BYTES:] if attempt.log.exists() else b""
-        return said | {"files": files, "problems": attempt.problems(), "progress": attempt.progress(),
-                       "log": log.decode(errors="replace")}
+        return said | {"files": sent(registry, order.id), "problems": attempt.problems(),
+                       "progress": attempt.progress(), "log": log.decode(errors="replace")}
     finally:
         registry.drop(order.id)
         remove(attempt.folder)
@@ -133,7 +135,7 @@ class _Task(Handle):
         order = Order.read(self.attempt.folder / TASK)
         try:
             if said["files"]:
-                receive(Registry(self.project / "registry"), order, said["files"])
+                receive(Registry(self.project / "registry"), order.id, said["files"], order.replaces)
                 remove(self.attempt.folder)
                 return 0
         except MtrunError as error:
@@ -201,8 +203,9 @@ class Ray(Executor):
             "memory": asked.memory and asked.memory * 1_000_000, "name": attempt.name(),
         }
         if self.folder:
-            task = (attempt.folder / TASK).read_bytes()
-            reference = self._task(run_apart, options).remote(task, self.folder, self.python)
+            order, here = Order.read(attempt.folder / TASK), Registry(work.project / "registry")
+            needed = {id: sent(here, id) for id in order.made_of()}
+            reference = self._task(run_apart, options).remote(order.to_bytes(), needed, self.folder, self.python)
         else:
             reference = self._task(run, options).remote(_lines(attempt, work.project, asked, self.python))
         return _Task(self._ray, reference, work, bool(self.folder))
