@@ -16,6 +16,7 @@ from .forecast import forecast, longest_first
 from .plan import Plan, Planned
 from .pool import Pool
 from .predictions import Predictions
+from .publication import complete
 from .results import Column, Result, ResultNode
 from .scores import Scores, score
 from .spec import Filed, Leaf, Tree
@@ -61,6 +62,7 @@ class Build:
         for name, root in self.plan.roots.items():
             if root not in self.failed:
                 yield from self._publish(name, self.plan.nodes[root])
+        yield from self._complete()
         yield Event("done", values=counts | {"failed": len(self.failed)})
 
     def _reuse(self, node: Planned, todo: list[Planned]) -> Event:
@@ -175,3 +177,13 @@ class Build:
             yield self._failure(node, [problem.render() for problem in error.problems])
         else:
             self.written.append(path)
+
+    def _complete(self) -> Iterator[Event]:
+        """Bring what is published beside the trees up to date."""
+        if not self.written:
+            return
+        try:
+            complete(self.plan, self._predictions, self.results / self.plan.profile)
+        except MtrunError as error:
+            self.failed.add("")
+            yield Event("failed", "intervals and costs", values={"problems": [p.render() for p in error.problems]})

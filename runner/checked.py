@@ -64,10 +64,7 @@ def _documents(node: Node, name: str, seen: set[int]) -> Iterator[str]:
     if isinstance(node, Stored | Filed) or id(node) in seen:
         return
     seen.add(id(node))
-    kind, lines = ("ensemble", _tree(node, name)) if isinstance(node, Tree) else _leaf(node, _labels(node, name))
-    file = clean(str(node.place) if not node.name else node.place.file)
-    head = [(f'kind = "{kind}"', file), (f"name = {written(name)}", file)]
-    yield "\n".join([f"{RULE} {name}", *(_commented(line) for line in (*head, *lines))])
+    yield f"{RULE} {name}\n{document(node, name)}"
     for child, label in zip(_below(node), _labels(node, name), strict=True):
         yield from _documents(child, label, seen)
 
@@ -75,6 +72,14 @@ def _documents(node: Node, name: str, seen: set[int]) -> Iterator[str]:
 def _below(node: Leaf | Tree) -> tuple[Any, ...]:
     """Return the nodes that a node is made of."""
     return node.node.children() if isinstance(node, Tree) else node.model.needs
+
+
+def document(node: Spec, name: str) -> str:
+    """Return one node, its members by their names only, as a TOML document with the place of each value behind it."""
+    kind, lines = ("ensemble", _tree(node, name)) if isinstance(node, Tree) else _leaf(node, _labels(node, name))
+    file = clean(str(node.place) if not node.name else node.place.file)
+    head = [(f'kind = "{kind}"', file), (f"name = {written(name)}", file)]
+    return "\n".join(_commented(line) for line in (*head, *lines))
 
 
 def _commented(line: Line) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from . import completion, upkeep
+from . import completion, gallery, upkeep
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -137,17 +137,39 @@ def check(specs: tuple[Path, ...], profile: str, settings: tuple[str, ...], reso
 
 @cli.command()
 @click.argument("results", type=click.Path(path_type=Path), default=Path("results"))
-def table(results: Path) -> None:
-    """Print the leaderboard of each profile, and write it to RESULTS/PROFILE/leaderboard.md."""
-    from .files import write_bytes
-    from .tables import markdown
+@click.option("--format", "style", default="md", show_default=True,
+              type=click.Choice(["md", "csv", "json", "latex", "html", "plain"]))
+@click.option("--split", default="dev", show_default=True, type=click.Choice(["dev", "test"]))
+@click.option("--group", default="*", metavar="NAMES", help="Systems to show, such as `ensemble? sum-lr@*`.")
+@click.option("--columns", default="", metavar="KEYS", help="Columns, such as `name,overall`; `+what` adds one.")
+@click.option("--sort", default="overall", show_default=True, metavar="KEY", help="Column to sort by.")
+def table(results: Path, style: str, split: str, group: str, columns: str, sort: str) -> None:
+    """Print the leaderboard of each profile, and bring RESULTS/PROFILE/leaderboard.md up to date."""
+    from . import leaderboards
 
-    for profile, text in markdown(results).items():
-        write_bytes(results / profile / "leaderboard.md", text.encode())
-        click.echo(text)
+    click.echo(leaderboards.text(results, style, split, group, columns, sort), nl=False)
+    leaderboards.publish(results)
 
 
-for command in upkeep.COMMANDS:
+@cli.command()
+@click.argument("spec", type=click.Path(path_type=Path), shell_complete=completion.specs)
+@planning
+@JSON
+@click.option("--split", default="dev", show_default=True, type=click.Choice(["dev", "test"]))
+@click.option("--prune", "points", type=click.FloatRange(0), metavar="POINTS",
+              help="Propose the smallest tree at most so many hundredths of overall below the whole.")
+def members(spec: Path, profile: str, settings: tuple[str, ...], as_json: bool, split: str,
+            points: float | None) -> None:
+    """Show what each member of an ensemble is worth."""
+    from . import appraisal
+    from .coalitions import grove_of
+    from .worth import appraise
+
+    found = appraise(grove_of(planned([spec], profile, settings), split), points is not None)
+    click.echo(appraisal.line(found, points) if as_json else appraisal.text(found, points))
+
+
+for command in (*gallery.COMMANDS, *upkeep.COMMANDS):
     cli.add_command(command)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import TypeVar
 
 from .errors import Place, Problem, did_you_mean, nearest
@@ -48,8 +49,12 @@ def unsafe_tasks(suite: Suite, table: Table) -> Iterator[Problem]:
 
 
 def misfits(model: Model, table: Table) -> Iterator[Problem]:
-    """Yield what does not suit a model's tasks: heads, losses, trained tasks; `table` is the model's."""
+    """Yield what does not suit a model: heads, losses, trained tasks, packages; `table` is the model's."""
     tasks = model.suite.meanings()
+    for name in type(model.track).model_fields:
+        if getattr(model.track, name) and not find_spec(name):
+            yield Problem(f"`track.{name}` needs the package `{name}`, which is not installed",
+                          place(table, "track", name), hint=f"run `pip install 'mtrun[{name}]'`")
     for name in model.heads:
         yield from _misfit(name, model, tasks[name], table)
     trained = table.get("train", {}).get("tasks")

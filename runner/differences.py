@@ -17,8 +17,8 @@ Key = tuple[str, ...]
 Fields = Mapping[Key, Any]
 """Values, plain JSON, by the path of their key; what is not set is not there."""
 
-ASIDE = ("suite", "resources")
-"""Tables of a model that are not in its id: data are compared by content, resources are execution settings."""
+ASIDE = ("suite", "resources", "track")
+"""Tables of a model that are not in its id: data are compared by content, the others are execution settings."""
 SUITE_TYPE = ("suite", "type")
 CONTENT = "data"
 WEIGHTS = "weights"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -29,6 +30,8 @@ class Evaluation:
         }
         rows = [np.empty(0, np.int64), *(split.rows.reshape(-1) for split in self.splits.values())]
         self.rows = np.unique(np.concatenate(rows))  # all sentences needed, as rows of the token table
+        self.seconds = 0.0
+        """How long the last one took."""
 
     @torch.no_grad()
     def __call__(self, network: Network, tick: Callable[[], None] = lambda: None) -> Predictions:
@@ -38,7 +41,7 @@ class Evaluation:
         """
         if not self.splits:
             return Predictions({})
-        training = network.training
+        training, started = network.training, time.monotonic()
         network.eval()
         embeddings = self._embed(network, tick)  # [unique sentences, width]
         outputs: dict[str, dict[str, Output]] = {}
@@ -47,6 +50,7 @@ class Evaluation:
             scores = network.scores(task, sentences).float().cpu().numpy()
             outputs.setdefault(name, {})[task] = Output(self.data.splits[task][name].ids, scores)
         network.train(training)
+        self.seconds = time.monotonic() - started
         return Predictions(outputs)
 
     def _embed(self, network: Network, tick: Callable[[], None]) -> torch.Tensor:

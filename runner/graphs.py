@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
 from .errors import clean
+from .formats import escaped
 from .plan import Plan
+from .results import Result, ResultNode
+from .scores import OVERALL
 
 COLUMNS = 100
 COLOURS = {"reuse": "#d4edda", "stale": "#ffe8b3", "train": "#cfe2ff", "resume": "#cff4fc", "score": "#f2f2f2",
@@ -29,6 +32,34 @@ def mermaid(plan: Plan) -> str:
     used = {node.state for node in plan.nodes.values()}
     lines += [f"    classDef {state} fill:{colour},stroke:#666,color:#000"
               for state, colour in COLOURS.items() if state in used]
+    return "\n".join([*lines, "```"])
+
+
+def trees(results: Sequence[Result]) -> bytes:
+    """Return a page of markdown with a flowchart of each ensemble: dev scores at the nodes, chosen members only."""
+    parts = [f"## {escaped(result.tree.name)}\n\n{scored(result.tree)}\n" for result in results if result.tree.members]
+    return "\n".join(["# Trees\n", *parts]).encode()
+
+
+def scored(root: ResultNode) -> str:
+    """Return a Mermaid flowchart of a scored tree inside a fence; each node is drawn once."""
+    nodes, edges = {root.id: root}, dict[tuple[str, str], list[str]]()
+    todo = [root]
+    while todo:
+        above = todo.pop(0)
+        for role, member in above.used():
+            edges.setdefault((above.id, member.id), []).extend([role] if role else [])
+            todo += [member] if member.id not in nodes else []
+            nodes[member.id] = member
+    lines = ["```mermaid", "flowchart LR"]
+    for node in nodes.values():
+        opening, closing = ("([", "])") if node.members else ("[", "]")
+        score = node.shown().get("dev", {}).get(OVERALL)
+        label = f"{_entity(node.name or node.what)}<br/><b>{'#8212;' if score is None else f'{score:.3f}'}</b>"
+        lines.append(f'    n{node.id}{opening}"{label}"{closing}')
+    for (above_id, below), roles in edges.items():
+        lines.append(f'    n{above_id} -->|"{_entity(", ".join(roles))}"| n{below}' if roles else
+                     f"    n{above_id} --> n{below}")
     return "\n".join([*lines, "```"])
 
 

@@ -198,6 +198,10 @@ class Registry:
         except FileNotFoundError:
             return []
 
+    def has(self, id: str) -> bool:
+        """Tell whether there is a finished run, sound or not."""
+        return (self.root / id).exists()
+
     def find(self, id: str) -> Run | None:
         """Return a finished run, or None where there is none; raise RegistryError where it is damaged to the eye.
 

@@ -5,16 +5,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import Place, Problem, RegistryError
-from .scores import OVERALL
+from .files import reported
+from .scores import OVERALL, Scores
 
 _Score = Annotated[float, Field(ge=-1, le=1)]
+COSTS = "costs.json"
+"""What the models cost: the only published file that differs from run to run."""
+SIGNIFICANCE = "significance.json"
+"""Intervals and tests of the published scores."""
+
 _Hash = Annotated[str, Field(pattern="^[0-9a-f]{12,64}$")]
 
 
@@ -71,6 +79,20 @@ class ResultNode(_Record):
         for member in self.members:
             yield from member.nodes()
 
+    def shown(self) -> Scores:
+        """Return the scores to show and to rank by: those of dev are honest where something was chosen."""
+        return self.scores | ({"dev": dict(self.honest)} if self.honest else {})
+
+    def used(self) -> list[tuple[str, ResultNode]]:
+        """Return the members that the node makes use of with their roles, the best of those that a rule chose first."""
+        roles = self.roles or ("",) * len(self.members)
+        places = range(len(self.members)) if self.chosen is None else self.chosen
+        return [(roles[place], self.members[place]) for place in places]
+
+    def unused(self) -> list[ResultNode]:
+        """Return the members that a rule did not choose."""
+        return [] if self.chosen is None else [m for i, m in enumerate(self.members) if i not in self.chosen]
+
     def is_apparent(self) -> bool:
         """Return whether dev labels were used to choose something in the node or below it."""
         return any(node.apparent or node.chosen is not None for node in self.nodes())
@@ -114,3 +136,26 @@ class Result(_Record):
         notes = tuple(f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in found[:5])
         raise RegistryError(Problem("this is not a result that can be shown", Place(shown_as), notes,
                                     hint="build its spec again, or move the file out of the folder of results"))
+
+
+def published(folder: Path) -> list[Result]:
+    """Return the results in one profile's folder, in the order of their file names.
+
+    Raise RegistryError for a file that is damaged or foreign, StorageError for one that cannot be read.
+    """
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        if path.name not in (COSTS, SIGNIFICANCE):
+            with reported("read", path):
+                data = path.read_bytes()
+            found.append(Result.from_json(data, str(path)))
+    return found
+
+
+def costs(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return what each model in a folder of results cost, by id; nothing where that is not known."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads((folder / COSTS).read_bytes())
+        if isinstance(found, dict):
+            return {id: cost for id, cost in found.items() if isinstance(cost, dict)}
+    return {}

@@ -24,10 +24,16 @@ def metric(task: Task, scores: np.ndarray, labels: np.ndarray) -> float:
 
     Equal logits of a classification go to the lower class; a binary logit says yes above 0.
     """
+    found = outcomes(task, scores, labels)
+    return pearson(found, labels) if task.kind == "regression" else float(found.mean())
+
+
+def outcomes(task: Task, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return what a metric is made of, one number an example [n]: 1 where the label is met, or a regression's score."""
     if task.kind == "regression":
-        return pearson(scores[:, 0], labels)
+        return scores[:, 0].astype(np.float64)
     said = scores.argmax(axis=1) if task.kind == "classification" else scores[:, 0] > 0
-    return float(np.mean(said == labels))
+    return np.asarray(said == labels, np.float64)
 
 
 def metrics(task: Task, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -107,6 +107,15 @@ class Soup(Part):
     """All members; or, from the best on dev to the worst, each with which the mean's dev overall does not fall."""
 
 
+class Track(Part):
+    """Where else the history of a run is written as it grows; not part of its id, and nothing is sent anywhere."""
+
+    tensorboard: bool = False
+    """Write event files into `tracking/tensorboard/`; needs `pip install 'mtrun[tensorboard]'`."""
+    mlflow: bool = False
+    """Write into the local store `tracking/mlflow.db`; needs `pip install 'mtrun[mlflow]'`."""
+
+
 class Model(Part):
     """A leaf, resolved: everything that decides what is trained."""
 
@@ -128,6 +137,8 @@ class Model(Part):
     """What teaches the model besides the labels; left out: nothing does."""
     resources: Resources = Field(default=Resources(), exclude=True)
     """What a worker may use."""
+    track: Track = Field(default=Track(), exclude=True)
+    """Where else the history is written."""
 
     @property
     def trained(self) -> tuple[str, ...]:

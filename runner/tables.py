@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-from .errors import Problem, RegistryError, UsageError, clean
-from .files import reported
-from .results import Column, Result, ResultNode
-from .scores import OVERALL
+from .errors import Problem, RegistryError, UsageError, did_you_mean
+from .results import Result, ResultNode, published
+from .scores import OVERALL, Scores
 
-COSTS = "costs.json"
-"""The file of seconds and memory next to the results, which is none of them."""
-
-APPARENT = "chosen on dev, or made of what was: its dev score is apparent"
-"""What the mark `*` means."""
-
-HONEST = "cross-fitted: choices are made on parts of dev and scored on the rest; rows are ranked by it"
-"""What the column of honest scores means."""
 
 @dataclass(frozen=True)
 class Row:
     """One named node of a leaderboard; a node with several names has them all, the shortest first."""
 
     names: tuple[str, ...]
+    id: str
+    """Empty for the mean over seeds."""
+    kind: str
     what: str
-    scores: dict[str, dict[str, float | None]]
+    scores: Scores
+    """Of what was fitted on all of dev."""
+    shown: Scores
+    """What is shown and ranked by: on dev honest, where something was chosen and that could be had."""
     members: tuple[str, ...]
     """Direct members of an ensemble, only the chosen ones where a rule chose."""
     apparent: bool
-    honest: float | None = None
-    """Overall on dev, cross-fitted where something was chosen; None where that was not possible."""
+    """Whether the dev scores that are shown are on data that was used to choose something."""
+    leaves: dict[str, int | None]
+    """Id -> parameters of each model that the node is made of."""
+    seeds: int = 1
+    """Runs of which the scores are the mean."""
+    sd: Scores = field(default_factory=dict)
+    """Standard deviation over the seeds."""
+
+    @property
+    def parameters(self) -> int | None:
+        """Numbers in all models of the node together; None where one does not say."""
+        counts = [count for count in self.leaves.values() if count is not None]
+        return sum(counts) if counts and len(counts) == len(self.leaves) else None
+
+    def score(self, split: str, column: str) -> float | None:
+        """Return the score that is shown and ranked by, or None."""
+        return self.shown.get(split, {}).get(column)
 
 
 def leaderboard(results: Sequence[Result]) -> list[Row]:
@@ -43,32 +56,22 @@ def leaderboard(results: Sequence[Result]) -> list[Row]:
     nodes: dict[str, ResultNode] = {}
     names: dict[str, set[str]] = {}
     for node in (node for result in results for node in result.tree.nodes()):
-        if nodes.setdefault(node.id, node).scores != node.scores:
+        if nodes.setdefault(node.id, node).shown() != node.shown():
             raise RegistryError(Problem(f"two results give `{node.name or node.what}` ({node.id}) different scores",
                                         hint="build the specs that contain it again, from one registry"))
         names.setdefault(node.id, set()).update({node.name} - {""})
     called = {key: tuple(sorted(found, key=lambda name: (len(name), name))) for key, found in names.items()}
-    rows = [Row(called[key], node.what, node.scores, _members(node, called), node.is_apparent(), _honest(node))
+    rows = [Row(called[key], key, node.kind, node.what, node.scores, node.shown(), _members(node, called),
+                node.is_apparent() and node.honest is None,
+                {leaf.id: leaf.parameters for leaf in node.nodes() if leaf.kind == "leaf"})
             for key, node in nodes.items() if called[key]]
-    return sorted(rows, key=_rank)
+    return sorted(rows, key=lambda row: rank(row, "dev", OVERALL))
 
 
-def _rank(row: Row) -> tuple[bool, float, tuple[str, ...]]:
-    """Return what rows are sorted by: those without a dev overall come last."""
-    overall = _cell(row, "dev", OVERALL) if row.honest is None else row.honest
-    return overall is None, -(overall or 0.0), row.names
-
-
-def _honest(node: ResultNode) -> float | None:
-    """Return a node's dev overall, cross-fitted where something was chosen; None where that was not possible."""
-    if node.honest is not None:
-        return node.honest[OVERALL]
-    return None if node.is_apparent() else node.scores.get("dev", {}).get(OVERALL)
-
-
-def _cell(row: Row, split: str, column: str) -> float | None:
-    """Return one score, or None."""
-    return row.scores.get(split, {}).get(column)
+def rank(row: Row, split: str, column: str) -> tuple[bool, float, tuple[str, ...]]:
+    """Return what rows are sorted by: those without the score come last."""
+    score = row.score(split, column)
+    return score is None, -(score or 0.0), row.names
 
 
 def _members(node: ResultNode, called: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
@@ -84,79 +87,67 @@ def _members(node: ResultNode, called: dict[str, tuple[str, ...]]) -> tuple[str,
     return tuple(texts)
 
 
-def read(folder: Path) -> dict[str, list[Result]]:
-    """Return all results under a folder by profile, in the order of their file names.
+def over_seeds(rows: Iterable[Row]) -> list[Row]:
+    """Return the mean of each group of rows whose names differ in the seed of a sweep alone, with its deviation."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        for name in row.names:
+            spec, _, labels = name.partition("@")
+            others = [label for label in labels.split(",") if not label.startswith("seed=")]
+            if ",".join(others) != labels:
+                groups.setdefault("@".join([spec, *filter(None, [",".join(others)])]), []).append(row)
+    return [_mean(base, group) for base, group in groups.items() if len(group) > 1]
 
-    Raise RegistryError for a file that is damaged or foreign, StorageError for one that cannot be read.
+
+def _mean(base: str, group: Sequence[Row]) -> Row:
+    """Return several runs as one row."""
+    first, n = group[0], len(group)
+    scores, shown, sd = (_over(found, how) for found, how in (
+        ([row.scores for row in group], statistics.fmean), ([row.shown for row in group], statistics.fmean),
+        ([row.shown for row in group], statistics.stdev)))
+    return Row((f"{base} over {n} seeds",), "", first.kind, first.what, scores, shown, (),
+               any(row.apparent for row in group), first.leaves, n, sd)
+
+
+def _over(group: Sequence[Scores], how: Callable[[list[float]], float]) -> Scores:
+    """Return what becomes of the scores of several runs, None where one lacks a score."""
+    return {split: {column: how(found) if None not in (each := [run.get(split, {}).get(column) for run in group])
+                    and (found := [x for x in each if x is not None]) else None for column in scores}
+            for split, scores in group[0].items()}
+
+
+def selected(rows: Sequence[Row], patterns: str, must: bool = False) -> list[Row]:
+    """Return the rows of which a name is like one of some patterns, such as `ensemble? sum-lr@*`.
+
+    Raise UsageError, if so told, for a pattern that is like the name of no row.
+    """
+    found: dict[str, Row] = {}
+    for pattern in patterns.split():
+        like = [row for row in rows if any(fnmatchcase(name, pattern) for name in row.names)]
+        if must and not like:
+            hint = did_you_mean(pattern, {name for row in rows for name in row.names})
+            raise UsageError(f"no system is called `{pattern}`. {hint}".rstrip())
+        found |= {row.id: row for row in like}
+    return [row for row in rows if row.id in found]
+
+
+def read(folder: Path) -> dict[Path, list[Result]]:
+    """Return all results by the folder of their profile, in the order of their file names.
+
+    `folder` holds the folders of profiles, or is one. Raise RegistryError for a file that is damaged or foreign,
+    StorageError for one that cannot be read.
     """
     if not folder.is_dir():
         raise UsageError(f"there is no folder of results at {folder}")
-    found: dict[str, list[Result]] = {}
-    for path in sorted(folder.glob("*/*.json")):
-        if path.name == COSTS:
-            continue
-        with reported("read", path):
-            data = path.read_bytes()
-        found.setdefault(path.parent.name, []).append(Result.from_json(data, str(path)))
-    return found
+    if found := published(folder):
+        return {folder: found}
+    folders = sorted(path for path in folder.iterdir() if path.is_dir())
+    return {path: found for path in folders if (found := published(path))}
 
 
-def markdown(results_dir: Path) -> dict[str, str]:
-    """Return each profile's leaderboard as markdown: one table a suite, byte-stable."""
-    return {profile: _page(profile, results) for profile, results in read(results_dir).items()}
-
-
-def _page(profile: str, results: Sequence[Result]) -> str:
-    """Return one profile's leaderboard."""
-    by_suite: dict[tuple[str, str], list[Result]] = {}
+def by_suite(results: Iterable[Result]) -> dict[tuple[str, str], list[Result]]:
+    """Return results by name and content hash of the suite that they were scored on, in this order."""
+    found: dict[tuple[str, str], list[Result]] = {}
     for result in results:
-        by_suite.setdefault((result.suite, result.sha256), []).append(result)
-    parts = [f"# Leaderboard: {escaped(profile)}\n"]
-    for (suite, sha256), group in sorted(by_suite.items()):
-        rows = leaderboard(group)
-        parts += [f"## Suite {escaped(suite)}, content {sha256[:12]}\n", _table(rows, group[0].tasks) + "\n"]
-        parts += [f"\\* {APPARENT}\n"] if any(row.apparent for row in rows) else []
-        parts += [f"overall honest: {HONEST}\n"] if any(map(_is_crossfitted, rows)) else []
-    return "\n".join(parts)
-
-
-def _table(rows: Sequence[Row], tasks: Sequence[Column]) -> str:
-    """Return rows as a table; a test column is there where a test score is."""
-    from tabulate import tabulate  # here, since not every command shows a table
-
-    columns = [("dev", *column) for column in _columns(tasks)]
-    columns += [("test", *column) for column in _columns(tasks)
-                if any(_cell(row, "test", column[0]) is not None for row in rows)]
-    scores = [_formatted([_cell(row, split, name) for row in rows]) for split, name, _ in columns]
-    headers = [f"{escaped(title)} {split}" for split, _, title in columns]
-    if any(map(_is_crossfitted, rows)):
-        after = len(tasks) + 1  # behind the overall on dev
-        scores.insert(after, _formatted([row.honest for row in rows]))
-        headers.insert(after, "overall honest")
-    table = [[escaped(", ".join(row.names)) + ("\\*" if row.apparent else ""), escaped(row.what), *cells,
-              escaped(", ".join(row.members))] for row, *cells in zip(rows, *scores, strict=True)]
-    align = ["left", "left", *("right" for _ in headers), "left"]
-    headers = ["name", "what it is", *headers, "members"]
-    return tabulate(table, headers, tablefmt="pipe", disable_numparse=True, colalign=align)
-
-
-def _is_crossfitted(row: Row) -> bool:
-    """Tell whether a row's honest score is another than its dev score."""
-    return row.apparent and row.honest is not None
-
-
-def _columns(tasks: Sequence[Column]) -> list[tuple[str, str]]:
-    """Return the name and title of each column of scores."""
-    return [*((task.name, task.title) for task in tasks), (OVERALL, OVERALL)]
-
-
-def _formatted(column: Sequence[float | None]) -> list[str]:
-    """Return a column's cells with 3 decimals, a dash for None, and in bold all that look like the best."""
-    texts = ["—" if value is None else f"{value:.3f}" for value in column]
-    best = max((value for value in column if value is not None), default=None)
-    return [f"**{text}**" if best is not None and text == f"{best:.3f}" else text for text in texts]
-
-
-def escaped(text: str) -> str:
-    """Return text that markdown shows as it is, in a cell of a table or in a heading."""
-    return re.sub(r"[\\`*\[\]<>|~&$#]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", clean(text))
+        found.setdefault((result.suite, result.sha256), []).append(result)
+    return dict(sorted(found.items()))

@@ -42,6 +42,7 @@ from .souping import Souping
 from .spec import Model, Souped
 from .suites import Data
 from .tokens import Tokens
+from .tracking import Tracking
 from .train import State, Trainer, Watch
 
 PROGRESS_SECONDS = 0.5
@@ -60,6 +61,7 @@ class Supervision(Watch):
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     signals: list[int] = field(default_factory=list)
     """What asked to stop."""
+    tracking: Tracking | None = None
     _reported: float = 0.0
 
     def tick(self) -> None:
@@ -68,7 +70,9 @@ class Supervision(Watch):
             raise Stopped(self.signals[0])
 
     def report(self, state: State) -> None:
-        """Tell the build, where the last telling is long enough ago."""
+        """Tell trackers of a new epoch, and the build where the last telling is long enough ago."""
+        if self.tracking:
+            self.tracking.tell(state.history)
         now = time.monotonic()
         if now - self._reported >= PROGRESS_SECONDS:
             self._reported = now
@@ -126,7 +130,7 @@ def train(order: Order, watch: Supervision) -> None:
     started = time.monotonic()
     lesson = teaching.lesson(order, data, registry, device_of(model), watch.tick) if model.teacher else data
     trainer = _restored(order, data, lesson, registry.cache, watch)
-    watch.steps, watch.device = trainer.steps, trainer.device
+    watch.steps, watch.device, watch.tracking = trainer.steps, trainer.device, Tracking(order, watch.say)
     watch.say(f"{trainer.verb} {order.name} on {device_name(trainer.device)}, {trainer.steps} steps")
     predictions = trainer.run(watch, watch.attempt.checkpoint)
     if _inputs(order) != before:
@@ -138,6 +142,7 @@ def train(order: Order, watch: Supervision) -> None:
     spent = {"seconds": round(time.monotonic() - started, 3)}
     manifest = describe(order, data) | _outcome(trainer) | spent | ({"made_of": made_of} if made_of else {})
     registry.commit(order.id, files, manifest, order.replaces)
+    watch.tracking.close()
 
 
 def _inputs(order: Order) -> tuple[object, object]:
@@ -199,6 +204,7 @@ def _outcome(trainer: Trainer) -> dict[str, Any]:
         "dev": state.history[trainer.kept_epoch]["dev"],
         "parameters": sum(p.numel() for p in trainer.network.parameters()),
         "megabytes": round(memory.peak(trainer.device)),
+        "inference": round(1000 * trainer.all.seconds / max(1, len(trainer.all.rows)), 4),
         "splits": state.splits,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         **trainer.outcome(),

@@ -57,6 +57,8 @@ def test_a_tree_is_built_bottom_up_once(tmp_path: Path) -> None:
     tree = json.loads(result)["tree"]
     assert [m.get("name", "") for m in tree["members"]] == ["sum", "pcgrad", ""]
     assert len(tree["members"][2]["chosen"]) == 1
+    costs = json.loads((root / "results" / "demo" / "costs.json").read_bytes())
+    assert len(costs) == 2 and all(cost["seconds"] > 0 and cost["inference"] > 0 for cost in costs.values())
     assert not list((root / "registry" / ".attempts").iterdir()), "nothing is left over"
 
 
@@ -80,7 +82,8 @@ def test_a_leaf_that_diverges_blocks_only_what_needs_it(tmp_path: Path) -> None:
     assert "the loss of" in failed.values["problems"][0] and "at step" in failed.values["problems"][0]
     assert names(events, "blocked") == ["both"]
     assert events[-1].values["failed"] == 2
-    assert [p.name for p in (root / "results" / "demo").glob("*.json")] == ["sum.json"]
+    written = sorted(path.name for path in (root / "results" / "demo").glob("*.json"))
+    assert written == ["costs.json", "significance.json", "sum.json"]
 
 
 def test_a_damaged_run_is_set_aside_and_trained_again(tmp_path: Path) -> None:
@@ -109,7 +112,9 @@ def test_the_command_line_end_to_end(tmp_path: Path) -> None:
     table = mtrun(root, "table", "results/")
     out, err = table.communicate(timeout=60)
     assert table.returncode == 0, err
-    assert out.rstrip("\n") == (root / "results" / "demo" / "leaderboard.md").read_text().rstrip("\n")
+    assert out.startswith("## demo: suite tiny") and out.count("\n| ") == 4
+    page = (root / "results" / "demo" / "leaderboard.md").read_text()
+    assert page.startswith("# Leaderboard: demo\n\n## demo: suite tiny")
     assert "| tree" in out and "| sum" in out and "| pcgrad" in out
     again = mtrun(root, "build", "specs/tree.toml", "-q")
     out, err = again.communicate(timeout=60)

@@ -18,8 +18,10 @@ from markdown_it import MarkdownIt
 from pydantic import ValidationError
 
 from runner.errors import RegistryError, StorageError, UsageError
+from runner.formats import escaped
+from runner.leaderboards import page, text
 from runner.results import Column, Result, ResultNode
-from runner.tables import escaped, leaderboard, markdown, read
+from runner.tables import leaderboard, read
 
 TASKS = (Column(name="sentiment", title="SST", kind="classification"),
          Column(name="paraphrase", title="Quora", kind="binary"),
@@ -56,17 +58,42 @@ AVERAGE = ensemble("ensemble3", "f", "average of 2", (0.4996, 0.76, 0.53, 0.675)
 
 GOLDEN = r"""# Leaderboard: demo
 
-## Suite demo, content 010101010101
+## demo: suite demo, content 010101010101, dev
 
-| name        | what it is            |   SST dev |   Quora dev |   STS dev |   overall dev |   SST test |   Quora test |   STS test |   overall test | members                                                                |
-|:------------|:----------------------|----------:|------------:|----------:|--------------:|-----------:|-------------:|-----------:|---------------:|:-----------------------------------------------------------------------|
-| ensemble3   | average of 2          |     0.500 |   **0.760** |     0.530 |     **0.675** |          — |            — |          — |              — | sum, cosine_mse                                                        |
-| cosine_mse  | sum, linear+pair+pair |     0.490 |       0.751 | **0.557** |         0.673 |  **0.410** |        0.690 |  **0.500** |      **0.617** |                                                                        |
-| sum         | sum, linear+pair+pair |     0.500 |       0.750 |     0.500 |         0.667 |      0.400 |    **0.700** |      0.450 |          0.608 |                                                                        |
-| ensemble2\* | route of 2            | **0.513** |           — | **0.557** |             — |          — |            — |          — |              — | similarity: best of 2 by similarity (cosine_mse), sentiment: sst\|only |
-| sst\|only\* | sum, linear+pair+pair | **0.513** |           — |         — |             — |          — |            — |          — |              — |                                                                        |
+| name        |       SST |   SST 95 % |     Quora |   Quora 95 % |       STS |   STS 95 % |   overall |   overall 95 % |
+|:------------|----------:|-----------:|----------:|-------------:|----------:|-----------:|----------:|---------------:|
+| ensemble3   |     0.500 |          — | **0.760** |            — |     0.530 |          — | **0.675** |              — |
+| cosine_mse  |     0.490 |          — |     0.751 |            — | **0.557** |          — |     0.673 |              — |
+| sum         |     0.500 |          — |     0.750 |            — |     0.500 |          — |     0.667 |              — |
+| ensemble2\* | **0.513** |          — |         — |            — | **0.557** |          — |         — |              — |
+| sst\|only\* | **0.513** |          — |         — |            — |         — |          — |         — |              — |
 
-\* chosen on dev, or made of what was: its dev score is apparent
+\* chosen on dev, or made of what was, and not cross-fitted: its dev score is apparent
+
+95 %: bootstrap interval over the examples
+
+not tested against the best: ensemble3, cosine_mse, sum, ensemble2, sst\|only (docs/significance.md says when)
+
+## demo: suite demo, content 010101010101, test
+
+| name       |       SST |   SST 95 % |     Quora |   Quora 95 % |       STS |   STS 95 % |   overall |   overall 95 % |
+|:-----------|----------:|-----------:|----------:|-------------:|----------:|-----------:|----------:|---------------:|
+| cosine_mse | **0.410** |          — |     0.690 |            — | **0.500** |          — | **0.617** |              — |
+| sum        |     0.400 |          — | **0.700** |            — |     0.450 |          — |     0.608 |              — |
+
+95 %: bootstrap interval over the examples
+
+not tested against the best: cosine_mse, sum (docs/significance.md says when)
+
+## demo: suite demo, content 010101010101, what the systems are
+
+| name        | what it is            |   parameters | members                                                                |
+|:------------|:----------------------|-------------:|:-----------------------------------------------------------------------|
+| ensemble3   | average of 2          |            — | sum, cosine_mse                                                        |
+| cosine_mse  | sum, linear+pair+pair |            — |                                                                        |
+| sum         | sum, linear+pair+pair |        1,234 |                                                                        |
+| ensemble2\* | route of 2            |            — | similarity: best of 2 by similarity (cosine_mse), sentiment: sst\|only |
+| sst\|only\* | sum, linear+pair+pair |            — |                                                                        |
 """  # noqa: E501
 
 
@@ -85,7 +112,8 @@ def test_the_leaderboard_is_the_golden_one(tmp_path: Path) -> None:
     (tmp_path / "demo" / "costs.json").write_text("[]")
     (tmp_path / "README.md").write_text("not a profile")
     (tmp_path / "empty").mkdir()
-    assert markdown(tmp_path) == {"demo": GOLDEN}
+    (made,) = [page(path, results) for path, results in read(tmp_path).items()]
+    assert made == GOLDEN
 
 
 def test_the_leaderboard_does_not_depend_on_the_order_of_results() -> None:
@@ -139,7 +167,7 @@ def test_what_was_chosen_on_dev_marks_all_that_is_made_of_it() -> None:
 
 def markdown_text(*results: Result) -> str:
     with tempfile.TemporaryDirectory() as folder:
-        return markdown(publish(Path(folder), *results))["demo"]
+        return text(publish(Path(folder), *results), columns="+what,members")
 
 
 def markdown_of(*results: Result) -> list[list[str]]:
@@ -168,8 +196,8 @@ def test_any_text_is_shown_as_it_is(texts: list[str]) -> None:
     name, what, title = texts
     node = ResultNode(name=name, id="a" * 12, kind="leaf", what=what, scores={"dev": {"t": 0.5, "overall": 0.5}})
     header, row = markdown_of(result(node, tasks=(Column(name="t", title=title, kind="binary"),)))
-    assert header == ["name", "what it is", f"{title} dev", "overall dev", "members"]
-    assert row == [name, what, "0.500", "0.500", ""]
+    assert header == ["name", title, "overall", "overall 95 %", "what it is", "members"]
+    assert row == [name, "0.500", "0.500", "—", what, ""]
 
 
 def test_control_characters_never_reach_a_table() -> None:
@@ -180,29 +208,23 @@ def test_control_characters_never_reach_a_table() -> None:
 def test_bold_marks_all_that_look_like_the_best_of_a_column() -> None:
     rows = [leaf(name, digit, (x, 0.5, r, None)) for name, digit, x, r in
             (("a", "1", 0.70012, -0.2), ("b", "2", 0.70048, -0.1), ("c", "3", 0.69, None))]
-    text = markdown_text(*map(result, rows))
-    assert [line.count("**") // 2 for line in text.splitlines() if line.startswith(("| a", "| b", "| c"))] == [2, 3, 1]
-    assert "**-0.100**" in text
-
-
-def test_columns_of_test_are_there_where_a_score_is() -> None:
-    header = markdown_of(result(SST))[0]
-    assert header == ["name", "what it is", "SST dev", "Quora dev", "STS dev", "overall dev", "members"]
-    partly = leaf("p", "1", (0.5, None, None, None), (0.25, None, None, None))
-    assert markdown_of(result(partly), result(SST))[0][6:] == ["SST test", "members"]
+    made = markdown_text(*map(result, rows))
+    assert [line.count("**") // 2 for line in made.splitlines() if line.startswith(("| a", "| b", "| c"))] == [2, 3, 1]
+    assert "**-0.100**" in made
 
 
 def test_each_suite_has_its_own_table_and_each_profile_its_own_page(tmp_path: Path) -> None:
     other = leaf("other", "6", (0.9, 0.9, 0.9, 0.9))
     publish(tmp_path, result(SUM), result(other, suite="cs224n", sha256="23" * 32), result(COSINE, sha256="45" * 32))
     publish(tmp_path, result(SUM), profile="paper")
-    pages = markdown(tmp_path)
+    pages = {path.name: page(path, results) for path, results in read(tmp_path).items()}
     assert list(pages) == ["demo", "paper"]
-    headings = [line for line in pages["demo"].splitlines() if line.startswith("#")]
-    assert headings == ["# Leaderboard: demo", "## Suite cs224n, content 232323232323",
-                        "## Suite demo, content 010101010101", "## Suite demo, content 454545454545"]
+    headings = [line for line in pages["demo"].splitlines() if line.startswith("#") and line.endswith("dev")]
+    assert headings == [f"## demo: suite {suite}, content {digits * 6}, dev" for suite, digits in
+                        (("cs224n", "23"), ("demo", "01"), ("demo", "45"))]
     assert pages["demo"].count("**0.900**") == 4
-    assert pages["paper"].startswith("# Leaderboard: paper\n\n## Suite demo")
+    assert pages["paper"].startswith("# Leaderboard: paper\n\n## paper: suite demo")
+    assert list(read(tmp_path / "paper")) == [tmp_path / "paper"]
 
 
 def test_results_that_contradict_each_other_are_not_shown() -> None:
@@ -266,7 +288,7 @@ def test_a_damaged_or_foreign_file_is_an_error_that_names_it(tmp_path: Path, dat
     publish(tmp_path, result(SUM))
     (tmp_path / "demo" / "wrong.json").write_bytes(data)
     with pytest.raises(RegistryError) as caught:
-        markdown(tmp_path)
+        text(tmp_path)
     assert str(tmp_path / "demo" / "wrong.json") in caught.value.render()
     assert said in caught.value.render()
 
@@ -305,4 +327,6 @@ def test_a_folder_that_is_not_there_and_a_file_that_cannot_be_read(tmp_path: Pat
         read(tmp_path)
     assert read(tmp_path / "demo" / "folder.json") == {}
     os.rmdir(tmp_path / "demo" / "folder.json")
-    assert markdown(tmp_path) == {}
+    assert read(tmp_path) == {}
+    with pytest.raises(UsageError, match="no results"):
+        text(tmp_path)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, get_args
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Self, get_args
 
 from ..errors import TrainingError
 from ..parts import Member, Part, deferred
@@ -75,6 +75,15 @@ class Ensemble(Part):
     def roles(self) -> tuple[str, ...]:
         """Return the key of each of `children`, such as a route's task; it is empty for one in a list."""
         return tuple(key for _, key, _ in self._held())
+
+    def shrunk(self, kept: Collection[int]) -> Self:
+        """Return the node with those of `children` alone whose positions are kept, at least one."""
+        fields: dict[str, Any] = {name: {} if isinstance(getattr(self, name), dict) else ()
+                                  for name in member_fields(type(self))}
+        for position, (name, key, member) in enumerate(self._held()):
+            if position in kept:
+                fields[name] = {**fields[name], key: member} if key else (*fields[name], member)
+        return self.model_copy(update=fields)
 
     def canonical(self) -> dict[str, Any]:
         """Return what the id is made of apart from the members, for which `signature` stands."""

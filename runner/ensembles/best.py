@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from pydantic import Field
@@ -36,6 +36,10 @@ class Best(Ensemble):
     def summary(self) -> str:
         """Return the rule."""
         return f"best {f'{self.count} ' if self.count > 1 else ''}of {len(self.members)} by {self.by}"
+
+    def shrunk(self, kept: Collection[int]) -> Best:
+        """Return the rule for fewer members, all of which are chosen where there are no more than `count`."""
+        return super().shrunk(kept).model_copy(update={"count": min(self.count, len(kept))})
 
     def fit(self, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Choice:
         """Return the ids of the chosen members, best first; equal scores go to the smaller id.

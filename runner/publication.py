@@ -1,0 +1,71 @@
+"""What is published beside the scored trees: how far scores can be trusted, and what the models cost."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import MtrunError
+from .files import write_bytes
+from .plan import Plan
+from .predictions import Predictions
+from .registry import Registry
+from .results import COSTS, Result, costs, published
+from .significance import Shelf, update
+
+SHELF = "predictions"
+"""Folder of the registry's cache for Predictions of published systems that are no runs, by profile."""
+FACTS = ("seconds", "inference", "megabytes")
+"""What a manifest says of costs: seconds of training, seconds to predict 1,000 sentences, most memory."""
+
+
+def complete(plan: Plan, found: Mapping[str, Predictions], folder: Path) -> None:
+    """Bring significance.json and costs.json in a profile's folder up to date with all results in it.
+
+    `found` are the Predictions of a build by id; those of earlier builds are looked for in the registry. Raise
+    RegistryError for a damaged result, StorageError for what cannot be written.
+    """
+    results = published(folder)
+    named = {node.id for result in results for node in result.tree.nodes() if node.name}
+    shelf = Shelf(plan.registry.cache / SHELF / plan.profile)
+    shelf.keep({id: said for id, said in found.items() if id in named and not plan.registry.has(id)}, named)
+
+    def find(id: str) -> Predictions | None:
+        return found.get(id) or _of_run(plan.registry, id) or shelf.find(id)
+
+    update(folder, results, {sha256: plan.data[sha256] for sha256 in plan.suites}, find)
+    _write_costs(folder / COSTS, plan.registry, results)
+
+
+def _of_run(registry: Registry, id: str) -> Predictions | None:
+    """Return a run's Predictions, or None where there is none that is sound."""
+    with contextlib.suppress(MtrunError):
+        run = registry.find(id)
+        return run.predictions() if run else None
+    return None
+
+
+def _write_costs(path: Path, registry: Registry, results: Sequence[Result]) -> None:
+    """Write what each published model cost, as far as that is known."""
+    old = costs(path.parent)
+    new: dict[str, dict[str, Any]] = {}
+    leaves = {node.id for result in results for node in result.tree.nodes() if node.kind == "leaf"}
+    for id in sorted(leaves):
+        with contextlib.suppress(MtrunError):
+            run = registry.listed(id)
+            if run:
+                new[id] = _cost(run.manifest)
+        if id not in new and id in old:
+            new[id] = old[id]
+    if new != old:
+        lines = [f" {json.dumps(id)}: {json.dumps(cost)}" for id, cost in new.items()]
+        write_bytes(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+
+
+def _cost(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a manifest says of costs, and on which device."""
+    facts = {name: manifest[name] for name in FACTS if name in manifest}
+    return facts | {"device": manifest.get("environment", {}).get("device", "")}
