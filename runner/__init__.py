@@ -1,3 +1,31 @@
-"""mtrun: a declarative runner for multi-task BERT experiments and for ensembles of them."""
+"""mtrun: a declarative runner for multi-task BERT experiments and for ensembles of them.
+
+In Python: `runner.load(spec)` is a spec to be built, looked at and asked; `runner.table(results)` a leaderboard.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .notebook import Loaded as Loaded
+    from .notebook import load as load
+    from .notebook import table as table
 
 __version__ = "0.1.0"
+
+_NAMES = ("Loaded", "load", "table")
+
+
+def __getattr__(name: str) -> Any:
+    """Return one of the names for notebooks; nothing of them is imported before."""
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import notebook
+
+    return getattr(notebook, name)
+
+
+def __dir__() -> list[str]:
+    """Return the names that a notebook completes."""
+    return sorted([*globals(), *_NAMES])

@@ -67,8 +67,10 @@ def scaled(scale: Scale, task: Task, scores: np.ndarray, known: Mapping[str, Any
     if scale == "probabilities":
         return probabilities(task, scores)
     if scale == "zscores":
-        centred = scores - known["mean"] if task.kind == "regression" else _centred(task, scores)
-        return np.asarray((centred if task.kind != "binary" else scores.astype(np.float64)) / known["sd"])
+        if task.kind == "classification":
+            return np.asarray(_centred(task, scores) / known["sd"])
+        centred = scores.astype(np.float64) if task.kind == "binary" else scores - known["mean"]
+        return np.asarray(centred / known["sd"])
     if task.kind == "classification":
         return _ranks(scores)
     places = _place(scores, known["quantiles"])

@@ -8,30 +8,17 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from . import completion, gallery, upkeep
+from . import completion, gallery, upkeep, usage
+from .options import JSON, SPECS, one_project, planned, planning
 
 if TYPE_CHECKING:
     from .plan import Plan
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-SPECS = click.argument("specs", nargs=-1, required=True, type=click.Path(path_type=Path),
-                       shell_complete=completion.specs)
-JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line on standard output.")
-
-
-def planning(command: F) -> F:
-    """Add what every command takes that resolves specs."""
-    command = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", shell_complete=completion.settings,
-                           help="Override a key in every model, such as train.epochs=3.")(command)
-    return click.option("--profile", default="demo", show_default=True, shell_complete=completion.profiles,
-                        help="A file of specs/profiles/.")(command)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -169,7 +156,7 @@ def members(spec: Path, profile: str, settings: tuple[str, ...], as_json: bool, 
     click.echo(appraisal.line(found, points) if as_json else appraisal.text(found, points))
 
 
-for command in (*gallery.COMMANDS, *upkeep.COMMANDS):
+for command in (*upkeep.COMMANDS, *usage.COMMANDS, *gallery.COMMANDS):
     cli.add_command(command)
 
 
@@ -214,27 +201,6 @@ def schema(kind: str | None, write: bool) -> None:
         raise click.UsageError("name a kind of file, or pass --write")
     for path in written(project, schemas) if write else ():
         click.echo(os.path.relpath(path))
-
-
-def planned(specs: Sequence[Path], profile: str, settings: Sequence[str]) -> Plan:
-    """Return the plan of specs of one project, and say what a person should know of it."""
-    from .plan import make
-
-    plan = make(one_project(specs), specs, profile, settings)
-    for note in plan.notes:
-        click.echo(note, err=True)
-    return plan
-
-
-def one_project(specs: Sequence[Path]) -> Path:
-    """Return the project of some specs. Raise UsageError where they are of several."""
-    from .errors import UsageError
-    from .loader import project_of
-
-    projects = {project_of(path) for path in specs}
-    if len(projects) > 1:
-        raise UsageError(f"these specs are of different projects: {', '.join(map(str, sorted(projects)))}")
-    return projects.pop()
 
 
 def default_jobs(plan: Plan) -> int:

@@ -50,6 +50,10 @@ class Contents:
         self.suites.setdefault(known, suite)
         return known
 
+    def put(self, content: str, data: Data) -> None:
+        """Take examples that stand for those of a hash, such as labels without their sentences."""
+        self._data[content] = data
+
     def __getitem__(self, content: str) -> Data:
         """Return a suite's examples. Raise DataError where they are no longer those that were hashed."""
         if content not in self._data:

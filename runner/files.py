@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -99,17 +99,32 @@ def _write(descriptor: int, data: bytes) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace a file as a whole: written beside it, synced, renamed onto it. Raise StorageError."""
+    with replaced(path, len(data)) as beside:
+        write_new(beside, data)
+
+
+@contextlib.contextmanager
+def replaced(path: Path, size: int | None = None) -> Iterator[Path]:
+    """Give a path for a synced file, which is then renamed onto `path`; an error leaves nothing. Raise StorageError."""
     make_folder(path.parent)
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        with reported("write", path, len(data)):
-            write_new(beside, data)
+        with reported("write", path, size):
+            yield beside
             os.replace(beside, path)
             sync_folder(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(beside)
         raise
+
+
+def copy_new(path: Path, portions: Iterable[bytes]) -> None:
+    """Write a file that is not there yet, portion by portion, synced, not renamed. Raise StorageError."""
+    with reported("write", path), _opened(path, os.O_CREAT | os.O_EXCL) as descriptor:
+        for portion in portions:
+            _write(descriptor, portion)
+        os.fsync(descriptor)
 
 
 def post(path: Path, data: bytes) -> None:

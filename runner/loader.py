@@ -58,7 +58,7 @@ class Loader:
     settings: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        self._references = References(self.project)
+        self.references = References(self.project)
         self._assembly = Assembly(self.project, self._member, self._say)
         self._problems: dict[tuple[str, Place | None], Problem] = {}
         self._open: list[_Opened] = []
@@ -66,7 +66,7 @@ class Loader:
         self._named: list[list[Place]] = []
         """For each node that is being made, outermost first, where each of its members is named."""
         self._count = self._members = 0
-        self._models = Models(self._references, self._assembly, self.profile, Table(Place(COMMAND_LINE)), self._say,
+        self._models = Models(self.references, self._assembly, self.profile, Table(Place(COMMAND_LINE)), self._say,
                               self._counted)
 
     def load(self, path: Path) -> list[Spec]:
@@ -79,7 +79,7 @@ class Loader:
         try:
             self._models.setting = self._settings()
             with self._collected():
-                self._references.profile(self.profile, {})
+                self.references.profile(self.profile, {})
             nodes = [self._asked(path) for path in paths]
             self._say_names(node for found in nodes for node in found)
         except _Enough:
@@ -90,7 +90,7 @@ class Loader:
 
     def suite(self) -> Suite | None:
         """Return the suite of the profile, or None where it names none. Raise SpecError where that is wrong."""
-        table = self._references.stacked(self._references.profile(self.profile, {}), {})
+        table = self.references.stacked(self.references.profile(self.profile, {}), {})
         if not isinstance(suite := table.get("suite"), Table):
             return None
         return self._assembly.part(Suite, suite, suite.place, "suite", HEADER)  # type: ignore[type-abstract]
@@ -158,7 +158,7 @@ class Loader:
         paths = [opened.path for opened in self._open]
         if at and path in paths:
             opened = self._open[paths.index(path) :]
-            files = [self._references.shown(each.path) for each in (*opened, opened[0])]
+            files = [self.references.shown(each.path) for each in (*opened, opened[0])]
             raise ring(files, [*(each.at for each in opened[1:] if each.at), at], at)
         if path not in self._nodes:
             self._nodes[path] = []
@@ -170,7 +170,7 @@ class Loader:
 
     def _of(self, path: Path) -> list[Spec]:
         """Return the nodes of a file that is open. Raise SpecError."""
-        layers = self._references.layers(path, self._open[-1].users)
+        layers = self.references.layers(path, self._open[-1].users)
         top = layers[-1]
         name, kind = top.get("name", path.stem), next((t["kind"] for t in reversed(layers) if "kind" in t), None)
         if not isinstance(name, str) or not is_safe_name(name):
@@ -199,7 +199,7 @@ class Loader:
             raise _Enough
 
     def _ensemble(self, name: str, layers: list[Table]) -> list[Spec]:
-        table = self._references.stacked(layers, {})
+        table = self.references.stacked(layers, {})
         takes, tree = (*HEADER, "extends", "tree"), table.get("tree")
         unknown = [key for key in table if key not in takes]
         for key in unknown:
@@ -215,7 +215,7 @@ class Loader:
 
     def _soup(self, name: str, layers: list[Table]) -> list[Spec]:
         """Return the leaf of a soup, as long as it stands alone: what its members are like is seen by the plan."""
-        table = without(self._references.stacked(layers, {}), HEADER)
+        table = without(self.references.stacked(layers, {}), HEADER)
         self._counted(1, table.place)
         soup = self._assembly.part(Soup, table, table.place, also=(*HEADER, "extends"))
         if not soup:
@@ -270,9 +270,9 @@ class Loader:
         if isinstance(value, str) and value.startswith("run:"):
             return [self._stored(value.removeprefix("run:"), at)]
         if isinstance(value, str) and is_score_file(value):
-            path = self._references.named(value, at, "a predictions file")
-            return [Filed(path.stem, path, at, self._references.shown(path))]
-        return self._spec(self._references.named(value, at), at)
+            path = self.references.named(value, at, "a predictions file")
+            return [Filed(path.stem, path, at, self.references.shown(path))]
+        return self._spec(self.references.named(value, at), at)
 
     def _stored(self, name: str, at: Place) -> Stored:
         """Return a finished run. Raise SpecError where there is none, RegistryError where it is damaged."""

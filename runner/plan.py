@@ -116,6 +116,8 @@ class Plan:
     """Names of the suites by content hash."""
     filed: dict[str, Predictions] = field(default_factory=dict)
     """What the predictions files say, by id."""
+    files: list[Path] = field(default_factory=list)
+    """The specs, and what they stand on."""
     notes: list[str] = field(default_factory=list)
     """What a person should be told, such as damaged runs that will be rebuilt."""
 
@@ -159,6 +161,7 @@ def make(project: Path, specs: Sequence[Path], profile: str, settings: Sequence[
     for node in [node for nodes in loader.load_all(specs) for node in nodes]:
         plan.roots[node.name] = planner.add(node)
     plan.settle()
+    plan.files = loader.references.files()
     return plan
 
 

@@ -63,6 +63,10 @@ class References:
             self._tables[path] = table
         return self._tables[path]
 
+    def files(self) -> list[Path]:
+        """Return the files that were read."""
+        return sorted(self._tables)
+
     def named(self, value: Any, at: Place, what: str = "a spec") -> Path:
         """Return the file that a value names, from the folder of the file that it stands in. Raise SpecError."""
         if not isinstance(value, str) or not value:

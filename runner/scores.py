@@ -30,10 +30,15 @@ def metric(task: Task, scores: np.ndarray, labels: np.ndarray) -> float:
 
 def outcomes(task: Task, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return what a metric is made of, one number an example [n]: 1 where the label is met, or a regression's score."""
+    said = decided(task, scores)
+    return np.asarray(said if task.kind == "regression" else said == labels, np.float64)
+
+
+def decided(task: Task, scores: np.ndarray) -> np.ndarray:
+    """Return what scores [n, k] say [n]: class numbers, 0 or 1, or the score of a regression itself."""
     if task.kind == "regression":
-        return scores[:, 0].astype(np.float64)
-    said = scores.argmax(axis=1) if task.kind == "classification" else scores[:, 0] > 0
-    return np.asarray(said == labels, np.float64)
+        return scores[:, 0]
+    return scores.argmax(axis=1) if task.kind == "classification" else (scores[:, 0] > 0).astype(np.int64)
 
 
 def metrics(task: Task, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:

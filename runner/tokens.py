@@ -85,17 +85,12 @@ class Tokens:
     """The row of each sentence."""
 
     @classmethod
-    def of(cls, splits: Mapping[str, Mapping[str, Examples]], tokenizer: Tokenizer, cache: Path) -> Tokens:
+    def of(cls, splits: Mapping[str, Mapping[str, Examples]], tokenizer: Tokenizer, cache: Path | None = None
+           ) -> Tokens:
         """Return the tokens of all sentences of a suite, from the folder `cache` where they were made before."""
         parts = [part for by_split in splits.values() for part in by_split.values()]
         sentences = list(dict.fromkeys(text for part in parts for text in (*part.first, *part.second)))
-        content = json.dumps([tokenizer.to_str(), sentences])
-        file = cache / f"tokens-{hashlib.sha256(content.encode()).hexdigest()[:32]}.safetensors"
-        made = _read(file, len(sentences))
-        if made is None:
-            made = _encode(sentences, tokenizer)
-            write_bytes(file, save({"ids": made[0], "lengths": made[1], "digest": _digest(*made)}))
-        ids, lengths = made
+        ids, lengths = _remembered(sentences, tokenizer, cache) if cache else _encode(sentences, tokenizer)
         return cls(ids, np.cumsum(lengths) - lengths, lengths, {text: row for row, text in enumerate(sentences)})
 
     def rows(self, sentences: Sequence[str]) -> np.ndarray:
@@ -108,6 +103,17 @@ class Tokens:
         ends = np.cumsum(lengths)
         places = np.arange(ends[-1]) + np.repeat(self.starts[rows] - ends + lengths, lengths)
         return Packed(torch.from_numpy(self.ids[places].astype(np.int64)), torch.from_numpy(lengths), sections)
+
+
+def _remembered(sentences: Sequence[str], tokenizer: Tokenizer, cache: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `_encode` returns, made once for the same sentences and tokenizer."""
+    content = json.dumps([tokenizer.to_str(), sentences])
+    file = cache / f"tokens-{hashlib.sha256(content.encode()).hexdigest()[:32]}.safetensors"
+    made = _read(file, len(sentences))
+    if made is None:
+        made = _encode(sentences, tokenizer)
+        write_bytes(file, save({"ids": made[0], "lengths": made[1], "digest": _digest(*made)}))
+    return made
 
 
 def _encode(sentences: Sequence[str], tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,11 @@
-"""Settings of all tests."""
+"""Settings of all tests, and what they share."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, and start workers of their own
 
@@ -10,3 +13,11 @@ from hypothesis import settings
 
 settings.register_profile("shared", deadline=None)  # a busy machine is no fault of an example
 settings.load_profile("shared")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with finished runs, to be read only; see `systems.py`."""
+    import systems  # here, since it imports torch
+
+    return systems.trained(tmp_path_factory.mktemp("trained"))

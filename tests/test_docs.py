@@ -1,6 +1,6 @@
 """The docs are true: commands give what they show, specs in them load, the reference is that of the code.
 
-To take over new answers into the walk-through: MTRUN_WRITE_DOCS=1 python -m pytest tests/test_docs.py
+To take over new answers into the pages: MTRUN_WRITE_DOCS=1 python -m pytest tests/test_docs.py -m ''
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from runner import reference, scaffold
+from runner.cli import cli
 from runner.combiners import Combiner
 from runner.encoders import Encoder
 from runner.ensembles import Ensemble
@@ -34,6 +35,7 @@ FAMILIES = (Suite, Encoder, Head, Loss, Combiner, Optimizer, Schedule, Ensemble,
 
 # The walk-through ----------------------------------------------------------------------------------------------------
 
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.M | re.S)
 
 
@@ -72,13 +74,19 @@ def normal(text: str) -> list[str]:
     text = re.sub(r"\b[0-9.]+ ?(s|min|h|kB|MB)\b", "N", text)
     text = re.sub(r"(\*\*)?-?\b[0-9]+\.[0-9]+\b(\*\*)?", "N", text)
     text = re.sub(r"-j [0-9]+", "-j N", text)
+    text = re.sub(r"\b[0-9]+%|[▁▂▃▄▅▆▇█░]+", "N", text)
     lines = [re.sub(r"[ :-]{2,}", " ", line).strip() for line in text.splitlines()]
     ranked = [line for line in lines if line.startswith(("| ", "ID "))]
     return [line for line in lines if line not in ranked] + sorted(ranked)
 
 
-def test_a_walk_answers_as_the_page_says(tmp_path: Path) -> None:
-    page, here = (DOCS / "walkthrough.md").read_text(), [tmp_path]
+@pytest.mark.parametrize(("name", "made_last"), [
+    ("walkthrough", "trial/results/demo/both.json"),
+    pytest.param("predict", "trial/sum/transformers/config.json", marks=pytest.mark.long),
+])
+def test_a_walk_answers_as_the_page_says(tmp_path: Path, name: str, made_last: str) -> None:
+    path, here = DOCS / f"{name}.md", [tmp_path]
+    page = path.read_text()
 
     def walked(block: re.Match[str]) -> str:
         """Return a block with the answers that come."""
@@ -90,9 +98,23 @@ def test_a_walk_answers_as_the_page_says(tmp_path: Path) -> None:
 
     true = BLOCK.sub(walked, page)
     if os.environ.get("MTRUN_WRITE_DOCS"):
-        (DOCS / "walkthrough.md").write_text(true)
+        path.write_text(true)
     assert [normal(block) for block in BLOCK.findall(page)] == [normal(block) for block in BLOCK.findall(true)]
-    assert here[-1] == tmp_path / "trial" and (here[-1] / "results" / "demo" / "both.json").is_file()
+    assert (tmp_path / made_last).is_file()
+    for code in PYTHON.findall(page):
+        done = answered(f"python - <<'END'\n{code}\nEND", here[-1])
+        assert "Error" not in done, done
+
+
+def test_the_python_page_runs(trained: Path) -> None:
+    """Run the blocks of a page one after another, as cells of a notebook would be."""
+    page = (DOCS / "python.md").read_text().replace("specs/ensemble.toml", "specs/deep.toml")
+    cells = PYTHON.findall(page)
+    shown = "\n".join(re.sub(r"\n([^\n]+)\n\Z", r"\nprint(\1)\n", f"\n{cell}") for cell in cells[1:])
+    done = answered(f"python - <<'END'\n{cells[0]}{shown}\nEND", trained)
+    assert len(cells) == 4 and "Error" not in done, done
+    for word in ("It was a weak film.", "paraphrase", "label", "deep", "pcgrad"):
+        assert word in done
 
 
 # Specs in the pages --------------------------------------------------------------------------------------------------
@@ -179,6 +201,19 @@ def test_every_part_and_option_is_in_it(base: type[Part]) -> None:
 
 def test_a_page_without_the_mark_is_left_alone() -> None:
     assert reference.page("# Mine\n", Schemas()) == "# Mine\n"
+
+
+# Commands ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda p: p.name)
+def test_commands_and_options_are_there(path: Path) -> None:
+    for line in re.findall(r"^(?:\$ )?(mtrun [a-z].*)$", path.read_text(), re.M):
+        for part in re.split(r"&&|\|", line.partition("#")[0]):
+            _, name, *words = part.split()
+            assert name in cli.commands, line
+            known = {option for parameter in cli.commands[name].params for option in parameter.opts}
+            assert {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)} <= known | {"-h"}, line
 
 
 # Links ---------------------------------------------------------------------------------------------------------------

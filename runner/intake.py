@@ -1,0 +1,83 @@
+"""Intake: a bundle's runs, specs and results become a project's own, once all of it was checked."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from .bundles import PREDICTED, Bundle
+from .errors import DataError, MtrunError, Place, Problem, UsageError
+from .files import copy_new, make_folder, publish, remove, reported, write_bytes
+from .orders import model_of
+from .plan import content_id
+from .registry import MANIFEST, Registry, Run, unsealed
+from .results import COSTS, SIGNIFICANCE
+
+BESIDE = (COSTS, SIGNIFICANCE)
+"""Files about all results of a profile; those of a project that has results stay as they are until its next build."""
+
+
+def take(held: Bundle, project: Path) -> list[str]:
+    """Put runs, specs and results of a bundle into a project; return what was new. Nothing there is overwritten.
+
+    Raise DataError for damage, UsageError where the project has other files of the same names: then nothing was done.
+    """
+    held.verify()
+    texts = {name: held.read(name, PREDICTED) for name in (*held.below("specs"), *held.below("results"))}
+    other = [name for name, content in texts.items()
+             if Path(name).name not in BESIDE and _differs(project / name, content)]
+    if other:
+        more = f" and {len(other) - 3} more" if len(other) > 3 else ""
+        raise UsageError(Problem(f"the project has other files of the same names: {', '.join(other[:3])}{more}",
+                                 hint="import into a folder of its own: `mtrun import BUNDLE DIR`"))
+    for id in held.record.runs:
+        _check_id(held, id, project)
+    new = [f"registry/{id}" for id in held.record.runs if _take_run(held, id, project)]
+    for name, content in texts.items():
+        if not (project / name).exists():
+            write_bytes(project / name, content)
+            new.append(name)
+    return new
+
+
+def _differs(path: Path, content: bytes) -> bool:
+    """Tell whether something else than the content lies at a path."""
+    with reported("read", path), contextlib.suppress(FileNotFoundError):
+        return path.is_symlink() or path.read_bytes() != content
+    return False
+
+
+def _check_id(held: Bundle, id: str, project: Path) -> None:
+    """Raise DataError where a run's id is not made of its spec, as that of a forged run, which builds would reuse."""
+    manifest = unsealed(held.manifest(id))
+    at = Place(f"{held.archive.path}: registry/{id}/{MANIFEST}")
+    content = {"kind": "model", "spec": model_of(manifest["spec"], at, project).canonical(),
+               "suite": manifest["suite"].get("sha256"), "inputs": manifest.get("inputs")}
+    if content_id(content) != id:
+        hint = "another version of mtrun made it, or it is forged; `mtrun reproduce` still shows its numbers"
+        raise DataError(Problem(f"the id {id} is not that of the run's spec", at, hint=hint))
+
+
+def _take_run(held: Bundle, id: str, project: Path) -> bool:
+    """Put a run into the project's registry; return False where it is there already."""
+    registry = Registry(project / "registry")
+    if _sound(registry, id):
+        return False
+    staged = registry.attempts / f"staged-{id}-import"
+    remove(staged)
+    make_folder(staged)
+    try:
+        for name in held.below(f"registry/{id}"):
+            copy_new(staged / name.rpartition("/")[2], held.chunks(name))
+        return publish(staged, registry.root / id)
+    finally:
+        remove(staged)
+
+
+def _sound(registry: Registry, id: str) -> Run | None:
+    """Return a run that is there and not damaged to the eye; a damaged one is set aside."""
+    try:
+        return registry.find(id)
+    except MtrunError:
+        registry.set_aside(id)
+        return None

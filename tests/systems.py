@@ -1,0 +1,59 @@
+"""A small trained project, shared by the tests that only read it: two leaves, an average, a rule and a route."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from click.testing import CliRunner
+from projects import project
+
+from runner.build import Build
+from runner.cli import main
+from runner.events import Event
+from runner.executors.inline import Inline
+from runner.plan import make
+from runner.pool import Pool
+
+SPECS = {
+    "pcgrad": 'kind = "model"\nextends = "sum.toml"\ncombiner = "pcgrad"\n[encoder]\npooling = "mean"\n',
+    "mean": 'kind = "ensemble"\n[tree]\ntype = "average"\nmembers = ["sum.toml", "pcgrad.toml"]\n',
+    "deep": 'kind = "ensemble"\n[tree]\ntype = "route"\n[tree.routes]\nsentiment = "sum.toml"\n'
+            'paraphrase = { type = "best", by = "paraphrase", members = ["sum.toml", "pcgrad.toml"] }\n'
+            'similarity = "mean.toml"\n',
+}
+
+
+def trained(root: Path) -> Path:
+    """Make a project and build its trees; return its folder."""
+    build(project(root, **SPECS), "deep")
+    return root
+
+
+def build(root: Path, *specs: str, settings: Sequence[str] = ()) -> list[Event]:
+    """Build specs in this process and return the events."""
+    plan = make(root, [root / "specs" / f"{spec}.toml" for spec in specs], "demo", settings)
+    pool = Pool(plan.registry, root, Inline(), jobs=1)
+    return list(Build(plan, pool, root / "results").events())
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of a command."""
+
+    code: int
+    out: str
+    err: str
+
+
+def mtrun(root: Path, *arguments: str, text: str = "") -> Done:
+    """Run a command in a folder, in this process, with a text as its standard input."""
+    code = 0
+    with contextlib.chdir(root), CliRunner(env={"COLUMNS": "100"}).isolation(text) as (out, err, _):
+        try:
+            main(arguments)
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        return Done(code, out.getvalue().decode(), err.getvalue().decode())
