@@ -2,7 +2,10 @@
 
     task.json                what is to be trained
     checkpoint.safetensors   all that the rest of the run depends on, from time to time
-    progress.json            how far the run is
+    progress.json            how far the run is, on which machine, with how much memory
+    job.json                 by what name an engine knows the worker, where it outlives the build
+    token                    what a worker on another machine must find here, or the folder is not shared
+    stop                     asks a worker on another machine to stop with a checkpoint
     error.json               why it failed, where it did
     log.txt                  what the worker says, over all its starts
 """
@@ -11,16 +14,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .errors import StorageError
 from .files import json_bytes, make_folder, overwrite, post, remove, write_bytes
 
 if TYPE_CHECKING:
     from .orders import Order
 
-TASK = "task.json"
+TASK, JOB, TOKEN, STOP = "task.json", "job.json", "token", "stop"
 ROOM = 8192
 """Bytes of error.json, which is made before it is needed, so that a full disk can still be told."""
 
@@ -56,9 +61,40 @@ class Attempt:
             remove(path)
         if _read(self.folder / TASK).get("replaces", "") != order.replaces:
             remove(self.checkpoint)
+        for name in (JOB, STOP):
+            remove(self.folder / name)
         write_bytes(self.folder / TASK, order.to_bytes())
         write_bytes(self.folder / "error.json", b" " * ROOM)
         return self.checkpoint.exists()
+
+    def mark(self) -> str:
+        """Write a token that a worker on another machine is to compare; return it. Raise StorageError."""
+        token = uuid.uuid4().hex
+        write_bytes(self.folder / TOKEN, token.encode())
+        return token
+
+    def entrust(self, engine: str, job: str) -> None:
+        """Write down which engine knows the worker, and as what. Raise StorageError."""
+        write_bytes(self.folder / JOB, json_bytes({"engine": engine, "job": job}))
+
+    def job(self) -> tuple[str, str]:
+        """Return the engine that was entrusted with the worker, and its job; two empty strings where none was."""
+        values = _read(self.folder / JOB)
+        return str(values.get("engine", "")), str(values.get("job", ""))
+
+    def dismiss(self) -> None:
+        """Note that no engine has the worker any more."""
+        with contextlib.suppress(StorageError):
+            remove(self.folder / JOB)
+
+    def ask_to_stop(self) -> None:
+        """Ask a worker that no signal reaches to stop with a checkpoint; nothing happens where there is no folder."""
+        with contextlib.suppress(OSError):
+            (self.folder / STOP).touch()
+
+    def is_asked_to_stop(self) -> bool:
+        """Tell whether the worker is asked to stop."""
+        return (self.folder / STOP).exists()
 
     def name(self) -> str:
         """Return the name of what is trained; empty where that is not known."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from .ensembles import Choice, Ensemble
 from .errors import MtrunError, StorageError
 from .events import Event
 from .files import write_bytes
+from .forecast import forecast, longest_first
 from .plan import Plan, Planned
 from .pool import Pool
 from .predictions import Predictions
@@ -46,10 +48,14 @@ class Build:
         for node in nodes:
             if node.action == "reuse":
                 yield self._reuse(node, todo)
-        trained = 0
+        seen: Counter[str] = Counter()
         for event in self._train(todo):
-            trained += event.event == "trained"
+            seen[event.event] += 1
             yield event
+        counts = {"nodes": len(self.plan.nodes), "trained": seen["trained"]}
+        if seen["detached"]:
+            yield Event("done", values=counts | {"failed": len(self.failed), "detached": seen["detached"]})
+            return
         for node in nodes:
             self.pool.check()
             yield from self._score(node)
@@ -57,7 +63,7 @@ class Build:
             if root not in self.failed:
                 yield from self._publish(name, self.plan.nodes[root])
         yield from self._complete()
-        yield Event("done", values={"nodes": len(self.plan.nodes), "trained": trained, "failed": len(self.failed)})
+        yield Event("done", values=counts | {"failed": len(self.failed)})
 
     def _reuse(self, node: Planned, todo: list[Planned]) -> Event:
         """Read a finished run's Predictions; one that turns out to be damaged is to be trained again."""
@@ -79,13 +85,20 @@ class Build:
 
     def _train(self, todo: list[Planned]) -> Iterator[Event]:
         """Train leaves, those first that others are made of; what needs a failed one is not begun."""
+        ahead = forecast(self.plan, 1)
+        self.pool.megabytes = {id: leaf.megabytes for id, leaf in ahead.leaves.items() if leaf.megabytes}
         for wave in self.plan.waves(todo):
             ready = [leaf for leaf in wave if not leaf.needs or not self.failed & self.plan.beneath(leaf.id)]
-            for event in self.pool.train([] if self.fail_fast and self.failed else ready):
+            ready = [] if self.fail_fast and self.failed else longest_first(self.plan, ready, ahead)
+            is_detached = False
+            for event in self.pool.train(ready):
                 if event.event == "failed" and self.fail_fast:
                     self.pool.give_up()
+                is_detached |= event.event == "detached"
                 yield event
             self.failed |= self.pool.failed
+            if is_detached:
+                return
 
     def _failure(self, node: Planned, problems: list[str]) -> Event:
         self.failed.add(node.id)

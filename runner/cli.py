@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -31,8 +31,10 @@ def cli() -> None:
 @SPECS
 @planning
 @JSON
-@click.option("-j", "--jobs", type=click.IntRange(1), help="Leaves trained at a time; default: cores / threads.")
-@click.option("--executor", default="local", show_default=True, help="How workers are started.")
+@click.option("-j", "--jobs", type=click.IntRange(1), help="Leaves trained at a time; default: as many as fit.")
+@click.option("--executor", default="local", show_default=True, shell_complete=completion.executors,
+              help="How workers are started; its own settings are --set executor.KEY=VALUE.")
+@click.option("--detach", is_flag=True, help="Leave once all leaves are queued; the same build finds them again.")
 @click.option("-n", "--dry-run", is_flag=True, help="Show the plan only.")
 @click.option("--force", "forced", multiple=True, metavar="NODE", help="Train this node again, or all leaves below it.")
 @click.option("--rebuild-stale", is_flag=True, help="Train again what was trained with older code.")
@@ -40,21 +42,25 @@ def cli() -> None:
 @click.option("--retries", type=click.IntRange(0), default=1, show_default=True, help="Restarts of a crashed worker.")
 @click.option("-q", "--quiet", is_flag=True, help="Print failures only.")
 def build(specs: tuple[Path, ...], profile: str, settings: tuple[str, ...], as_json: bool, jobs: int | None,
-          executor: str, dry_run: bool, forced: tuple[str, ...], rebuild_stale: bool, fail_fast: bool, retries: int,
-          quiet: bool) -> None:
+          executor: str, detach: bool, dry_run: bool, forced: tuple[str, ...], rebuild_stale: bool, fail_fast: bool,
+          retries: int, quiet: bool) -> None:
     """Train what is missing, evaluate the trees, write results."""
+    from . import engines
     from .build import Build
     from .console import last, view
     from .pool import Pool
     from .renewal import renew
 
-    plan = planned(specs, profile, settings)
+    settings_of_models, settings_of_engine = engines.divided(settings)
+    plan = planned(specs, profile, settings_of_models)
     renew(plan, forced, rebuild_stale)
     if dry_run:
         show_plan(plan, as_json, jobs)
         return
-    starter = executor_named(executor, plan.project)
-    pool = Pool(plan.registry, plan.project, starter, jobs or default_jobs(plan), retries)
+    starter = engines.named(executor, settings_of_engine, plan.project)
+    if detach and not starter.outlives:
+        raise click.UsageError(f"`--detach` cannot be meant: the workers of `{executor}` end with the build")
+    pool = Pool(plan.registry, plan.project, starter, jobs, retries, detach)
     work = Build(plan, pool, plan.project / "results", fail_fast)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, pool.interrupt)
@@ -203,19 +209,6 @@ def default_jobs(plan: Plan) -> int:
 
     threads = [n.node.model.resources.threads for n in plan.nodes.values() if isinstance(n.node, Leaf)]
     return max(1, len(os.sched_getaffinity(0)) // max(threads, default=1))
-
-
-def executor_named(name: str, project: Path) -> Any:
-    """Return the executor of a name. Raise UsageError."""
-    from .errors import UsageError, did_you_mean
-    from .executors import Executor
-    from .parts import find, names
-
-    found = find(Executor, name, project)  # type: ignore[type-abstract]
-    if found is None:
-        known = names(Executor, project)
-        raise UsageError(f"no executor `{name}`; there are: {', '.join(known)}. {did_you_mean(name, known)}".rstrip())
-    return found()
 
 
 def show_plan(plan: Plan, as_json: bool, jobs: int | None) -> None:

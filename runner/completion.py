@@ -35,6 +35,13 @@ def profiles(context: Context, parameter: Parameter, incomplete: str) -> list[st
     return sorted(name for name in names if name.startswith(incomplete))
 
 
+def executors(context: Context, parameter: Parameter, incomplete: str) -> list[str]:
+    """Return the names of the executors, the package's and the project's own."""
+    folders = (Path(__file__).parent / "executors", _project() / "parts" / "executors")
+    return sorted(path.stem for folder in folders for path in folder.glob("[a-z]*.py")
+                  if path.stem.startswith(incomplete))
+
+
 def runs(context: Context, parameter: Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the ids of finished runs, each with its name."""
     folders = (_project() / "registry").glob(f"{incomplete}*") if _RUN.match(incomplete.ljust(12, "0")) else ()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from .errors import clean
 from .events import Event
@@ -28,20 +29,50 @@ def line(event: Event) -> str:
     v, name = event.values, event.name or event.id
     texts = {
         "planned": lambda: f"{v['nodes']} nodes, {v['train']} to train",
-        "started": lambda: f"{name}: {'goes on from its checkpoint' if v['resumed'] else 'training'}",
+        "started": lambda: f"{name}: {_begun(v)}",
         "trained": lambda: f"{name}: trained in {v['seconds']:.1f} s",
         "damaged": lambda: "\n".join([f"{name}: its run is damaged; training it again", *v["problems"]]),
         "elsewhere": lambda: f"{name}: another build is training it{' on ' * bool(v)}{v.get('host', '')}; waiting",
-        "interrupted": lambda: f"{name}: stopped" + (f" at step {v['step']} of {v['steps']}" if v else ""),
-        "retried": lambda: f"{name}: the worker ended with {v['reason']}; starting it again",
-        "failed": lambda: "\n".join([f"{name}: failed", *v["problems"]]),
+        "interrupted": lambda: f"{name}: stopped" + (f" at step {v['step']} of {v['steps']}" if "step" in v else ""),
+        "retried": lambda: f"{name}: the worker ended{_place(v)}: {v['reason']}; starting it again",
+        "detached": lambda: f"{name}: left to {v['job']}",
+        "failed": lambda: "\n".join([f"{name}: failed{_place(v)}{_end(v)}", *v["problems"], *_log(v)]),
         "blocked": lambda: f"{name}: not built, since {', '.join(v['by'])} failed",
-        "done": lambda: f"done: {v['trained']} trained, {v['failed']} failed",
+        "done": lambda: f"done: {v['trained']} trained, {v['failed']} failed" + _left(v),
     }
     if event.event == "scored":
         overall = {split: scores[OVERALL] for split, scores in v["scores"].items() if scores[OVERALL] is not None}
         return f"{name}: " + ", ".join(f"{split} {x:.3f}" for split, x in overall.items()) if event.name else ""
     return texts[event.event]() if event.event in texts else ""
+
+
+def _begun(v: Mapping[str, Any]) -> str:
+    """Return how a leaf was begun."""
+    if "job" in v:
+        return f"found again as {v['job']}"
+    begun = "queued" if v.get("queued") else "training"
+    return f"{begun}, goes on from its checkpoint" if v["resumed"] else begun
+
+
+def _place(v: Mapping[str, Any]) -> str:
+    """Return where a worker ended, and how much memory it took."""
+    memory = f" ({v['megabytes']:,} MB at most)" if "megabytes" in v else ""
+    return (f" on {v['host']}" if "host" in v else "") + memory
+
+
+def _end(v: Mapping[str, Any]) -> str:
+    """Return how a worker ended."""
+    return f": {v['ended']}" if "ended" in v else ""
+
+
+def _log(v: Mapping[str, Any]) -> list[str]:
+    """Return the line that names a failed worker's log."""
+    return [f"log: {os.path.relpath(v['log'])}"] if "log" in v else []
+
+
+def _left(v: Mapping[str, Any]) -> str:
+    """Return what is to be said of leaves that were left to an engine."""
+    return f", {v['detached']} left to train; the same build finds them again" if v.get("detached") else ""
 
 
 class Lines:
@@ -60,13 +91,16 @@ class Lines:
 class JsonLines:
     """One JSON object a line on standard output, for programs."""
 
+    def __init__(self) -> None:
+        self.out = sys.stdout  # an engine may turn aside what its library prints there
+
     def show(self, event: Event) -> None:
         """Print the event whole."""
-        print(event.to_json(), flush=True)
+        print(event.to_json(), file=self.out, flush=True)
 
 
 class Live:
-    """A bar for each leaf that is being trained, at the foot of the terminal; finished lines scroll above it."""
+    """A bar for each leaf that is being trained and one for all, at the foot of the terminal; lines scroll above."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -76,6 +110,10 @@ class Live:
                    TextColumn("{task.fields[note]}"), TimeRemainingColumn(compact=True))
         self.progress = Progress(*columns, console=Console(stderr=True, highlight=False), transient=True)
         self.bars: dict[str, TaskID] = {}
+        """Bars of the leaves that are being trained, by id."""
+        self.begun: set[str] = set()
+        """Leaves that were started and have not ended; those without a bar wait in an engine's queue."""
+        self.all: TaskID | None = None
 
     def __enter__(self) -> Live:
         self.progress.start()
@@ -86,18 +124,43 @@ class Live:
 
     def show(self, event: Event) -> None:
         """Move the bars; print what is finished."""
-        if event.event == "started":
-            self.bars[event.id] = self.progress.add_task(event.name, total=None, note="starting")
+        v = event.values
+        if event.event == "planned" and v["train"] > 1:
+            self.all = self.progress.add_task("all leaves", total=v["train"], note="")
+        elif event.event == "started":
+            self.begun.add(event.id)
+            if "queued" not in v:
+                self._bar(event)
         elif event.event == "progress":
-            v = event.values
             note = f"epoch {v['epoch'] + 1}" + (f", dev {v['overall']:.3f}" if v["overall"] is not None else "")
-            self.progress.update(self.bars[event.id], completed=v["step"], total=v["steps"], note=note)
-            return
-        elif event.id in self.bars and event.event in ("trained", "failed", "retried"):
-            self.progress.remove_task(self.bars.pop(event.id))
+            self.progress.update(self._bar(event), completed=v["step"], total=v["steps"], note=note)
+        elif event.id in self.begun and event.event in ("trained", "failed", "retried"):
+            self._end(event)
+        self._count()
         text = line(event)
-        if text and event.event != "started":
+        if text and event.event not in ("started", "progress"):
             self.progress.console.print("\n".join(clean(one) for one in text.split("\n")), markup=False)
+
+    def _bar(self, event: Event) -> TaskID:
+        """Return the bar of a leaf, a new one where it has none."""
+        if event.id not in self.bars:
+            self.bars[event.id] = self.progress.add_task(clean(event.name), total=None, note="starting")
+        return self.bars[event.id]
+
+    def _end(self, event: Event) -> None:
+        """Take a leaf's bar away."""
+        self.begun.remove(event.id)
+        if event.id in self.bars:
+            self.progress.remove_task(self.bars.pop(event.id))
+        if self.all is not None and event.event != "retried":
+            self.progress.advance(self.all)
+
+    def _count(self) -> None:
+        """Say how many leaves run and how many wait."""
+        if self.all is not None:
+            queued = len(self.begun) - len(self.bars)
+            note = f"{len(self.bars)} running" + (f", {queued} queued" if queued else "")
+            self.progress.update(self.all, note=note)
 
 
 def view(json: bool, quiet: bool) -> AbstractContextManager[View]:

@@ -11,8 +11,8 @@ from typing import Any
 class Event:
     """Something that happened to a node, or to the build where `id` is empty.
 
-    `event` is one of planned, reused, damaged, started, progress, trained, elsewhere, retried, scored, failed, blocked,
-    interrupted, done; `values` holds what belongs to it, plain JSON.
+    `event` is one of planned, reused, damaged, started, progress, trained, elsewhere, retried, detached, scored,
+    failed, blocked, interrupted, done; `values` holds what belongs to it, plain JSON.
     """
 
     event: str

@@ -42,6 +42,8 @@ class Earlier:
     load: tuple[Any, ...]
     seconds: float
     bytes: int
+    megabytes: float | None
+    """The most memory that it took."""
     machine: tuple[str, int]
     """Device and threads."""
 
@@ -50,7 +52,7 @@ class Earlier:
         """Return what a run's manifest says; raise KeyError, TypeError or AttributeError where that is not enough."""
         recipe, environment = Recipe.of_manifest(run.manifest), run.manifest["environment"]
         return cls(run.id, run.manifest["name"], recipe, entries(recipe), _load(recipe), run.manifest["seconds"],
-                   run.size(), (environment["device"], environment["threads"]))
+                   run.size(), run.manifest.get("megabytes"), (environment["device"], environment["threads"]))
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Outlook:
     differences: tuple[Difference, ...] = ()
     seconds: float | None = None
     bytes: int | None = None
+    megabytes: float | None = None
     progress: tuple[int, int] | None = None
     """Steps done and steps in all, of a leaf that was stopped."""
 
@@ -81,10 +84,10 @@ class Forecast:
 
     @property
     def seconds(self) -> float:
-        """Seconds of a build that starts the leaves of known time in order, `jobs` at a time."""
+        """Seconds of a build that starts the leaves of known time longest first, `jobs` at a time."""
         free = [0.0] * self.jobs
-        for leaf in self.leaves.values():
-            heapq.heapreplace(free, free[0] + (leaf.seconds or 0.0))
+        for seconds in sorted((leaf.seconds or 0.0 for leaf in self.leaves.values()), reverse=True):
+            heapq.heapreplace(free, free[0] + seconds)
         return max(free)
 
     @property
@@ -98,6 +101,22 @@ def forecast(plan: Plan, jobs: int) -> Forecast:
     todo = plan.todo()
     runs, count = latest(plan.registry) if todo else ([], 0)
     return Forecast({node.id: _outlook(node, plan, runs) for node in todo}, jobs, count)
+
+
+def longest_first(plan: Plan, leaves: Sequence[Planned], ahead: Forecast) -> list[Planned]:
+    """Return leaves with those first that the longest chain of training hangs on; one of unknown time counts as long.
+
+    A leaf's chain is its own seconds and those of the leaves that are made from it. List scheduling in this order ends
+    at most a third later than the best order does (Graham 1969, for leaves that do not wait for one another).
+    """
+    known = {id: leaf.seconds for id, leaf in ahead.leaves.items() if leaf.seconds is not None}
+    most, chain = max(known.values(), default=1.0), dict[str, float]()
+    todo = {leaf.id for leaf in leaves}
+    for node in reversed(plan.nodes.values()):
+        chain[node.id] = chain.get(node.id, 0.0) + (known.get(node.id, most) if node.id in todo else 0.0)
+        for member in (*node.members, *node.needs):
+            chain[member] = max(chain.get(member, 0.0), chain[node.id])
+    return sorted(leaves, key=lambda leaf: -chain[leaf.id])
 
 
 def latest(registry: Registry) -> tuple[list[Earlier], int]:
@@ -129,10 +148,11 @@ def _outlook(node: Planned, plan: Plan, runs: Sequence[Earlier]) -> Outlook:
     machine = machine_of(node.node.model.resources)
     timed = next((run for run in alike if run.machine == machine), None)
     seconds = timed.seconds * left * _length(recipe) / _length(timed.recipe) if timed else None
-    size = alike[0].bytes if alike else None
+    size, megabytes = alike[0].bytes if alike else None, timed.megabytes if timed else None
     if node.reason != NEW:
-        return Outlook(None, (), seconds, size, progress)
-    return Outlook(ranked[0], tuple(differences(ranked[0].recipe, recipe, node.node.table)), seconds, size)
+        return Outlook(None, (), seconds, size, megabytes, progress)
+    found = tuple(differences(ranked[0].recipe, recipe, node.node.table))
+    return Outlook(ranked[0], found, seconds, size, megabytes)
 
 
 def _ranked(node: Planned, recipe: Recipe, runs: Sequence[Earlier]) -> list[Earlier]:

@@ -90,13 +90,13 @@ def garbage(registry: Registry, references: References) -> Iterator[Garbage]:
 
 
 def _of_attempts(registry: Registry, references: References, path: Path) -> Iterator[Garbage]:
-    """Yield a file or folder of `.attempts` where it is garbage."""
+    """Yield a file or folder of `.attempts` where it is garbage; work that was left to an engine is none."""
     if match := _STAGED.fullmatch(path.name) or _LOCK.fullmatch(path.name):
         id, why = match[1], "left by a build that died"
     elif ID.fullmatch(path.name):
         id, name = path.name, Attempt(path).name()
         is_finished = (registry.root / id).exists()
-        if not is_finished and references.keep(id, name):
+        if not is_finished and (references.keep(id, name) or Attempt(path).job()[0]):
             return
         why = "work on a run that is finished" if is_finished else f"work on `{name}`, to which no spec refers"
     else:

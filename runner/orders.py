@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 from .assembly import Assembly, tabled
 from .ensembles import Ensemble
-from .errors import Place, SpecError
+from .errors import DataError, Place, Problem, SpecError
 from .files import json_bytes, reported
 from .parts import Known, Part, plain_dump
+from .provenance import fingerprints
 from .spec import Model, Souped
 
 P = TypeVar("P", bound=Part)
@@ -30,11 +31,20 @@ class Order:
     """sha256 of the manifest of the finished run that is trained again."""
     trees: Mapping[str, Ensemble] = field(default_factory=dict)
     """Of a student: the ensembles in its teacher, by id."""
+    source: Mapping[str, str] = field(default_factory=dict)
+    """Hashes of the code that the build has; none where any will do."""
+
+    def check_code(self) -> None:
+        """Raise DataError where the code here is not the build's: it was changed, or this machine has another one."""
+        here = fingerprints(self.model)
+        if other := [file for file, code in self.source.items() if here.get(file) != code]:
+            raise DataError(Problem(f"the code of {', '.join(other)} is not that which the build was started with",
+                                    hint="build again; on a cluster, install one mtrun for all machines"))
 
     def to_bytes(self) -> bytes:
         """Return the bytes of task.json."""
         return json_bytes({"id": self.id, "name": self.name, "project": str(self.project), "replaces": self.replaces,
-                           "model": plain_dump(self.model), "trees": self.plain_trees()})
+                           "source": dict(self.source), "model": plain_dump(self.model), "trees": self.plain_trees()})
 
     def made_of(self) -> list[str]:
         """Return the ids of the runs whose weights a student or a soup is made of."""
@@ -51,12 +61,17 @@ class Order:
         """Return the order in a file. Raise SpecError, or StorageError where it cannot be read."""
         with reported("read", path):
             text = path.read_bytes()
-        values, at = json.loads(text), Place(str(path))
+        return cls.from_bytes(text, Place(str(path)))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, at: Place) -> Order:
+        """Return the order in the bytes of task.json. Raise SpecError."""
+        values = json.loads(data)
         project = Path(values["project"])
         trees = {id: _part(Ensemble, tree["node"], at, project, tree["names"])  # type: ignore[type-abstract]
                  for id, tree in values["trees"].items()}
         return cls(values["id"], values["name"], project, model_of(values["model"], at, project), values["replaces"],
-                   trees)
+                   trees, values["source"])
 
 
 def model_of(values: Mapping[str, Any], at: Place, project: Path) -> Model:

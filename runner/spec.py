@@ -54,6 +54,20 @@ class Resources(Part):
     """Most seconds of work that a crash can cost, besides what the writing of a checkpoint itself takes."""
     keep_weights: bool = True
     """Keep the trained weights in the registry, not the predictions alone; `mtrun rm --weights` drops them later."""
+    gpus: int | None = Field(default=None, ge=0)
+    """GPUs of one leaf; left out: one where the machine has any, and none is asked of a cluster."""
+    cpus: int | None = Field(default=None, ge=1)
+    """Cores that are asked of a cluster; left out: as many as threads."""
+    memory: int | None = Field(default=None, ge=1)
+    """Megabytes of main memory that are asked of a cluster."""
+    minutes: int | None = Field(default=None, ge=1)
+    """Minutes after which a cluster may stop a leaf, which then goes on from its checkpoint in a new job."""
+    partition: str | None = None
+    """Queue of a cluster."""
+    account: str | None = None
+    """Whom a cluster charges."""
+    extra: tuple[str, ...] = ()
+    """Options of the cluster's own for a job, such as `--constraint=a100`."""
 
 
 class Teacher(Part):

@@ -23,7 +23,7 @@ from projects import project
 from test_build import built, mtrun, names
 
 from runner.attempts import Attempt
-from runner.executors import Executor, Handle
+from runner.executors import Executor, Handle, Work
 from runner.executors.inline import Inline
 from runner.files import append
 from runner.orders import Order
@@ -232,15 +232,15 @@ class Pretending(Executor):
 
     type = "pretending"
 
-    def start(self, attempt: Path, threads: int, lease: int) -> Handle:
+    def start(self, work: Work) -> Handle:
         """Start it."""
-        root, id = attempt.parents[1], attempt.name
+        root, id = work.attempt.parents[1], work.attempt.name
         append(root.parent / "trained", id)
         code = ("import sys, time; from pathlib import Path; sys.path[:0] = sys.argv[3:]; time.sleep(0.1); "
                 "from test_registry import commit; from runner.registry import Registry; "
                 "commit(Registry(Path(sys.argv[1])), sys.argv[2])")
         here = str(Path(__file__).parent)
-        return _Done(subprocess.Popen([sys.executable, "-c", code, str(root), id, here], pass_fds=(lease,)))
+        return _Done(subprocess.Popen([sys.executable, "-c", code, str(root), id, here], pass_fds=(work.lease,)))
 
 
 def _build(root: Path, barrier: Any, rounds: int) -> None:
@@ -413,8 +413,8 @@ def test_older_code_is_told_and_trained_again_only_where_asked_for(tmp_path: Pat
 
     root = project(tmp_path)
     built(root, "sum", settings=SMALL)
-    whole, core = bytes_of(root), provenance._core()
-    monkeypatch.setattr(provenance, "_core", lambda: {**core, "train.py": "0" * 12})
+    whole, real = bytes_of(root), provenance._of_module
+    monkeypatch.setattr(provenance, "_of_module", lambda name: "0" * 12 if name == "train" else real(name))
     plan = planned(root, SMALL)
     (node,) = plan.nodes.values()
     assert (node.state, node.action, node.stale) == ("stale", "reuse", ("train.py",))
@@ -468,7 +468,7 @@ def test_a_run_that_was_begun_by_older_code_stays_marked(folder: Path, monkeypat
     assert ended(worker(begun(root, SMALL))) == 0
     (run,) = plan.registry.runs()
     assert b"begun with older code of network.py" in run.read("log.txt")
-    assert provenance._core()["network.py"] != run.manifest["source"]["network.py"]
+    assert provenance._of_module("network") != run.manifest["source"]["network.py"]
     assert [node.stale for node in planned(root, SMALL).nodes.values()] == [("network.py",)]
 
 

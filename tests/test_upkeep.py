@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from projects import project
 from test_registry import commit, files, manifest
 
+from runner.attempts import Attempt
 from runner.cli import cli
 from runner.housekeeping import References
 from runner.loader import Loader
@@ -137,6 +138,8 @@ def test_gc_removes_what_nothing_refers_to(root: Path) -> None:
     registry.set_aside("dddddddddddd")
     for id in ("cccccccccccc", "eeeeeeeeeeee", ids(root)["sum"]):  # live, dead, left over
         registry.attempt(id).mkdir(parents=True)
+    registry.attempt("ffffffffffff").mkdir()
+    Attempt(registry.attempt("ffffffffffff")).entrust("slurm", "12_3")
     (registry.attempts / "staged-0123456789ab-01234567").mkdir()
     registry.lease("0123456789ab").touch()
     before = sorted(str(p) for p in root.rglob("*"))
@@ -145,7 +148,8 @@ def test_gc_removes_what_nothing_refers_to(root: Path) -> None:
         assert sorted(str(p) for p in root.rglob("*") if p.name != "cccccccccccc.lock") == before
         done = mtrun("gc")
         assert done.exit_code == 0 and done.stdout == dry.stdout
-        assert sorted(p.name for p in registry.attempts.iterdir()) == ["cccccccccccc", "cccccccccccc.lock"]
+        assert sorted(p.name for p in registry.attempts.iterdir()) == ["cccccccccccc", "cccccccccccc.lock",
+                                                                      "ffffffffffff"], "an engine may be at work"
     assert registry.ids() == sorted([ids(root)["sum"], "aaaaaaaaaaaa"]), "`mean-2` is neither a spec nor published"
     assert not list((registry.root / ".damaged").iterdir())
     assert len(done.stdout.splitlines()) == 6

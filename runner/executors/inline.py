@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..attempts import Attempt
-from . import Executor, Handle
+from . import Executor, Handle, Work
 
 if TYPE_CHECKING:
     from ..worker import Supervision
@@ -41,8 +40,8 @@ class Inline(Executor):
 
     type = "inline"
 
-    def start(self, attempt: Path, threads: int, lease: int) -> Handle:
+    def start(self, work: Work) -> Handle:
         """Start the worker in a thread."""
         from ..worker import Supervision  # here, since it imports torch
 
-        return _Thread(Supervision(Attempt(attempt)))
+        return _Thread(Supervision(Attempt(work.attempt)))
