@@ -20,6 +20,10 @@ _STAGED = re.compile(r"staged-([0-9a-f]{12})-[0-9a-f]{8}")
 _LOCK = re.compile(r"([0-9a-f]{12})\.lock")
 
 
+NAMED = 3
+"""How many names are told."""
+
+
 @dataclass
 class References:
     """What keeps a run: published results, specs under every profile, `run:ID` in a spec."""
@@ -27,8 +31,8 @@ class References:
     ids: set[str] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
     """Names of specs whose ids cannot be told, since their data are missing: they keep every run of such a name."""
-    notes: list[str] = field(default_factory=list)
-    """Why names had to do."""
+    missing: dict[str, list[str]] = field(default_factory=dict)
+    """What is missing -> the names that had to do for that."""
 
     @classmethod
     def of(cls, project: Path) -> References:
@@ -54,11 +58,23 @@ class References:
                 return
             self.names.add(specs[0].stem)
             if not isinstance(error, SpecError):  # of specs, those that stand under others are not whole by themselves
-                self.notes.append(f"{specs[0].stem} under {profile}: {error}")
+                names = self.missing.setdefault(error.problems[0].message, [])
+                names += [] if specs[0].stem in names else [specs[0].stem]
+
+    @property
+    def notes(self) -> list[str]:
+        """Why names had to do, a line for each thing that is missing."""
+        return [f"{what}: every run of the name {_listed(names)} is kept" for what, names in self.missing.items()]
 
     def keep(self, id: str, name: str) -> bool:
         """Tell whether a run is referred to, or may be."""
         return id in self.ids or any(name == spec or name.startswith(f"{spec}-") for spec in self.names)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return the first names, and how many others there are."""
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" or {more} others" if more > 0 else "")
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,8 @@ def verify(words: tuple[str, ...], set_aside: bool) -> None:
                     if lease is not None:
                         registry.set_aside(id)
     click.echo(f"{len(ids):,} run{'s' * (len(ids) != 1)}, {damaged:,} damaged", err=True)
+    if damaged and not set_aside:
+        click.echo("`mtrun verify --set-aside` moves them away, so that the next build trains them again", err=True)
     sys.exit(3 if damaged else 0)
 
 
@@ -162,7 +164,7 @@ def gc(dry_run: bool) -> None:
     registry, total = registry_here(), 0
     references = References.of(project_here())
     for note in references.notes:
-        click.echo(clean(f"every run of this name is kept: {note}"), err=True)
+        click.echo(clean(note), err=True)
     for found in list(garbage(registry, references)):
         if dry_run or sweep(registry, found):
             total += found.size

@@ -166,7 +166,7 @@ def test_gc_keeps_every_run_of_a_spec_whose_data_are_missing(root: Path) -> None
                                               'loss = "cross_entropy"\n[combiner]\ntype = "mean"\n'
                                               '[schedule]\ntype = "constant"\n')
     references = References.of(root)
-    assert "mean" in references.names and any("mean under paper" in note for note in references.notes)
+    assert "mean" in references.names and any("mean" in note for note in references.notes)
     assert references.keep("aaaaaaaaaaaa", "mean") and references.keep("aabbbbbbbbbb", "mean-2")
     assert not references.keep("aabbbbbbbbbb", "meander")
 
