@@ -18,7 +18,7 @@ from .loader import project_of
 from .plan import Plan, make
 from .predictions import Predictions
 from .registry import HISTORY, Registry, Run
-from .results import Result, ResultNode, costs
+from .results import Result, ResultNode, costs, spent
 from .significance import Evidence, Significance
 from .spec import Tree
 from .suites import Data
@@ -139,9 +139,7 @@ class Dossier:
 
     def cost(self, node: ResultNode, fact: str) -> float | None:
         """Return `seconds` or `inference` of all leaves of a node together; None where one of them is not known."""
-        leaves = {leaf.id for leaf in node.nodes() if leaf.kind == "leaf"}
-        found = [self._costs.get(id, {}).get(fact) for id in sorted(leaves)]
-        return None if None in found else sum(value for value in found if value is not None)
+        return spent(self._costs, {leaf.id for leaf in node.nodes() if leaf.kind == "leaf"}, fact)
 
     @cached_property
     def _costs(self) -> dict[str, dict[str, Any]]:

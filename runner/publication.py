@@ -52,20 +52,25 @@ def _write_costs(path: Path, registry: Registry, results: Sequence[Result]) -> N
     """Write what each published model cost, as far as that is known."""
     old = costs(path.parent)
     new: dict[str, dict[str, Any]] = {}
-    leaves = {node.id for result in results for node in result.tree.nodes() if node.kind == "leaf"}
-    for id in sorted(leaves):
+    todo = [node.id for result in results for node in result.tree.nodes() if node.kind == "leaf"]
+    while todo:
+        id = todo.pop()
+        if id in new:
+            continue
         with contextlib.suppress(MtrunError):
             run = registry.listed(id)
             if run:
                 new[id] = _cost(run.manifest)
         if id not in new and id in old:
             new[id] = old[id]
+        todo += new.get(id, {}).get("made_of", [])
     if new != old:
-        lines = [f" {json.dumps(id)}: {json.dumps(cost)}" for id, cost in new.items()]
+        lines = [f" {json.dumps(id)}: {json.dumps(new[id])}" for id in sorted(new)]
         write_bytes(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
 
 def _cost(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a manifest says of costs, and on which device."""
+    """Return what a manifest says of costs, on which device, and what else had to be trained for it."""
     facts = {name: manifest[name] for name in FACTS if name in manifest}
+    facts |= {"made_of": sorted(manifest["made_of"])} if "made_of" in manifest else {}
     return facts | {"device": manifest.get("environment", {}).get("device", "")}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -159,3 +159,19 @@ def costs(folder: Path) -> dict[str, dict[str, Any]]:
         if isinstance(found, dict):
             return {id: cost for id, cost in found.items() if isinstance(cost, dict)}
     return {}
+
+
+def spent(costs: Mapping[str, Mapping[str, Any]], leaves: Iterable[str], fact: str) -> float | None:
+    """Return `seconds` of training or of `inference` of some models together; None where one of them is not known.
+
+    What soups and students are made of had to be trained, too, and is counted once.
+    """
+    counted, todo = set(), list(leaves)
+    while todo:
+        id = todo.pop()
+        if id not in counted:
+            counted.add(id)
+            todo += costs.get(id, {}).get("made_of", ()) if fact == "seconds" else ()
+    found = [costs.get(id, {}).get(fact) for id in sorted(counted)]
+    known = [float(value) for value in found if isinstance(value, int | float)]
+    return sum(known) if known and len(known) == len(found) else None

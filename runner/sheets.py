@@ -9,7 +9,7 @@ from typing import Any
 
 from .errors import UsageError, did_you_mean
 from .resampling import ALPHA, holm
-from .results import Column
+from .results import Column, spent
 from .scores import OVERALL
 from .significance import Evidence
 from .tables import Row, rank
@@ -105,9 +105,8 @@ class Board:
     def _fact(self, row: Row, key: str) -> Any:
         """Return what is no score."""
         if key in ("seconds", "inference"):
-            costs = [self.costs.get(leaf, {}).get(key) for leaf in row.leaves]
-            known = [cost for cost in costs if isinstance(cost, int | float)]
-            return round(sum(known), 3) if known and len(known) == len(costs) else None
+            cost = spent(self.costs, row.leaves, key)
+            return None if cost is None else round(cost, 3)
         value = getattr(row, {"name": "names"}.get(key, key))
         return ", ".join(value) if isinstance(value, tuple) else value or None
 
