@@ -276,7 +276,8 @@ def test_a_build_that_cannot_write_it_says_so(root: Path) -> None:
 
 def test_what_soups_and_students_are_made_of_costs_training_once_but_no_inference() -> None:
     costs = {"soup": {"seconds": 1.0, "inference": 0.5, "made_of": ["a", "b"]},
-             "a": {"seconds": 10.0, "inference": 0.5}, "b": {"seconds": 20.0, "inference": 0.5}, "student": {"seconds": 2.0, "made_of": ["soup", "gone"]}}
+             "a": {"seconds": 10.0, "inference": 0.5}, "b": {"seconds": 20.0, "inference": 0.5},
+             "student": {"seconds": 2.0, "made_of": ["soup", "gone"]}}
     assert spent(costs, ["soup"], "seconds") == 31
     assert spent(costs, ["soup", "a", "soup"], "seconds") == 31
     assert spent(costs, ["soup", "a"], "inference") == 1
