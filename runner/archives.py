@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -128,7 +129,7 @@ class Archive(ABC):
                     if left < 0:
                         break
                     yield portion
-        except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        except (OSError, zipfile.BadZipFile, EOFError, ValueError, RuntimeError, struct.error) as error:
             raise self.error(f"{name} cannot be read: {error}") from None
         if left:
             raise self.error(f"{name} is not as long as it claims to be")
@@ -140,6 +141,8 @@ class _Zip(Archive):
     def __init__(self, path: Path, file: zipfile.ZipFile) -> None:
         self.path, self.file = path, file
         entries = file.infolist()
+        if not all(one.filename for one in entries):
+            raise self.error("it has an entry without a name")
         if any(one.is_dir() or one.compress_type != zipfile.ZIP_STORED or one.flag_bits & ~_UTF8 or
                stat.S_IFMT(one.external_attr >> 16) not in (0, stat.S_IFREG) for one in entries):
             raise self.error("it has entries that are compressed, encrypted, folders or links")
@@ -186,6 +189,6 @@ def opened(path: Path) -> Iterator[Archive]:
     with closing(file):
         try:
             archive = zipfile.ZipFile(file)
-        except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, EOFError, ValueError, RuntimeError, OverflowError, struct.error) as error:
             raise DataError(Problem("this is no archive", Place(str(path)), (str(error),))) from None
         yield _Zip(path, archive)

@@ -248,6 +248,13 @@ def test_entries_that_overlap_are_refused(exported: Path, tmp_path: Path) -> Non
     assert "overlap" in refused(tmp_path / "large.zip", tmp_path / "new")
 
 
+def test_an_entry_without_a_name_is_refused(exported: Path, tmp_path: Path) -> None:
+    whole = bytearray(exported.read_bytes())
+    whole[whole.index(b"PK\x01\x02") + 46] = 0  # a name ends at its first zero
+    (tmp_path / "nameless.zip").write_bytes(whole)
+    assert "without a name" in refused(tmp_path / "nameless.zip", tmp_path / "new")
+
+
 @given(st.data())
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_is_changed_nothing_but_our_errors_comes(exported: Path, tmp_path: Path, data: st.DataObject) -> None:
