@@ -24,7 +24,7 @@ PACKAGES = ("torch", "numpy", "transformers", "sentence-transformers", "tokenize
 @click.command()
 @click.argument("files", nargs=-1, type=click.Choice(FILES))
 @click.option("--only", default="", metavar="TEXT", help="Measure figures only whose name contains TEXT.")
-@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Measurements of each figure.")
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Measurements of each figure.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a figure.")
 def main(files: tuple[str, ...], only: str, rounds: int, as_json: bool) -> None:
     """Measure the figures of FILES, or of all, and print them with their goals."""
