@@ -20,6 +20,8 @@ from .suites import Data, Task
 
 ARCHIVE = "cs224n_default_final_project_submission.zip"
 """What the course's own script calls the archive."""
+SCORES = "scores.safetensors"
+"""A predictions file beside it: the course's files say a class, ensembles want its scores."""
 FILES = {"sentiment": "sst", "paraphrase": "para", "similarity": "sts"}
 """What a task's files begin with; those of another task with its own name."""
 HEADERS = {"classification": "Predicted_Sentiment", "binary": "Predicted_Is_Paraphrase",

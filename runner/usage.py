@@ -108,7 +108,8 @@ def submit(spec: Path, output: Path | None, node: str | None, profile: str, sett
     plan = planned([spec], profile, settings)
     root = one_node(plan, node)
     data = plan.data[plan.nodes[root].suite]
-    sheets = submission.sheets(Outcomes.of(plan, root).predictions[root], data)
+    predictions = Outcomes.of(plan, root).predictions[root]
+    sheets = submission.sheets(predictions, data)
     if not sheets:
         raise UsageError("there is nothing to hand in: the system predicts neither dev nor test")
     folder = output or plan.project / "submissions" / profile / spec.stem
@@ -116,11 +117,14 @@ def submit(spec: Path, output: Path | None, node: str | None, profile: str, sett
     for name, content in files.items():
         write_bytes(folder / name, content)
     archives.write(folder / submission.ARCHIVE, files)
+    write_bytes(folder / submission.SCORES, predictions.to_bytes())
     paths = [os.path.relpath(folder / "predictions" / sheet.name) for sheet in sheets]
     for path, sheet in zip(paths, sheets, strict=True):
         score = "labels hidden" if sheet.score is None else f"{sheet.score:.3f}"
         click.echo(f"{path:{max(map(len, paths))}}  {len(sheet.ids):6,} rows  {score}")
     click.echo(os.path.relpath(folder / submission.ARCHIVE))
+    scores = os.path.relpath(folder / submission.SCORES)
+    click.echo(f"{scores}  the same with all scores, to be a member of an ensemble")
     for note in submission.missing(sheets, data):
         click.echo(note, err=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -114,3 +115,16 @@ def test_files_that_are_not_there_are_told() -> None:
         "no sts-dev-output.csv: the suite has no dev data of similarity",
         "no sts-test-output.csv: the suite has no test data of similarity",
     ]
+
+
+def test_what_is_handed_in_can_be_a_member_of_an_ensemble(trained: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(trained, tmp_path / "copy")
+    assert mtrun(root, "submit", "specs/deep.toml").code == 0
+    member = f"../submissions/demo/deep/{submission.SCORES}"
+    (root / "specs" / "again.toml").write_text(
+        f'kind = "ensemble"\n[tree]\ntype = "average"\nmembers = ["{member}"]\n')
+    done = mtrun(root, "build", "specs/again.toml")
+    assert done.code == 0, done.err
+    again, deep = (json.loads((root / "results" / "demo" / f"{name}.json").read_bytes())["tree"]["scores"]
+                   for name in ("again", "deep"))
+    assert again == deep
