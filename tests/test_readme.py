@@ -8,10 +8,14 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import tomli
 from click.testing import CliRunner
+from systems import mtrun
 
 from runner.cli import cli
 
@@ -46,3 +50,19 @@ def test_its_two_commands_set_a_machine_up() -> None:
     assert trial == "mtrun init trial && cd trial && mtrun build specs/ensemble.toml\n"
     assert (first, third) == ("pip install -e . && mtrun build specs/ensemble7.toml\n",
                               "pip install -e '.[test]' && python -m pytest -n 2\n")
+
+
+def test_what_was_built_is_used_as_it_says(trained: Path, tmp_path: Path) -> None:
+    """Its commands and its Python, on a small system that is called like the one of the page."""
+    root = shutil.copytree(trained, tmp_path / "project")
+    questions = "id,sentence1,sentence2\n1,What is a film?,What is a weak film?\n"
+    (root / "questions.csv").write_text(questions)
+    (used,) = (block for block in blocks("sh") if "mtrun predict" in block)
+    for line in used.replace("ensemble7", "deep").splitlines():
+        done = mtrun(root, *shlex.split(line, comments=True)[1:])
+        assert done.code == 0, done.err
+    (code,) = blocks("python")
+    call, table = code.replace("ensemble7", "deep").split("\n\n")[1].splitlines()
+    script = f"import runner\nprint({call})\nprint({table})"
+    shown = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True)
+    assert shown.returncode == 0 and "weak film" in shown.stdout and "deep" in shown.stdout, shown.stderr
