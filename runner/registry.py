@@ -136,7 +136,9 @@ class Run:
         return data
 
     def predictions(self) -> Predictions:
-        """Return the run's Predictions, verified. Raise RegistryError or StorageError."""
+        """Return its Predictions, verified as its epochs' are, for later. Raise RegistryError or StorageError."""
+        if self.has_epochs():
+            self.read(EPOCHS)
         return Predictions.from_bytes(self.read(PREDICTIONS), str(self.folder / PREDICTIONS))
 
     def has_epochs(self) -> bool:

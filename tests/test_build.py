@@ -101,6 +101,20 @@ def test_a_damaged_run_is_set_aside_and_trained_again(tmp_path: Path) -> None:
     assert len(list((root / "registry" / ".damaged").iterdir())) == 1
 
 
+@pytest.mark.parametrize("name", ["predictions.safetensors", "epochs.safetensors"])
+def test_damage_that_only_reading_finds_is_found_before_anything_is_made_of_it(tmp_path: Path, name: str) -> None:
+    root = project(tmp_path)
+    built(root, "sum")
+    (run,) = (root / "registry").glob("[0-9a-f]*")
+    wanted = (run / name).read_bytes()
+    (run / name).write_bytes(wanted[:-1] + bytes([wanted[-1] ^ 1]))
+    assert [n.action for n in make(root, [root / "specs" / "sum.toml"], "demo").nodes.values()] == ["reuse"]
+    events = built(root, "sum")
+    assert names(events, "damaged") == names(events, "trained") == ["sum"] and events[-1].values["failed"] == 0
+    assert (run / name).read_bytes() == wanted
+    assert len(list((root / "registry" / ".damaged").iterdir())) == 1
+
+
 def test_the_command_line_end_to_end(tmp_path: Path) -> None:
     """Real workers: two leaves at a time, then a table, then nothing left to do."""
     root = project(tmp_path, pcgrad=PCGRAD, tree=TREE)
