@@ -248,6 +248,13 @@ class Bert(nn.Module):
         if pooling == "pooler":
             self.pooler = Linear(width, width)
 
+    def depth(self, name: str) -> int:
+        """Return how many layers down a parameter is: 0 the pooler, 1 the last block, and the tables one more."""
+        room, _, rest = name.partition(".")
+        if room == "blocks":
+            return len(self.blocks) - int(rest.partition(".")[0])
+        return 0 if room == "pooler" else len(self.blocks) + 1
+
     def hidden(self, packed: Packed) -> Tensor:
         """Return the last layer's states of all tokens [N, width]."""
         layout = Layout.of(packed, self.heads, self.norm.weight.device)

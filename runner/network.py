@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -86,6 +86,22 @@ class Network(nn.Module):
             self.words = Words(trained[name], used)
             trained[name] = self.words.rows
         return trained
+
+    def groups(self, trained: Mapping[str, nn.Parameter]) -> list[dict[str, Any]]:
+        """Return trained parameters in torch's groups (`params`), each with its `share` of the learning rate.
+
+        There is one group where `layer_decay` is 1.
+        """
+        decay = self.model.optimizer.layer_decay
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in trained.items():
+            part, _, own = name.partition(".")
+            share = decay ** self._depth(own) if part == "encoder" and decay < 1 else 1.0
+            groups.setdefault(share, []).append(parameter)
+        return [{"params": parameters, "share": share} for share, parameters in groups.items()]
+
+    def _depth(self, name: str) -> int:
+        return cast("Callable[[str], int]", self.encoder.depth)(name)
 
     def write_back(self) -> None:
         """Bring the word table up to date, before it is read as a whole."""

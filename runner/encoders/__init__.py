@@ -53,7 +53,8 @@ class Encoder(Part):
     def build(self, tokenizer: Tokenizer, project: Path) -> torch.nn.Module:
         """Return a module with `forward(packed: Packed) -> Tensor [S, width]`, on the CPU, in fp32.
 
-        It has `width: int` and `words: str`, the name of the parameter whose rows `Packed.tokens` numbers.
+        It has `width: int` and `words: str`, the name of the parameter whose rows `Packed.tokens` numbers, and
+        `depth(name: str) -> int` says how many layers down a parameter is: 0 behind the last layer (a pooler), 1 in it.
 
         Scratch weights are drawn from torch's global generator, which the caller has seeded.
         """
