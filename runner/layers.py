@@ -273,12 +273,20 @@ class Bert(nn.Module):
         """Return the states of all tokens [N, width] that the last layer reads."""
         tasks = layout.rows.tasks
         words = lookup(self.word.weight, packed.tokens.to(layout.starts.device), tasks)
-        places = self.position.weight[..., :layout.longest, :] + self.segment.weight[..., :1, :]
-        x: Tensor = self.norm(words + lookup(places, layout.positions, tasks), tasks)
+        x: Tensor = self.norm(words + lookup(self._places(layout), layout.positions, tasks), tasks)
         x = dropout(x, self.dropout if self.training else 0.0)
         for number in range(len(self.blocks) - 1):
             x = self._layer(number, x, layout)
         return x
+
+    def _places(self, layout: Layout) -> Tensor:
+        """Return the sums of position and segment embeddings [segments * longest, W], a block for each segment.
+
+        An encoder with one segment embedding has it stand for both.
+        """
+        positions, segments = self.position.weight[..., :layout.longest, :], self.segment.weight
+        kinds = [min(number, segments.shape[-2] - 1) for number in range(layout.segments)]
+        return torch.cat([positions + segments[..., kind:kind + 1, :] for kind in kinds], dim=-2)
 
     def _layer(self, number: int, x: Tensor, layout: Layout) -> Tensor:
         """Return all rows [N, width] after one layer."""

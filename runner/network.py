@@ -135,7 +135,7 @@ class Network(nn.Module):
         return cast(Tensor, self.dropout(embeddings.float()))
 
     def scores(self, task: str, embeddings: tuple[Tensor, ...]) -> Tensor:
-        """Return the scores [n, k] of a task from one embedding tensor [n, width] for each sentence."""
+        """Return the scores [n, k] of a task from one embedding tensor [n, width] for each sentence, or of both."""
         return self.model.heads[task].scores(self.heads[task], embeddings)
 
     def losses(self, batch: Batch, parameters: dict[str, Tensor] | None = None) -> list[Tensor]:
@@ -143,8 +143,8 @@ class Network(nn.Module):
         blocks = self.embed(batch.packed, parameters).split_with_sizes(batch.packed.sections)
         losses = []
         for (name, labels), block in zip(batch.labels.items(), blocks, strict=True):
-            head, sentences = self.model.heads[name], self.tasks[name].sentences
-            scores = self.scores(name, block.tensor_split(sentences))
+            head = self.model.heads[name]
+            scores = self.scores(name, block.tensor_split(len(block) // len(labels)))
             each = head.loss.each(scores, labels, self.tasks[name])
             losses.append(head.weight * each.sum() / batch.examples[name])
         return losses
