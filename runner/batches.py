@@ -55,13 +55,14 @@ class Batch:
             return
         sentences = self.packed.tokens.split_with_sizes(self.packed.lengths.tolist())
         sections = np.split(np.arange(len(sentences)), np.cumsum(self.packed.sections)[:-1])
-        cut = [np.array_split(section.reshape(-1, len(labels)), parts, axis=1)  # each [sentences of an example, n]
+        cut = [np.array_split(section.reshape(-1, len(labels)), parts, axis=1)  # each [1 or 2 of each example, n]
                for section, labels in zip(sections, self.labels.values(), strict=True)]
         for number in range(parts):
             rows = [section[number].reshape(-1) for section in cut]
             chosen = np.concatenate(rows)
             tokens = torch.cat([sentences[i] for i in chosen])
-            packed = Packed(tokens, self.packed.lengths[chosen], tuple(map(len, rows)))
+            firsts = None if self.packed.firsts is None else self.packed.firsts[chosen]
+            packed = Packed(tokens, self.packed.lengths[chosen], tuple(map(len, rows)), firsts)
             labels = {task: of_task.tensor_split(parts)[number] for task, of_task in self.labels.items()}
             yield Batch(packed, labels, self.examples)
 
@@ -69,9 +70,8 @@ class Batch:
 class Split:
     """The examples of one task and split as rows of the token table."""
 
-    def __init__(self, examples: Examples, tokens: Tokens) -> None:
-        columns = [c for c in (examples.first, examples.second) if c]
-        self.rows = np.stack([tokens.rows(c) for c in columns])  # [sentences of an example, n]
+    def __init__(self, task: str, examples: Examples, tokens: Tokens) -> None:
+        self.rows = tokens.of_task(task, examples)  # [1 or 2 of each example, n]
         self.labels = torch.tensor(examples.labels if examples.labels is not None else [], dtype=torch.float32)
 
     def __len__(self) -> int:
@@ -86,7 +86,7 @@ class Batches:
 
     def __init__(self, data: Data, tokens: Tokens, tasks: tuple[str, ...], train: Train) -> None:
         self.tokens, self.train = tokens, train
-        self.splits = {task: Split(data.splits[task]["train"], tokens) for task in tasks}
+        self.splits = {task: Split(task, data.splits[task]["train"], tokens) for task in tasks}
         passes = [-(-len(split) // train.batch_size) for split in self.splits.values()]
         self.steps_per_epoch: int = train.steps or (min if train.epoch == "shortest" else max)(passes)
 

@@ -54,7 +54,8 @@ class Trained:
     def predict(self, data: Data, splits: Sequence[str]) -> Predictions:
         """Return what the leaf says of the examples that it has a head for; equal sentences are encoded once."""
         tasks = [task for task in self.model.heads if task in data.splits]
-        return Evaluation(data, Tokens.of(data.splits, self.tokenizer), tasks, splits)(self.network)
+        tokens = Tokens.of(data.splits, self.tokenizer, joint=self.model.joint)
+        return Evaluation(data, tokens, tasks, splits)(self.network)
 
 
 def no_weights(run: Run) -> Problem:

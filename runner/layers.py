@@ -267,6 +267,13 @@ class Bert(nn.Module):
         if pooling == "pooler":
             self.pooler = Linear(width, width)
 
+    def depth(self, name: str) -> int:
+        """Return how many layers down a parameter is: 0 the pooler, 1 the last block, and the tables one more."""
+        room, _, rest = name.partition(".")
+        if room == "blocks":
+            return len(self.blocks) - int(rest.partition(".")[0])
+        return 0 if room == "pooler" else len(self.blocks) + 1
+
     def hidden(self, packed: Packed) -> Tensor:
         """Return the last layer's states of all tokens [N, width]."""
         layout = Layout.of(packed, self.heads, self.norm.weight.device)
@@ -285,12 +292,20 @@ class Bert(nn.Module):
         """Return the states of all tokens [N, width] that the last layer reads."""
         tasks = layout.rows.tasks
         words = lookup(self.word.weight, packed.tokens.to(layout.starts.device), tasks)
-        places = self.position.weight[..., :layout.longest, :] + self.segment.weight[..., :1, :]
-        x: Tensor = self.norm(words + lookup(places, layout.positions, tasks), tasks)
+        x: Tensor = self.norm(words + lookup(self._places(layout), layout.positions, tasks), tasks)
         x = dropout(x, self.dropout if self.training else 0.0)
         for number in range(len(self.blocks) - 1):
             x = self._layer(number, x, layout)
         return x
+
+    def _places(self, layout: Layout) -> Tensor:
+        """Return the sums of position and segment embeddings [segments * longest, W], a block for each segment.
+
+        An encoder with one segment embedding has it stand for both.
+        """
+        positions, segments = self.position.weight[..., :layout.longest, :], self.segment.weight
+        kinds = [min(number, segments.shape[-2] - 1) for number in range(layout.segments)]
+        return torch.cat([positions + segments[..., kind:kind + 1, :] for kind in kinds], dim=-2)
 
     def _layer(self, number: int, x: Tensor, layout: Layout) -> Tensor:
         """Return all rows [N, width] after one layer."""

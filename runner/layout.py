@@ -70,7 +70,9 @@ class Layout:
     starts: Tensor
     """int64 [S]: the first row of each sentence, that of [CLS]."""
     positions: Tensor
-    """int64 [N]: position of each row in its sentence."""
+    """int64 [N]: position of each row in its sentence; `longest` more where it is of a second segment."""
+    segments: int
+    """1, or 2 where some rows are of a second segment."""
     rows: Grid
     """All N rows."""
     first: Grid
@@ -88,9 +90,11 @@ class Layout:
         flat = [(batch, 1) for batch, _ in shapes]
         rows = _places(sentences, positions, order, shapes, heads)
         first = _places(np.arange(len(lengths)), np.zeros_like(starts), order, flat, heads)
-        moved = _move([lengths, starts, positions, *rows, *first], device)
+        second = 0 if packed.firsts is None else positions >= packed.firsts.numpy()[sentences]
+        numbered = positions + shapes[0][1] * second
+        moved = _move([lengths, starts, numbered, *rows, *first], device)
         tasks = np.diff(np.append(0, ends)[np.cumsum([0, *packed.sections])])
-        return cls(shapes[0][1], moved[0], moved[1], moved[2],
+        return cls(shapes[0][1], moved[0], moved[1], moved[2], 1 if packed.firsts is None else 2,
                    rows=Grid.of(moved[3], moved[4], shapes, heads, tuple(tasks.tolist())),
                    first=Grid.of(moved[5], moved[6], flat, heads, packed.sections))
 

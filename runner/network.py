@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -87,6 +87,22 @@ class Network(nn.Module):
             trained[name] = self.words.rows
         return trained
 
+    def groups(self, trained: Mapping[str, nn.Parameter]) -> list[dict[str, Any]]:
+        """Return trained parameters in torch's groups (`params`), each with its `share` of the learning rate.
+
+        There is one group where `layer_decay` is 1.
+        """
+        decay = self.model.optimizer.layer_decay
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in trained.items():
+            part, _, own = name.partition(".")
+            share = decay ** self._depth(own) if part == "encoder" and decay < 1 else 1.0
+            groups.setdefault(share, []).append(parameter)
+        return [{"params": parameters, "share": share} for share, parameters in groups.items()]
+
+    def _depth(self, name: str) -> int:
+        return cast("Callable[[str], int]", self.encoder.depth)(name)
+
     def write_back(self) -> None:
         """Bring the word table up to date, before it is read as a whole."""
         if self.words:
@@ -119,7 +135,7 @@ class Network(nn.Module):
         return cast(Tensor, self.dropout(embeddings.float()))
 
     def scores(self, task: str, embeddings: tuple[Tensor, ...]) -> Tensor:
-        """Return the scores [n, k] of a task from one embedding tensor [n, width] for each sentence."""
+        """Return the scores [n, k] of a task from one embedding tensor [n, width] for each sentence, or of both."""
         return self.model.heads[task].scores(self.heads[task], embeddings)
 
     def losses(self, batch: Batch, parameters: dict[str, Tensor] | None = None) -> list[Tensor]:
@@ -127,8 +143,8 @@ class Network(nn.Module):
         blocks = self.embed(batch.packed, parameters).split_with_sizes(batch.packed.sections)
         losses = []
         for (name, labels), block in zip(batch.labels.items(), blocks, strict=True):
-            head, sentences = self.model.heads[name], self.tasks[name].sentences
-            scores = self.scores(name, block.tensor_split(sentences))
+            head = self.model.heads[name]
+            scores = self.scores(name, block.tensor_split(len(block) // len(labels)))
             each = head.loss.each(scores, labels, self.tasks[name])
             losses.append(head.weight * each.sum() / batch.examples[name])
         return losses

@@ -146,6 +146,11 @@ class Model(Part):
         return tuple(sorted(self.train.tasks or self.heads))
 
     @property
+    def joint(self) -> frozenset[str]:
+        """Names of the tasks whose two sentences are read as one."""
+        return frozenset(name for name, head in self.heads.items() if head.joint)
+
+    @property
     def needs(self) -> tuple[Any, ...]:
         """The nodes that the model is made from."""
         return (self.teacher.spec,) if self.teacher else ()

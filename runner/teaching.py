@@ -130,6 +130,6 @@ class Teaching:
         tokenizer = model.encoder.tokenizer(self.suite, self.order.project)
         network = Network(model, self.suite.tasks, model.encoder.build(tokenizer, self.order.project))
         network.load_state_dict(load(run.read(WEIGHTS)))
-        tokens = Tokens.of(self.whole.splits, tokenizer, self.registry.cache)
+        tokens = Tokens.of(self.whole.splits, tokenizer, self.registry.cache, model.joint)
         said = Evaluation(self.whole, tokens, tasks, ("train",))(network.to(self.device), self.tick)
         return {task: output.scores for task, output in said.outputs.get("train", {}).items()}

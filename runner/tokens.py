@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,8 @@ from .suites import Examples
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 """Pieces that are not text; a vocabulary of our own begins with them."""
+Reading = str | tuple[str, str]
+"""What an encoder reads at once: a sentence, or two as one."""
 CHUNK = 4096
 """Sentences that are tokenized at a time, so that memory does not grow with the data."""
 
@@ -37,7 +39,8 @@ def bert(vocabulary: Sequence[str], max_length: int, lowercase: bool = True, str
     tokenizer.normalizer = BertNormalizer(True, handle_chinese_chars, strip_accents, lowercase)
     tokenizer.pre_tokenizer = BertPreTokenizer()
     ends = [(piece, ids[piece]) for piece in ("[CLS]", "[SEP]")]
-    tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+                                                  special_tokens=ends)
     tokenizer.add_special_tokens(list(SPECIAL))
     tokenizer.enable_truncation(max_length)
     return tokenizer
@@ -73,7 +76,7 @@ def _ranked(counts: Mapping[str, int]) -> list[str]:
 
 @dataclass(frozen=True)
 class Tokens:
-    """The token ids of U different sentences, end to end."""
+    """The token ids of U different sentences, or pairs of them read as one, end to end."""
 
     ids: np.ndarray
     """int32 [sum of lengths]."""
@@ -81,28 +84,74 @@ class Tokens:
     """int64 [U]: where each sentence begins in `ids`."""
     lengths: np.ndarray
     """int64 [U]."""
-    numbers: Mapping[str, int]
-    """The row of each sentence."""
+    firsts: np.ndarray
+    """int64 [U]: how many of the tokens are of the first sentence; all of those of a sentence alone."""
+    numbers: Mapping[Reading, int]
+    """The row of each sentence or pair."""
+    joint: Collection[str] = ()
+    """Names of the tasks whose two sentences are read as one."""
 
     @classmethod
-    def of(cls, splits: Mapping[str, Mapping[str, Examples]], tokenizer: Tokenizer, cache: Path | None = None
-           ) -> Tokens:
-        """Return the tokens of all sentences of a suite, from the folder `cache` where they were made before."""
+    def of(cls, splits: Mapping[str, Mapping[str, Examples]], tokenizer: Tokenizer, cache: Path | None = None,
+           joint: Collection[str] = ()) -> Tokens:
+        """Return the tokens of all sentences of a suite, from the folder `cache` where they were made before.
+
+        Behind them are the pairs of the tasks that are `joint`, joined anew each time.
+        """
         parts = [part for by_split in splits.values() for part in by_split.values()]
         sentences = list(dict.fromkeys(text for part in parts for text in (*part.first, *part.second)))
         ids, lengths = _remembered(sentences, tokenizer, cache) if cache else _encode(sentences, tokenizer)
-        return cls(ids, np.cumsum(lengths) - lengths, lengths, {text: row for row, text in enumerate(sentences)})
+        numbers: dict[Reading, int] = {text: row for row, text in enumerate(sentences)}
+        alone = cls(ids, np.cumsum(lengths) - lengths, lengths, lengths, numbers, joint)
+        paired = [part for task in sorted(joint) for part in splits.get(task, {}).values()]
+        pairs = list(dict.fromkeys(pair for part in paired for pair in zip(part.first, part.second, strict=True)))
+        return alone._with(pairs, (tokenizer.truncation or {}).get("max_length")) if pairs else alone
 
-    def rows(self, sentences: Sequence[str]) -> np.ndarray:
-        """Return the rows of sentences that belong to the suite, int64 [n]."""
-        return np.fromiter((self.numbers[text] for text in sentences), np.int64, len(sentences))
+    def _with(self, pairs: Sequence[tuple[str, str]], most: int | None) -> Tokens:
+        """Return these tokens and behind them those of pairs, [CLS] a [SEP] b [SEP], at most so many of each.
+
+        Of a pair that is too long the longer sentence is cut; where both have more than half of the room, both are.
+        """
+        a, b = (self.rows([pair[side] for pair in pairs]) for side in (0, 1))
+        kept, more = self.lengths[a] - 2, self.lengths[b] - 2  # words, without [CLS] and [SEP]
+        if most is not None:
+            room = most - 3
+            kept = np.minimum(kept, np.maximum(room - more, (room + 1) // 2))
+            more = np.minimum(more, room - kept)
+        one = np.ones_like(kept)
+        ends = self.starts + self.lengths - 1
+        starts = np.stack([self.starts[a], ends[a], self.starts[b] + 1, ends[b]], axis=1)
+        counts = np.stack([kept + 1, one, more, one], axis=1)  # tokens of [CLS] a, [SEP], b, [SEP]
+        lengths = np.concatenate([self.lengths, counts.sum(1)])
+        ids = self.ids[_places(starts.reshape(-1), counts.reshape(-1))]
+        numbers = dict(self.numbers)
+        numbers.update((pair, row) for row, pair in enumerate(pairs, len(self.lengths)))
+        return replace(self, ids=np.concatenate([self.ids, ids]), starts=np.cumsum(lengths) - lengths, lengths=lengths,
+                       firsts=np.concatenate([self.firsts, kept + 2]), numbers=numbers)
+
+    def rows(self, readings: Sequence[Reading]) -> np.ndarray:
+        """Return the rows of sentences, or pairs, that belong to the suite, int64 [n]."""
+        return np.fromiter((self.numbers[reading] for reading in readings), np.int64, len(readings))
+
+    def of_task(self, task: str, examples: Examples) -> np.ndarray:
+        """Return the rows of what is read of each example, int64 [1 or 2, n]: its sentences, or both as one."""
+        if task in self.joint:
+            return self.rows(list(zip(examples.first, examples.second, strict=True)))[None]
+        return np.stack([self.rows(column) for column in (examples.first, examples.second) if column])
 
     def pack(self, rows: np.ndarray, sections: tuple[int, ...]) -> Packed:
         """Return the sentences in these rows [S] end to end; `sections` says how many belong to each task."""
-        lengths = self.lengths[rows]
-        ends = np.cumsum(lengths)
-        places = np.arange(ends[-1]) + np.repeat(self.starts[rows] - ends + lengths, lengths)
-        return Packed(torch.from_numpy(self.ids[places].astype(np.int64)), torch.from_numpy(lengths), sections)
+        lengths, firsts = self.lengths[rows], self.firsts[rows]
+        ids = self.ids[_places(self.starts[rows], lengths)]
+        return Packed(torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(lengths), sections,
+                      torch.from_numpy(firsts) if (firsts < lengths).any() else None)
+
+
+def _places(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Return the places of all that stands in pieces of so many numbers from such starts, one piece after another."""
+    ends = np.cumsum(lengths)
+    places: np.ndarray = np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)
+    return places
 
 
 def _remembered(sentences: Sequence[str], tokenizer: Tokenizer, cache: Path) -> tuple[np.ndarray, np.ndarray]:

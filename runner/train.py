@@ -85,7 +85,7 @@ class Trainer:
         self.all = Evaluation(data, tokens, tuple(model.heads), ("dev", "test"))
         self.parameters = network.narrow(torch.from_numpy(self.batches.used()))
         self.device = next(network.parameters()).device
-        self.optimizer = model.optimizer.build(self.parameters.values())
+        self.optimizer = model.optimizer.build(network.groups(self.parameters))
         self.state = State()
         self.kept: dict[str, Tensor] = {}
         self.epochs: list[Predictions] = []
@@ -143,9 +143,9 @@ class Trainer:
 
     def _step(self, watch: Watch) -> None:
         """Do one step; every random number in it is a function of the seed and the step."""
-        base = self.model.optimizer.lr * self.model.optimizer.lr_scale
+        rate = self.model.optimizer.rate * self.model.schedule.factor(self.state.step, len(self.batches))
         for group in self.optimizer.param_groups:
-            group["lr"] = base * self.model.schedule.factor(self.state.step, len(self.batches))
+            group["lr"] = rate * group["share"]
         batch = self.batches.batch(self.state.step).to(self.device)
         losses = dict(zip(self.tasks, self._gradients(batch, watch).tolist(), strict=True))
         self._check(batch, losses)
@@ -215,7 +215,7 @@ class Trainer:
 
     def _diverged(self, what: str) -> Diverged:
         """Return the error of a step with numbers that are not finite."""
-        rate = self.optimizer.param_groups[0]["lr"]
+        rate = max(group["lr"] for group in self.optimizer.param_groups)
         return Diverged(Problem(f"{what} at step {self.state.step + 1}, rate {rate:g}",
                                 notes=tuple(f"losses of {losses}" for losses in self.lately),
                                 hint="lower optimizer.lr or optimizer.lr_scale"))

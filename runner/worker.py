@@ -175,7 +175,7 @@ def trainer_of(model: Model, data: Data, project: Path, cache: Path, lesson: Dat
     torch.manual_seed(seeded(model.train.seed, "weights"))
     tokenizer = model.encoder.tokenizer(data, project)
     examples = lesson or data
-    tokens = Tokens.of(examples.splits, tokenizer, cache)
+    tokens = Tokens.of(examples.splits, tokenizer, cache, model.joint)
     network = Network(distilled(model), data.tasks, model.encoder.build(tokenizer, project))
     network = network.to(device_of(model))
     if isinstance(model, Souped):

@@ -56,6 +56,17 @@ def test_cosine_head_has_no_parameters(pair: tuple[torch.Tensor, torch.Tensor]) 
     torch.testing.assert_close(head.scores(layers, pair)[:, 0], expected)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
+def test_smoothed_labels_are_those_of_szegedy_et_al(smoothing: float) -> None:
+    torch.manual_seed(0)
+    scores, labels = torch.randn(7, 5), torch.tensor([0.0, 4, 2, 1, 3, 3, 0])
+    found = CrossEntropy(smoothing=smoothing).each(scores, labels, FIVE)
+    target = (1 - smoothing) * functional.one_hot(labels.long(), 5) + smoothing / 5  # q'(k), their section 7
+    torch.testing.assert_close(found, -(target * scores.log_softmax(1)).sum(1))
+    whole = torch.nn.CrossEntropyLoss(label_smoothing=smoothing)(scores, labels.long())
+    torch.testing.assert_close(found.mean(), whole)
+
+
 def test_bce_of_soft_and_hard_labels() -> None:
     scores = torch.tensor([[0.3], [-2.0], [4.0]])
     graded = torch.tensor([0.0, 2.5, 5.0])

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
+from pathlib import Path
 
+import numpy as np
+import pytest
+import torch
+from projects import project
+from transformers import get_cosine_schedule_with_warmup
+
+from runner.loader import Loader
 from runner.optimizers.adamw import AdamW
 from runner.schedules.constant import Constant
+from runner.schedules.cosine import Cosine
 from runner.schedules.linear import Linear
+from runner.train import Trainer, Watch
+from runner.worker import trainer_of
 
 
 def test_adamw_is_algorithm_2() -> None:
@@ -31,3 +40,65 @@ def test_schedules() -> None:
     factors = [Linear(warmup=0.2).factor(s, 10) for s in range(10)]
     np.testing.assert_allclose(factors, [0.5, 1.0, 1.0, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
     assert min(Linear(warmup=0.0).factor(s, 3) for s in range(3)) > 0
+
+
+def test_the_cosine_is_that_of_transformers_after_its_warm_up() -> None:
+    peer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedule = get_cosine_schedule_with_warmup(peer, 5, 40)
+    theirs = []
+    for _ in range(40):
+        theirs.append(peer.param_groups[0]["lr"])
+        peer.step()
+        schedule.step()
+    mine = [Cosine(warmup=0.125).factor(step, 40) for step in range(40)]
+    np.testing.assert_allclose(mine[5:], theirs[5:])
+    np.testing.assert_allclose(mine[:5], [0.2, 0.4, 0.6, 0.8, 1.0])  # a step is not lost to a rate of 0
+    assert all(0 < Cosine(warmup=warmup).factor(step, 3) <= 1 for warmup in (0.0, 0.9) for step in range(3))
+
+
+# The rate of each layer ----------------------------------------------------------------------------------------------
+
+DEPTHS = {"heads.sentiment.weight": 0, "encoder.pooler.bias": 0, "encoder.blocks.2.mix.weight": 1,
+          "encoder.blocks.1.query.bias": 2, "encoder.blocks.0.contract_norm.weight": 3, "encoder.word.weight": 4,
+          "encoder.position.weight": 4, "encoder.segment.weight": 4, "encoder.norm.bias": 4}
+
+
+def trainer(root: Path, *settings: str) -> Trainer:
+    settings = ("encoder.layers=3", "optimizer.lr=0.004", *settings)
+    (node,) = Loader(root, "demo", settings).load(root / "specs" / "sum.toml")
+    return trainer_of(node.model, node.model.suite.load(root), root, root / "cache")
+
+
+def rates(run: Trainer) -> dict[str, float]:
+    """The rate of each parameter in the optimizer, by name."""
+    by_parameter = {id(p): group["lr"] for group in run.optimizer.param_groups for p in group["params"]}
+    return {name: by_parameter.pop(id(p)) for name, p in run.parameters.items()} | dict.fromkeys(by_parameter, np.nan)
+
+
+@pytest.mark.parametrize("combiner", ["sum", "pcgrad"])
+def test_lower_layers_have_lower_rates(tmp_path: Path, combiner: str) -> None:
+    run = trainer(project(tmp_path), "optimizer.layer_decay=0.5", f"combiner={combiner}", "schedule={type='cosine'}")
+    for step in range(3):
+        run._step(Watch())
+        found, rate = rates(run), 0.004 * run.model.schedule.factor(step, len(run.batches))
+        assert len(found) == len(run.parameters) and len(run.optimizer.param_groups) == 5
+        for name, depth in DEPTHS.items():
+            assert found[name] == pytest.approx(rate * 0.5**depth), name
+
+
+def test_a_first_step_of_adam_is_as_long_as_the_rate(tmp_path: Path) -> None:
+    """It moves each weight that has a gradient by its rate, whatever the gradient: the rates are those of the steps."""
+    run = trainer(project(tmp_path), "optimizer.layer_decay=0.5", "optimizer.eps=1e-30")
+    before = {name: p.detach().clone() for name, p in run.parameters.items()}
+    run._step(Watch())
+    for name, depth in DEPTHS.items():
+        moved = (run.parameters[name].detach() - before[name]).abs().max()
+        assert float(moved) == pytest.approx(0.004 * 0.5**depth, rel=1e-3), name
+
+
+def test_without_decay_there_is_one_group_in_the_old_order(tmp_path: Path) -> None:
+    run = trainer(project(tmp_path))
+    (group,) = run.optimizer.param_groups
+    assert [id(p) for p in group["params"]] == [id(p) for p in run.parameters.values()]
+    assert "layer_decay" not in run.model.optimizer.canonical()
+    assert trainer(tmp_path, "optimizer.layer_decay=0.9").model.optimizer.canonical()["layer_decay"] == 0.9

@@ -151,6 +151,45 @@ def test_every_different_sentence_is_kept_once(tokenizer: Tokenizer, tmp_path: P
     assert made.lengths.sum() == len(made.ids) and made.ids.dtype == np.int32
 
 
+PAIRS = [("hello", "world"), ("the cafe", "hello"), ("hello", "hello"), ("", "the the"), ("the " * 9, "hello " * 4),
+         ("hello " * 4, "the " * 9), ("the " * 20, "cafe " * 20), ("the", "cafe " * 30), ("cafe " * 30, "")]
+
+
+@pytest.mark.parametrize("most", [3, 4, 6, 7, 9, 12, 13, 512])
+def test_two_sentences_as_one_are_those_of_the_tokenizer(tmp_path: Path, most: int) -> None:
+    """Its template for pairs, cut from the longer one; of an odd room for two long ones either may have more."""
+    tokenizer = tokens.bert(WORDS, most)
+    first, second = zip(*PAIRS, strict=True)
+    of = {"two": {"train": Examples(first, first, second), "dev": Examples(("x",), ("world",), ("world",))}}
+    made = tokens.Tokens.of({**splits(*SENTENCES), **of}, tokenizer, tmp_path, ["two"])
+    assert np.array_equal(made.of_task("two", of["two"]["train"]), [made.rows(PAIRS)])
+    packed = made.pack(np.concatenate([made.rows(PAIRS), made.rows(["hello"])]), (len(PAIRS), 1))
+    assert packed.firsts is not None and int(packed.firsts[-1]) == int(packed.lengths[-1])
+    found = zip(packed.tokens.split(packed.lengths.tolist()), packed.firsts.tolist(), strict=True)
+    for pair, (ids, until) in zip(PAIRS, found, strict=False):
+        long = [len(tokenizer.encode(text).ids) - 2 for text in pair]
+        if sum(long) > most - 3 and min(long) > (most - 3) // 2 and most % 2 == 0:
+            kept = (most - 2) // 2
+            expected = tokenizer.encode(pair[0]).ids[:kept + 1] + tokenizer.encode(pair[1]).ids[:most - 3 - kept + 1]
+            assert [i for i in ids.tolist() if i > 3] == [i for i in expected if i > 3] and len(ids) == most
+            assert until == kept + 2
+        else:
+            wanted = tokenizer.encode(*pair)
+            assert ids.tolist() == wanted.ids and until == wanted.type_ids.count(0)
+
+
+def test_pairs_take_nothing_from_single_sentences(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    data = splits(*SENTENCES)
+    alone, both = (tokens.Tokens.of(data, tokenizer, tmp_path, joint) for joint in ((), ("two",)))
+    assert len(list(tmp_path.iterdir())) == 1
+    rows = alone.rows(SENTENCES)
+    assert np.array_equal(rows, both.rows(SENTENCES)) and len(both.lengths) == len(alone.lengths) + 1
+    one, other = alone.pack(rows, (5,)), both.pack(rows, (5,))
+    assert torch.equal(one.tokens, other.tokens) and one.firsts is other.firsts is None
+    assert both.of_task("two", data["two"]["train"]).shape == (1, 1)
+    assert alone.of_task("two", data["two"]["train"]).shape == (2, 1)
+
+
 def test_the_cache_is_used(tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = tokens.Tokens.of(splits(*SENTENCES), tokenizer, tmp_path)
     assert len(list(tmp_path.iterdir())) == 1

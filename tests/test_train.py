@@ -80,7 +80,8 @@ def resumed(root: Path, stops: list[int], *settings: str) -> tuple[Trainer, byte
 @pytest.mark.parametrize("settings", [
     [], ["combiner=mean", "train.epoch=longest"], ["combiner=pcgrad", "train.steps=5"],
     ["schedule={type='linear'}", "train.select=last"], ["train.precision=bf16"],
-], ids=["sum", "mean-longest", "pcgrad-steps", "linear-last", "bf16"])
+    ["schedule={type='cosine'}", "optimizer.layer_decay=0.7", "encoder.layers=2"],
+], ids=["sum", "mean-longest", "pcgrad-steps", "linear-last", "bf16", "cosine-layers"])
 def test_stopped_anywhere_and_resumed_is_the_same_to_the_bit(tmp_path: Path, settings: list[str]) -> None:
     """Ticks are counted in evaluation too, so that it is stopped there as well."""
     root = project(tmp_path)

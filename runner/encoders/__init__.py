@@ -23,11 +23,14 @@ class Packed:
 
     `tokens` int64 [N]: all token ids; `lengths` int64 [S]: tokens of each sentence, on the CPU.
     `sections`: how many of the S sentences belong to each of the batch's T tasks, in order (sums to S).
+    `firsts` int64 [S], on the CPU: where some of the S are two sentences read as one, [CLS] a [SEP] b [SEP], how many
+    tokens belong to the first segment, [CLS] a [SEP], and of a sentence alone all of them; None where all are alone.
     """
 
     tokens: torch.Tensor
     lengths: torch.Tensor
     sections: tuple[int, ...]
+    firsts: torch.Tensor | None = None
 
 
 class Encoder(Part):
@@ -47,13 +50,14 @@ class Encoder(Part):
 
     @abstractmethod
     def tokenizer(self, data: Data, project: Path) -> Tokenizer:
-        """Return the tokenizer: [CLS] and [SEP] added, truncation set, no padding."""
+        """Return the tokenizer: [CLS] and [SEP] added, no padding, truncation set; pairs are cut to the same length."""
 
     @abstractmethod
     def build(self, tokenizer: Tokenizer, project: Path) -> torch.nn.Module:
         """Return a module with `forward(packed: Packed) -> Tensor [S, width]`, on the CPU, in fp32.
 
-        It has `width: int` and `words: str`, the name of the parameter whose rows `Packed.tokens` numbers.
+        It has `width: int` and `words: str`, the name of the parameter whose rows `Packed.tokens` numbers, and
+        `depth(name: str) -> int` says how many layers down a parameter is: 0 behind the last layer (a pooler), 1 in it.
 
         Scratch weights are drawn from torch's global generator, which the caller has seeded.
         """

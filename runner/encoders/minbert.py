@@ -49,10 +49,15 @@ class MinBert(Encoder):
     vocabulary: int | None = Field(default=None, ge=16, le=1_000_000)
     """Most word pieces of the vocabulary, which is made of the training sentences; from scratch only."""
 
+    segments: int | None = Field(default=None, ge=1, le=2, json_schema_extra={"later": True})
+    """Segment embeddings: with 2 of them, sentences that a head reads as one are told apart by more than their order,
+    1 where it is not given; from scratch only."""
+
     @model_validator(mode="after")
     def _sizes_are_given_once(self) -> MinBert:
         """Check that sizes are given for an encoder from scratch, and for no other."""
-        given = {name: getattr(self, name) for name in (*SCRATCH, "intermediate") if getattr(self, name) is not None}
+        sizes = (*SCRATCH, "intermediate", "segments")
+        given = {name: getattr(self, name) for name in sizes if getattr(self, name) is not None}
         if self.init != "scratch" and given:
             raise ValueError(f"{', '.join(given)} cannot be given: the sizes come with the weights `{self.init}`")
         if self.init == "scratch" and (missing := [name for name in SCRATCH if name not in given]):
@@ -103,4 +108,4 @@ class MinBert(Encoder):
         """Return the sizes of an encoder from scratch with so many word pieces."""
         assert self.width and self.layers and self.attention_heads
         return Sizes(self.width, self.layers, self.attention_heads, self.intermediate or 4 * self.width, pieces,
-                     positions=self.max_length)
+                     positions=self.max_length, segments=self.segments or 1)

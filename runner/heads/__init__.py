@@ -18,6 +18,8 @@ class Head(Part):
 
     sentences: ClassVar[tuple[int, ...]] = (1, 2)
     """How many sentences an example may have."""
+    joint: ClassVar[bool] = False
+    """Whether the two sentences of an example are read as one; the head then gets a single embedding, that of both."""
 
     loss: Loss
     """What the head is trained to make small."""
@@ -30,4 +32,4 @@ class Head(Part):
 
     @abstractmethod
     def scores(self, layers: torch.nn.Module, embeddings: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Return the scores [n, k] from one embedding tensor [n, width] for each sentence of the example."""
+        """Return the scores [n, k] from one embedding tensor [n, width] for each sentence or for both."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -22,9 +23,9 @@ class AdamW(Optimizer):
     eps: float = Field(default=1e-8, gt=0)
     """Added to the denominator."""
 
-    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Iterable[torch.nn.Parameter] | Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
         """Return torch's fused AdamW."""
         return torch.optim.AdamW(
-            parameters, lr=self.lr * self.lr_scale, betas=self.betas, eps=self.eps,
+            parameters, lr=self.rate, betas=self.betas, eps=self.eps,
             weight_decay=self.weight_decay, fused=True,
         )

@@ -1,0 +1,27 @@
+"""Linear warm-up, then half a cosine to zero."""
+
+from __future__ import annotations
+
+import math
+
+from pydantic import Field
+
+from . import Schedule
+
+
+class Cosine(Schedule):
+    """Raises the rate from 0 over the first part of the run, then lowers it to 0 at its end along half a cosine.
+
+    The cosine is that of Loshchilov and Hutter 2017 (arXiv:1608.03983), without restarts.
+    """
+
+    type = "cosine"
+
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    """Share of all steps in which the rate rises."""
+
+    def factor(self, step: int, steps: int) -> float:
+        """Return the factor of the step's rate, in (0, 1]."""
+        rising = self.warmup * steps
+        done = max(0.0, step - rising) / max(1.0, steps - rising)
+        return min((step + 1) / max(1.0, rising), (1 + math.cos(math.pi * done)) / 2)
