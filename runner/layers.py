@@ -135,7 +135,9 @@ class _Attention(Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, asking: Grid, asked: Grid, p: float) -> Tensor:
-        q, k, v = asking.put(query), asked.put(key), asked.put(value)
+        # On a CPU products so small gain nothing from bf16, and lose by the code that is made for each of their shapes.
+        kind = torch.promote_types(query.dtype, torch.float32) if query.device.type == "cpu" else query.dtype
+        q, k, v = asking.put(query.to(kind)), asked.put(key.to(kind)), asked.put(value.to(kind))
         mixed, saved = torch.empty_like(q), []
         scale = q.shape[1] ** -0.5
         parts = zip(asking.split(q), asked.split(k), asked.split(v), asking.split(mixed), asked.masks, strict=True)
@@ -147,7 +149,7 @@ class _Attention(Function):
                 saved += [shares, factors]
         ctx.save_for_backward(q, k, v, *saved)
         ctx.grids = asking, asked
-        return asking.take(mixed)
+        return asking.take(mixed).to(query.dtype)
 
     @staticmethod
     @once_differentiable
@@ -156,7 +158,7 @@ class _Attention(Function):
         asking, asked = ctx.grids
         scale = q.shape[1] ** -0.5
         # A padded query's gradient must be zero: it would reach the keys and values of its sentence.
-        mixed = asking.put(grad).mul_(asking.real)
+        mixed = asking.put(grad.to(q.dtype)).mul_(asking.real)
         dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
         parts = zip(*map(asking.split, (q, mixed, dq)), *map(asked.split, (k, v, dk, dv)),
                     saved[::2], saved[1::2], strict=True)
@@ -166,7 +168,8 @@ class _Attention(Function):
             slopes = torch._softmax_backward_data(slopes, shares, -1, shares.dtype).mul_(scale)
             torch.bmm(slopes, ks, out=dqs)
             torch.bmm(slopes.mT, qs, out=dks)
-        return asking.take(dq), asked.take(dk), asked.take(dv), None, None, None
+        dq, dk, dv = (grid.take(d).to(grad.dtype) for grid, d in ((asking, dq), (asked, dk), (asked, dv)))
+        return dq, dk, dv, None, None, None
 
 
 _linears: Callable[..., tuple[Tensor, ...]] = _Linears.apply
@@ -277,21 +280,23 @@ class Bert(nn.Module):
     def hidden(self, packed: Packed) -> Tensor:
         """Return the last layer's states of all tokens [N, width]."""
         layout = Layout.of(packed, self.heads, self.norm.weight.device)
-        return self._layer(-1, self._before(packed, layout), layout)
+        return self._layer(-1, self._before(packed, layout), layout)[:len(packed.tokens)]
 
     def forward(self, packed: Packed) -> Tensor:
         """Return one embedding for each sentence [S, width]."""
         layout = Layout.of(packed, self.heads, self.norm.weight.device)
         x = self._before(packed, layout)
         if self.pooling == "mean":
-            return torch.segment_reduce(self._layer(-1, x, layout), "mean", lengths=layout.lengths, unsafe=True)
+            states = self._layer(-1, x, layout)[:len(packed.tokens)]
+            return torch.segment_reduce(states, "mean", lengths=layout.lengths, unsafe=True)
         first: Tensor = self.blocks[-1](x.index_select(0, layout.starts), x, layout.first, layout.rows)
         return self.pooler(first, layout.first.tasks).to(x.dtype).tanh() if self.pooling == "pooler" else first
 
     def _before(self, packed: Packed, layout: Layout) -> Tensor:
-        """Return the states of all tokens [N, width] that the last layer reads."""
+        """Return the states [N.., width] that the last layer reads."""
         tasks = layout.rows.tasks
-        words = lookup(self.word.weight, packed.tokens.to(layout.starts.device), tasks)
+        tokens = functional.pad(packed.tokens, (0, len(layout.positions) - len(packed.tokens)))
+        words = lookup(self.word.weight, tokens.to(layout.starts.device), tasks)
         x: Tensor = self.norm(words + lookup(self._places(layout), layout.positions, tasks), tasks)
         x = dropout(x, self.dropout if self.training else 0.0)
         for number in range(len(self.blocks) - 1):

@@ -16,15 +16,21 @@ CANDIDATES = 33
 """How many places are tried for the cuts between rectangles."""
 RECTANGLE = 12_000
 """What one more rectangle costs, as a number of attention scores (measured on a CPU)."""
+ROUND = 32
+"""Rows are filled up to a multiple of this: for each new shape of a bf16 product the CPU's library makes new code, in
+half the time of the product."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Rectangles of sentences [B*H, L, D] that hold each head's chunk of N rows [N, H*D], end to end in M places."""
+    """Rectangles of sentences [B*H, L, D] that hold each head's chunk of N rows [N, H*D], end to end in M places.
+
+    Behind the N rows there may be some that belong to no sentence: no place holds them, and what is taken is zero.
+    """
 
     heads: int
     tasks: tuple[int, ...]
-    """How many of the N rows belong to each task, in order."""
+    """How many rows belong to each task, in order; those of no sentence count as the last task's."""
     shapes: tuple[tuple[int, int], ...]
     """(B*H, L) of each rectangle."""
     into: Tensor
@@ -37,12 +43,15 @@ class Grid:
     """float32 [B*H, 1, L] of each rectangle: 0, and -inf where there is padding."""
 
     def put(self, rows: Tensor) -> Tensor:
-        """Return rows [N, H*D] as places [M, D]."""
-        return rows.reshape(len(self.out_of), -1).index_select(0, self.into)
+        """Return rows [N.., H*D] as places [M, D]."""
+        return rows.reshape(len(rows) * self.heads, -1).index_select(0, self.into)
 
     def take(self, places: Tensor) -> Tensor:
-        """Return places [M, D] as rows [N, H*D]."""
-        return places.index_select(0, self.out_of).view(-1, self.heads * places.shape[1])
+        """Return places [M, D] as rows [N.., H*D]."""
+        rows, real = places.new_empty(sum(self.tasks) * self.heads, places.shape[1]), len(self.out_of)
+        torch.index_select(places, 0, self.out_of, out=rows[:real])
+        rows[real:].zero_()
+        return rows.view(-1, self.heads * places.shape[1])
 
     def split(self, places: Tensor) -> list[Tensor]:
         """Return places [M, D] as views [B*H, L, D], one for each rectangle."""
@@ -70,11 +79,11 @@ class Layout:
     starts: Tensor
     """int64 [S]: the first row of each sentence, that of [CLS]."""
     positions: Tensor
-    """int64 [N]: position of each row in its sentence; `longest` more where it is of a second segment."""
+    """int64 [N..]: position of each row in its sentence; `longest` more where it is of a second segment."""
     segments: int
     """1, or 2 where some rows are of a second segment."""
     rows: Grid
-    """All N rows."""
+    """All N rows, and those that fill them up to a multiple of ROUND."""
     first: Grid
     """The S first rows, in rectangles of length 1 that match those of `rows`."""
 
@@ -91,9 +100,10 @@ class Layout:
         rows = _places(sentences, positions, order, shapes, heads)
         first = _places(np.arange(len(lengths)), np.zeros_like(starts), order, flat, heads)
         second = 0 if packed.firsts is None else positions >= packed.firsts.numpy()[sentences]
-        numbered = positions + shapes[0][1] * second
+        numbered = np.pad(positions + shapes[0][1] * second, (0, -len(positions) % ROUND))
         moved = _move([lengths, starts, numbered, *rows, *first], device)
         tasks = np.diff(np.append(0, ends)[np.cumsum([0, *packed.sections])])
+        tasks[-1] += len(numbered) - len(positions)
         return cls(shapes[0][1], moved[0], moved[1], moved[2], 1 if packed.firsts is None else 2,
                    rows=Grid.of(moved[3], moved[4], shapes, heads, tuple(tasks.tolist())),
                    first=Grid.of(moved[5], moved[6], flat, heads, packed.sections))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 from torch.func import functional_call
+from torch.nn import functional
 from transformers import BertConfig, BertModel
 
 from runner import layers, tokens
@@ -23,7 +24,7 @@ from runner.checkpoints import find, their_name
 from runner.encoders import Packed
 from runner.encoders.minbert import MinBert
 from runner.layers import Bert
-from runner.layout import Layout
+from runner.layout import ROUND, Layout
 from runner.suites import Data, Examples
 
 CPU = torch.device("cpu")
@@ -288,10 +289,13 @@ def test_dropout_on_attention_is_unbiased_and_has_its_rate() -> None:
 @given(batches(), st.sampled_from([1, 2, 12]))
 def test_the_layout_puts_every_row_where_its_sentence_is(batch: Drawn, heads: int) -> None:
     packed = pack(*batch)
-    layout = Layout.of(packed, heads, CPU)
-    rows = torch.stack([torch.repeat_interleave(torch.arange(len(batch[0])), packed.lengths), layout.positions], 1)
+    layout, count = Layout.of(packed, heads, CPU), int(packed.lengths.sum())
+    assert len(layout.positions) % ROUND == 0 and 0 <= len(layout.positions) - count < ROUND
+    sentences = torch.repeat_interleave(torch.arange(len(batch[0])), packed.lengths)
+    rows = torch.stack([functional.pad(sentences, (0, len(layout.positions) - count), value=-1), layout.positions], 1)
     per_head = torch.cat([torch.cat([rows, torch.full((len(rows), 1), h)], 1) for h in range(heads)], 1).float()
-    assert torch.equal(layout.rows.take(layout.rows.put(per_head)), per_head)
+    taken = layout.rows.take(layout.rows.put(per_head))
+    assert torch.equal(taken[:count], per_head[:count]) and not taken[count:].any()
     assert len(layout.rows.shapes) <= 3 and sum(b for b, _ in layout.rows.shapes) == heads * len(batch[0])
     seen = []
     for block, mask in zip(layout.rows.split(layout.rows.put(per_head)), layout.rows.masks, strict=True):
@@ -303,8 +307,9 @@ def test_the_layout_puts_every_row_where_its_sentence_is(batch: Drawn, heads: in
             assert (places[:length, 0] == sentence).all() and (places[:length, 2] == head).all()
             seen.append((sentence, head))
     assert sorted(seen) == [(s, h) for s in range(len(batch[0])) for h in range(heads)]
-    assert [g.tasks for g in (layout.rows, layout.first)] == [
-        tuple(int(part.sum()) for part in packed.lengths.split(packed.sections)), packed.sections]
+    *others, last = (int(part.sum()) for part in packed.lengths.split(packed.sections))
+    assert layout.rows.tasks == (*others, last + len(layout.positions) - count)
+    assert layout.first.tasks == packed.sections
 
 
 def test_the_layout_pads_little() -> None:
