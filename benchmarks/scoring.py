@@ -1,6 +1,6 @@
 """All dev sets of the course scored by MiniLM-L6: ours against the course's loop and sentence-transformers' `encode`.
 
-All of them run on one thread; what counts is its processor time.
+Each runs in a process of its own, on one thread; what counts is its processor time.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
+from runner import memory
 from runner.evaluate import Evaluation
 from runner.suites import Data, Examples
 from runner.tokens import Tokens
 from runner.train import Trainer
 
 from . import Case, Ratio, workload
+from .apart import apart
 from .peers import Course
 
 LOOP, ENCODE = "course loop", "sentence-transformers encode"
@@ -35,6 +37,11 @@ PART = 8
 
 
 def cases() -> list[Case]:
+    """Return the contenders, each in a process of its own."""
+    return [apart("scoring", contender) for contender in contenders()]
+
+
+def contenders() -> list[Case]:
     """Return the processor seconds for one dev row in eight of each task."""
     torch.set_num_threads(1)
     ours = [Case(f"mtrun {p}", _timed(lambda p=p: _ours(p))) for p in ("fp32", "bf16")]  # type: ignore[misc]
@@ -72,6 +79,7 @@ def _dev() -> Data:
 
 @cache
 def _trainer(precision: str) -> Trainer:
+    memory.keep_freed()
     return workload.trainer(workload.model("sum", precision, dropout=False))
 
 

@@ -42,8 +42,9 @@ def weights() -> Path:
 def model(combiner: str, precision: str, dropout: bool = True, *settings: str) -> Model:
     """Return the paper's three-task model on MiniLM-L6 at batch 8 a task."""
     off = () if dropout else ("encoder.dropout=0.0", "encoder.hidden_dropout=0.0")
-    said = (f"train.batch_size={BATCH}", f"train.precision={precision}", "schedule.type=constant",
-            f"combiner.type={combiner}", "encoder.max_length=128", *off, *settings)
+    said = (f"train.batch_size={BATCH}", f"train.precision={precision}", f"combiner.type={combiner}",
+            "schedule.type=constant", "optimizer.lr=2e-5", "encoder.pooling=pooler", "encoder.dropout=0.3",
+            "encoder.max_length=128", *off, *settings)
     (leaf,) = Loader(ROOT, "minilm", said).load(ROOT / "specs" / "models" / "sum.toml")
     assert isinstance(leaf, Leaf)
     return leaf.model
