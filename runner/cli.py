@@ -172,8 +172,8 @@ def init(folder: Path) -> None:
 
 
 @cli.command()
-@click.argument("family", type=click.Choice(["head", "loss", "combiner", "optimizer", "schedule", "encoder", "ensemble",
-                                             "suite", "executor"]))
+@click.argument("family", type=click.Choice(["head", "loss", "combiner", "optimizer", "schedule", "regularizer",
+                                             "encoder", "ensemble", "suite", "executor"]))
 @click.argument("name")
 def new(family: str, name: str) -> None:
     """Write a documented part of your own into parts/."""

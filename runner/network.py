@@ -3,63 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .batches import Batch
 from .combiners import Combiner
 from .encoders import Packed
 from .spec import Model
 from .suites import Task
-
-
-class Words:
-    """The rows of the word table that training meets, as a parameter of their own.
-
-    Rows that never occur have neither gradients nor moments, and are not decayed; so the table is left as it is, and
-    these rows are written back before it is read as a whole. A step touches few of them: its gradient lies in a buffer
-    that stays, and is zero elsewhere.
-    """
-
-    def __init__(self, table: nn.Parameter, used: Tensor) -> None:
-        self.table, self.used = table, used
-        """The table [V, width] and the numbers of its rows that occur, int64 [U], rising, on the CPU."""
-        self.rows = nn.Parameter(table.detach()[used.to(table.device)])
-        """float32 [U, width]."""
-        self.rows.grad = torch.zeros_like(self.rows)
-        self.touched = used[:0]
-        """Which of the rows have a gradient, int64."""
-
-    def taken(self, batch: Batch) -> tuple[Tensor, Batch]:
-        """Return the rows [R, width] that a batch needs, and the batch with its tokens numbered by these."""
-        needed, numbers = torch.unique(batch.packed.tokens, return_inverse=True)
-        self.touched = torch.searchsorted(self.used, needed).to(self.rows.device)
-        renumbered = replace(batch.packed, tokens=numbers)
-        return self.rows.detach().index_select(0, self.touched), replace(batch, packed=renumbered)
-
-    def put(self, gradient: Tensor) -> None:
-        """Set the gradient of the rows that were taken last, [R, width]."""
-        cast(Tensor, self.rows.grad).index_copy_(0, self.touched, gradient)
-
-    def gradient(self) -> Tensor:
-        """Return the gradient of the rows that have one, [R, width]."""
-        return cast(Tensor, self.rows.grad).index_select(0, self.touched)
-
-    def clear(self) -> None:
-        """Make the gradient zero."""
-        cast(Tensor, self.rows.grad).index_fill_(0, self.touched, 0.0)
-
-    def write_back(self) -> None:
-        """Bring the table up to date."""
-        self.table.data.index_copy_(0, self.used.to(self.table.device), self.rows.detach())
-
-    def read_back(self) -> None:
-        """Take the rows from the table."""
-        self.rows.data.copy_(self.table.detach()[self.used.to(self.table.device)])
+from .words import Words
 
 
 class Network(nn.Module):
@@ -75,11 +32,16 @@ class Network(nn.Module):
         self.dropout = nn.Dropout(model.encoder.dropout)
         self.words: Words | None = None
         self.words_name = cast(str, encoder.words)
+        self.start: dict[str, Tensor] = {}
+        """The encoder's parameters before training, but for the word table, where the regularizer needs them."""
         self.gram: np.ndarray | None = None
         """Inner products [T, T] of the task gradients of the last step, where they were taken apart."""
 
     def narrow(self, used: Tensor) -> dict[str, nn.Parameter]:
         """Train only some rows of the word table, int64 [U]; return all parameters that are trained, by name."""
+        if self.model.regularizer and self.model.regularizer.needs_start:
+            self.start = {name: p.detach().clone() for name, p in self.encoder.named_parameters()
+                          if name != self.words_name}
         trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
         name = f"encoder.{self.words_name}"
         if name in trained:
@@ -140,14 +102,8 @@ class Network(nn.Module):
 
     def losses(self, batch: Batch, parameters: dict[str, Tensor] | None = None) -> list[Tensor]:
         """Return the mean weighted loss of each of the batch's tasks; of a part of a step, its share of them."""
-        blocks = self.embed(batch.packed, parameters).split_with_sizes(batch.packed.sections)
-        losses = []
-        for (name, labels), block in zip(batch.labels.items(), blocks, strict=True):
-            head = self.model.heads[name]
-            scores = self.scores(name, block.tensor_split(len(block) // len(labels)))
-            each = head.loss.each(scores, labels, self.tasks[name])
-            losses.append(head.weight * each.sum() / batch.examples[name])
-        return losses
+        step, regularizer = Step(self, batch, parameters), self.model.regularizer
+        return regularizer.losses(step) if regularizer else step.losses(step.scores())
 
     def backward(self, batch: Batch, combiner: Combiner, random: np.random.Generator, parts: int = 1,
                  compare: bool = False) -> Tensor:
@@ -203,3 +159,76 @@ class Network(nn.Module):
             else:
                 own[name].grad = combined
         return losses
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a regularizer sees of one step, or of a part of it (runner/regularizers)."""
+
+    network: Network
+    batch: Batch
+    replaced: Mapping[str, Tensor] | None = None
+    """What stands in for some of the encoder's parameters, by name, so that gradients are taken apart."""
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """The encoder's parameters by name; a bank [T, ...] where the tasks' gradients are taken apart."""
+        return {**dict(self.network.encoder.named_parameters()), **(self.replaced or {})}
+
+    @property
+    def start(self) -> Mapping[str, Tensor]:
+        """The encoder's parameters as training began, but for the word table."""
+        return self.network.start
+
+    @property
+    def words(self) -> Tensor:
+        """The word embeddings of all tokens [N, width]."""
+        words = self._words().detach()
+        return words[0] if words.dim() == 3 else words
+
+    def scores(self, parameters: Mapping[str, Tensor] | None = None, noise: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the scores [n, k] of each task in one pass, with other parameters or noise on the word embeddings."""
+        packed, given = self.batch.packed, {**(self.replaced or {}), **(parameters or {})}
+        if noise is not None:  # every token has a row of the word table to itself
+            given[self.network.words_name] = self._words() + noise
+            packed = replace(packed, tokens=torch.arange(len(packed.tokens)))
+        blocks = self.network.embed(packed, given or None).split_with_sizes(packed.sections)
+        return {task: self.network.scores(task, block.tensor_split(len(block) // len(labels)))
+                for (task, labels), block in zip(self.batch.labels.items(), blocks, strict=True)}
+
+    def losses(self, scores: Mapping[str, Tensor]) -> list[Tensor]:
+        """Return the mean weighted loss of each task."""
+        heads, tasks = self.network.model.heads, self.network.tasks
+        return [self._mean(task, heads[task].loss.each(scores[task], labels, tasks[task]))
+                for task, labels in self.batch.labels.items()]
+
+    def apart(self, one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[Tensor]:
+        """Return how far the scores of two passes are apart, for each task."""
+        tasks = self.network.tasks
+        return [self._mean(task, divergence(one[task], other[task], tasks[task])) for task in self.batch.labels]
+
+    def still(self) -> Step:
+        """Return the step with constants in place of the encoder's parameters."""
+        table = self.parameters[self.network.words_name]
+        constants = {name: p.detach() for name, p in self.network.encoder.named_parameters()}
+        constants[self.network.words_name] = table.detach()[0] if table.dim() == 3 else table.detach()
+        return replace(self, replaced=constants)
+
+    def _words(self) -> Tensor:
+        """Return the word embeddings [N, width] or, of a bank, [T, N, width]."""
+        table = self.parameters[self.network.words_name]
+        return table.index_select(-2, self.batch.packed.tokens.to(table.device))
+
+    def _mean(self, task: str, each: Tensor) -> Tensor:
+        """Return the share of a task's weighted mean that these examples [n] have."""
+        return self.network.model.heads[task].weight * each.sum() / self.batch.examples[task]
+
+
+def divergence(one: Tensor, other: Tensor, task: Task) -> Tensor:
+    """Return the mean [n] of KL(p, q) and KL(q, p) of what scores [n, k] stand for; of a regression (s - t)^2."""
+    if task.kind == "regression":
+        return (one[:, 0] - other[:, 0]) ** 2
+    if task.kind == "binary":  # the logit of yes; that of no is 0
+        one, other = (functional.pad(scores, (1, 0)) for scores in (one, other))
+    p, q = one.log_softmax(1), other.log_softmax(1)
+    return ((p.exp() - q.exp()) * (p - q)).sum(1) / 2

@@ -15,6 +15,7 @@ from .heads import Head
 from .losses import Loss
 from .optimizers import Optimizer
 from .parts import Part, family
+from .regularizers import Regularizer
 from .schedules import Schedule
 from .schema import Json, Schemas
 from .suites import Suite
@@ -23,7 +24,7 @@ PAGE = Path("docs") / "specs.md"
 MARK = "<!-- Everything below is written by `mtrun schema --write`. -->"
 """The line of the page above which people write."""
 FAMILIES: tuple[type[Part], ...] = (
-    Suite, Encoder, Head, Loss, Combiner, Optimizer, Schedule, Ensemble, Executor,
+    Suite, Encoder, Head, Loss, Combiner, Optimizer, Schedule, Regularizer, Ensemble, Executor,
 )
 
 

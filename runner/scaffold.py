@@ -14,7 +14,8 @@ from .files import write_bytes
 TEMPLATES = Path(__file__).parent / "templates"
 FAMILIES = {
     "head": "heads", "loss": "losses", "combiner": "combiners", "optimizer": "optimizers", "schedule": "schedules",
-    "encoder": "encoders", "ensemble": "ensembles", "suite": "suites", "executor": "executors",
+    "regularizer": "regularizers", "encoder": "encoders", "ensemble": "ensembles", "suite": "suites",
+    "executor": "executors",
 }
 """The folder of each family by what one of its parts is called."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")

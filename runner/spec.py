@@ -17,6 +17,7 @@ from .files import sha256
 from .heads import Head
 from .optimizers import Optimizer
 from .parts import Member, Part
+from .regularizers import Regularizer
 from .schedules import Schedule
 from .suites import Suite
 from .toml import Table
@@ -135,6 +136,8 @@ class Model(Part):
     """How long, on what and in which arithmetic."""
     teacher: Teacher | None = Field(default=None, json_schema_extra={"later": True})
     """What teaches the model besides the labels; left out: nothing does."""
+    regularizer: Regularizer | None = Field(default=None, json_schema_extra={"later": True})
+    """How the losses of a step come about; left out: by one pass, with nothing added."""
     resources: Resources = Field(default=Resources(), exclude=True)
     """What a worker may use."""
     track: Track = Field(default=Track(), exclude=True)
@@ -161,7 +164,8 @@ class Model(Part):
 
     def summary(self) -> str:
         """Return what the model is in a few words, for a table."""
-        return ("student; " if self.teacher else "") + self._summary()
+        also = [*(["student"] if self.teacher else []), *([self.regularizer.type] if self.regularizer else [])]
+        return "; ".join([*also, self._summary()])
 
     def _summary(self) -> str:
         trained = [(name, self.heads[name]) for name in self.trained]

@@ -24,6 +24,7 @@ from runner.loader import Loader
 from runner.losses import Loss
 from runner.optimizers import Optimizer
 from runner.parts import Part, family, find, names
+from runner.regularizers import Regularizer
 from runner.schedules import Schedule
 from runner.schema import Schemas
 from runner.suites import Suite
@@ -31,7 +32,7 @@ from runner.suites import Suite
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 GUIDE, MARK, REFERENCE = (DOCS / "specs.md").read_text().partition(reference.MARK)
-FAMILIES = (Suite, Encoder, Head, Loss, Combiner, Optimizer, Schedule, Ensemble, Executor)
+FAMILIES = (Suite, Encoder, Head, Loss, Combiner, Optimizer, Schedule, Regularizer, Ensemble, Executor)
 
 # The walk-through ----------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,58 @@
+"""Regularizers: how the losses of one step come about. One file, one regularizer."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from ..parts import Part
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Step(Protocol):
+    """The batch of one step, or a part of it, and the network that learns from it.
+
+    What is a list has one entry for each trained task, what is a mapping is by the task's name.
+    """
+
+    @property
+    def parameters(self) -> Mapping[str, Tensor]:
+        """The encoder's parameters by name, [...], or with a leading task dimension [T, ...] whose T rows are equal.
+
+        Of the word table there are the rows that the batch needs. Gradients are taken with respect to these.
+        """
+    @property
+    def start(self) -> Mapping[str, Tensor]:
+        """The encoder's parameters as training began, [...], but for the word table; where `needs_start` is True."""
+    @property
+    def words(self) -> Tensor:
+        """The word embeddings [N, width] of all tokens of the batch, without a gradient."""
+    def scores(self, parameters: Mapping[str, Tensor] | None = None, noise: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the scores [n, k] of one pass, in which dropout is drawn anew.
+
+        `parameters` stand in for the encoder's of these names; `noise` [N, width] is added to the word embeddings.
+        """
+    def losses(self, scores: Mapping[str, Tensor]) -> list[Tensor]:
+        """Return the losses, each the mean over the examples times the head's `weight`."""
+    def apart(self, one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[Tensor]:
+        """Return how far two passes' scores are apart, as a mean and weighted as the losses are.
+
+        It is the mean of KL(p, q) and KL(q, p) of the probabilities that they stand for, in nats; of a regression the
+        squared difference of the scores.
+        """
+    def still(self) -> Step:
+        """Return the step with constants for the encoder's parameters: a pass that needs no gradient of theirs."""
+
+
+class Regularizer(Part):
+    """Decides how the losses of one step come about: by how many passes, with what weights, and what is added."""
+
+    needs_start: ClassVar[bool] = False
+    """Whether the weights that training began with are kept at hand."""
+
+    @abstractmethod
+    def losses(self, step: Step) -> list[Tensor]:
+        """Return the loss of each trained task; without a regularizer it would be `step.losses(step.scores())`."""
