@@ -58,8 +58,7 @@ class _Linears(Function):
     """x W^T + b [N, out] for several layers that read the same x, with one product for all of them.
 
     The weights W [out, in] and biases b [out] come in turn. Where they are banks [T, out, in] and [T, out], each task's
-    rows make a gradient of their own. The gradients are laid out as the weights are: torch's own, of the transposed
-    weight, is cast to fp32 at a twentieth of the speed.
+    rows make a gradient of their own.
     """
 
     @staticmethod
