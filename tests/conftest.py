@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,3 +23,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import systems  # here, since it imports torch
 
     return systems.trained(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of two megabytes, where the system permits to make one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)], capture_output=True)
+    if made.returncode:
+        pytest.skip("this system does not permit a small file system")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)

@@ -167,13 +167,19 @@ def test_a_failure_at_file_operations_of_a_whole_training(folder: Path, error: i
           f"same, {len(chosen) - codes.count(0)} did not, {told} of them told why; all ended as the same bytes")
 
 
-def test_a_killed_build_is_noticed_by_its_worker(tmp_path: Path) -> None:
-    root = project(tmp_path)
+def endless(root: Path, event: str) -> subprocess.Popen[str]:
+    """Return a build whose training does not end, when it has told of such an event."""
     build = mtrun(root, "build", "specs/sum.toml", "--json", *(word for s in ENDLESS for word in ("--set", s)))
     assert build.stdout
     for text in build.stdout:
-        if json.loads(text)["event"] == "progress":
+        if json.loads(text)["event"] == event:
             break
+    return build
+
+
+def test_a_killed_build_is_noticed_by_its_worker(tmp_path: Path) -> None:
+    root = project(tmp_path)
+    build = endless(root, "progress")
     build.kill()
     killed = time.monotonic()
     (id,) = (p.name for p in (root / "registry" / ".attempts").iterdir() if p.is_dir())
@@ -191,11 +197,7 @@ def test_a_killed_build_is_noticed_by_its_worker(tmp_path: Path) -> None:
 
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     root = project(tmp_path)
-    build = mtrun(root, "build", "specs/sum.toml", "--json", *(word for s in ENDLESS for word in ("--set", s)))
-    assert build.stdout
-    for text in build.stdout:
-        if json.loads(text)["event"] == "started":
-            break
+    build = endless(root, "started")
     build.send_signal(signal.SIGTERM)  # while torch is imported, or training has begun
     time.sleep(0.02)
     build.send_signal(signal.SIGTERM)
@@ -306,18 +308,6 @@ def test_a_leaf_that_cannot_be_written_does_not_keep_others_from_training(tmp_pa
     assert names(events, "trained") == ["other"]
     place.unlink()
     assert names(built(root, "sum", "other", settings=SMALL), "trained") == ["sum"]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of two megabytes, where the system permits to make one."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)], capture_output=True)
-    if made.returncode:
-        pytest.skip("this system does not permit a small file system")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 def test_a_build_on_a_disk_that_fills_up_can_go_on_when_there_is_room(small_disk: Path, folder: Path) -> None:
