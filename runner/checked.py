@@ -101,10 +101,10 @@ def _leaf(leaf: Leaf, labels: Sequence[str]) -> tuple[str, Iterator[Line]]:
         members = [(f"  {written(label)},", _said(at)) for label, at in zip(labels, leaf.named, strict=True)]
         recipe = _line("recipe", model.soup.recipe, leaf.table.values_at.get("recipe"))
         return "soup", iter([("members = [", ""), *members, ("]", ""), recipe])
+    known: dict[str, Any] = {"start": Known("", labels[-1])} if model.start else {}
     if model.teacher:
-        taught = model.teacher.model_copy(update={"spec": Known("", labels[0])})
-        model = model.model_copy(update={"teacher": taught})
-    return "model", _part(model, leaf.table, (), None)
+        known["teacher"] = model.teacher.model_copy(update={"spec": Known("", labels[0])})
+    return "model", _part(model.model_copy(update=known), leaf.table, (), None)
 
 
 def _tree(tree: Tree, name: str) -> Iterator[Line]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,11 +43,11 @@ class Kin(Protocol):
 
 @dataclass(frozen=True)
 class Lineage:
-    """A student or a soup, with the nodes that it is made of."""
+    """A student, a soup or a model that begins with another's weights, with the nodes that it is made of."""
 
     leaf: Leaf
     needs: Sequence[str]
-    """Ids of the teacher, or of the members in their order."""
+    """Ids of the teacher and of the model to begin with, or of the members in their order."""
     nodes: Mapping[str, Kin]
     """The nodes planned so far, all of these among them."""
     suite: str
@@ -61,8 +62,10 @@ class Lineage:
             least = sorted(set(self.needs))
             soup = model.soup.model_copy(update={"members": tuple(Known("", id) for id in least)})
             return Souped.of(self._model(least[0]), soup).model_copy(update={"resources": model.resources})
-        assert model.teacher
-        return model.model_copy(update={"teacher": model.teacher.model_copy(update={"spec": Known("", self.needs[0])})})
+        known: dict[str, Any] = {"start": Known("", self.needs[-1])} if model.start else {}
+        if model.teacher:
+            known["teacher"] = model.teacher.model_copy(update={"spec": Known("", self.needs[0])})
+        return model.model_copy(update=known)
 
     def trees(self) -> dict[str, Ensemble]:
         """Return the ensembles in a student's teacher by id, with content ids as their members."""
@@ -72,7 +75,8 @@ class Lineage:
     def check(self) -> list[str]:
         """Return what a person should be told. Raise SpecError with all that keeps the leaf from being made."""
         soup = isinstance(self.leaf.model, Souped)
-        problems = [*self._foreign(), *self._weightless()] or [*(self._unlike() if soup else self._untaught())]
+        unfit = self._unlike() if soup else chain(self._untaught(), self._unbegun())
+        problems = [*self._foreign(), *self._weightless()] or [*unfit]
         if problems:
             raise SpecError(*problems)
         return list(self._warnings()) if soup else []
@@ -113,8 +117,9 @@ class Lineage:
 
     def _named(self) -> Iterator[tuple[str, Place]]:
         """Yield each needed node with the place where it is named."""
-        places = self.leaf.named or (place(self.leaf.table, "teacher", "spec"),)
-        yield from zip(self.needs, places, strict=True)
+        table, model = self.leaf.table, self.leaf.model
+        own = [place(table, "teacher", "spec")] * bool(model.teacher) + [place(table, "start")] * bool(model.start)
+        yield from zip(self.needs, self.leaf.named or own, strict=True)
 
     def _foreign(self) -> Iterator[Problem]:
         for id, at in self._named():
@@ -142,9 +147,9 @@ class Lineage:
     def _unlike(self) -> Iterator[Problem]:
         """Yield each member of a soup whose weights cannot be averaged with those of the first."""
         (first, _), *others = self._named()
-        mine = _shape(self._model(first))
+        mine = shape(self._model(first))
         for id, at in others:
-            its = _shape(self._model(id))
+            its = shape(self._model(id))
             differing = [key for key in {**mine, **its} if mine.get(key) != its.get(key)]
             if differing:
                 notes = tuple(f"`{key}` is {_said(mine.get(key))} there and {_said(its.get(key))} here"
@@ -154,9 +159,10 @@ class Lineage:
 
     def _untaught(self) -> Iterator[Problem]:
         """Yield each trained task that a student's teacher lacks, and tasks of unlabelled sentences not trained."""
-        (teacher, at), = self._named()
-        model, predicted = self.leaf.model, self._predicted(teacher)
-        assert model.teacher
+        model, (teacher, at) = self.leaf.model, next(self._named())
+        if not model.teacher:
+            return
+        predicted = self._predicted(teacher)
         for task in model.trained:
             if task not in predicted:
                 yield Problem(f"the teacher does not predict `{task}`, which `{self.leaf.name}` learns", at,
@@ -166,6 +172,24 @@ class Lineage:
                 yield Problem(f"`{task}` in `teacher.unlabelled` is not trained",
                               place(self.leaf.table, "teacher", "unlabelled", task),
                               (f"trained tasks: {', '.join(model.trained)}",))
+
+    def _unbegun(self) -> Iterator[Problem]:
+        """Yield what keeps a model from beginning with the weights of the one that it names."""
+        *_, (id, at) = self._named()
+        if not self.leaf.model.start:
+            return
+        name = self.nodes[id].title
+        if isinstance(self.nodes[id].node, Tree):
+            yield Problem(f"`{name}` has no weights to begin with: it is an ensemble", at, (), "name a model or a run")
+            return
+        model, other = self.leaf.model, self._model(id)
+        mine, its = ({key: value for key, value in shape(one).items() if key.startswith("encoder.")}
+                     | {"its files": one.encoder.inputs(self.project)} for one in (model, other))
+        if differing := [key for key in {**mine, **its} if mine.get(key) != its.get(key)]:
+            notes = tuple(f"`{key}` is {_said(its.get(key))} there and {_said(mine.get(key))} here"
+                          for key in differing[:3])
+            yield Problem(f"`{name}` has another encoder than `{self.leaf.name}`, which is to begin with its weights",
+                          at, notes, "give both the same `[encoder]`; dropout may differ")
 
     def _predicted(self, id: str) -> list[str]:
         """Return the tasks that a node predicts."""
@@ -208,7 +232,7 @@ def suite_of(run: Run, project: Path) -> Suite:
     return suite
 
 
-def _shape(model: Model) -> dict[str, Any]:
+def shape(model: Model) -> dict[str, Any]:
     """Return what decides the shapes and the meaning of a model's weights, by the key that sets it."""
     encoder, passing = model.encoder.canonical(), type(model.encoder).passing
     found = {f"encoder.{key}": value for key, value in encoder.items() if key not in passing}

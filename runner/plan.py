@@ -96,8 +96,11 @@ class Planned:
     @property
     def below(self) -> list[tuple[str, str]]:
         """Role and id of each node that this one is made of, members or what a leaf needs."""
-        role = "teacher" if self.trees or (isinstance(self.node, Leaf) and self.node.model.teacher) else ""
-        return [*zip(self.roles, self.members, strict=True), *((role, id) for id in self.needs)]
+        model = self.node.model if isinstance(self.node, Leaf) else None
+        start = getattr(model.start, "id", "") if model else ""
+        other = "teacher" if self.trees or (model and model.teacher) else ""
+        needs = (("start" if id == start else other, id) for id in self.needs)
+        return [*zip(self.roles, self.members, strict=True), *needs]
 
 
 @dataclass

@@ -15,12 +15,14 @@ CORE = ("batches", "checkpoints", "evaluate", "layers", "layout", "network", "sc
 """Modules, besides the parts, that decide what training computes."""
 OF_STUDENTS = ("distillation", "teaching")
 OF_SOUPS = ("souping",)
+OF_STARTED = ("starting",)
 """Those that decide besides what such leaves are."""
 
 
 def fingerprints(model: Model) -> dict[str, str]:
     """Return the hash of every file whose code decides a run, such as `heads/cosine.py` and `train.py`."""
     modules = CORE + OF_STUDENTS * (model.teacher is not None) + OF_SOUPS * isinstance(model, Souped)
+    modules += OF_STARTED * (model.start is not None)
     return parts.fingerprints(model) | {f"{name}.py": _of_module(name) for name in modules}
 
 

@@ -136,6 +136,10 @@ class Model(Part):
     """How long, on what and in which arithmetic."""
     teacher: Teacher | None = Field(default=None, json_schema_extra={"later": True})
     """What teaches the model besides the labels; left out: nothing does."""
+    start: Member | None = Field(default=None, json_schema_extra={"later": True})
+    """The model whose trained weights this one begins with, the encoder's and those of each head that is the same
+    (Phang et al. 2018, arXiv:1811.01088; Liu et al. 2019, arXiv:1901.11504); left out: what `encoder.init` says, and
+    new heads."""
     regularizer: Regularizer | None = Field(default=None, json_schema_extra={"later": True})
     """How the losses of a step come about; left out: by one pass, with nothing added."""
     resources: Resources = Field(default=Resources(), exclude=True)
@@ -156,7 +160,7 @@ class Model(Part):
     @property
     def needs(self) -> tuple[Any, ...]:
         """The nodes that the model is made from."""
-        return (self.teacher.spec,) if self.teacher else ()
+        return tuple(node for node in (self.teacher.spec if self.teacher else None, self.start) if node)
 
     def inputs(self, project: Path) -> dict[str, str]:
         """Return the sha256 of each file, besides the data, that decides the result. Raise DataError."""
@@ -164,7 +168,8 @@ class Model(Part):
 
     def summary(self) -> str:
         """Return what the model is in a few words, for a table."""
-        also = [*(["student"] if self.teacher else []), *([self.regularizer.type] if self.regularizer else [])]
+        also = [*(["student"] if self.teacher else []), *(["started"] if self.start else []),
+                *([self.regularizer.type] if self.regularizer else [])]
         return "; ".join([*also, self._summary()])
 
     def _summary(self) -> str:
@@ -184,7 +189,8 @@ class Souped(Model):
     @classmethod
     def of(cls, ground: Model, soup: Soup) -> Souped:
         """Return a soup of members of which one is `ground`."""
-        return cls(**{name: getattr(ground, name) for name in Model.model_fields} | {"teacher": None}, soup=soup)
+        return cls(**{name: getattr(ground, name) for name in Model.model_fields} | {"teacher": None, "start": None},
+                   soup=soup)
 
     @property
     def needs(self) -> tuple[Any, ...]:

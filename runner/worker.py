@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from . import __version__, leases, memory, teaching
+from . import __version__, leases, memory, starting, teaching
 from .attempts import TASK, Attempt
 from .batches import seeded
 from .distillation import distilled
@@ -33,7 +33,7 @@ from .errors import DataError, MtrunError, RegistryError, Stopped
 from .files import append, refusal, remove
 from .network import Network
 from .orders import Order
-from .parts import plain_dump
+from .parts import Known, plain_dump
 from .plan import leaf_id
 from .predictions import side_by_side
 from .provenance import fingerprints
@@ -177,6 +177,8 @@ def trainer_of(model: Model, data: Data, project: Path, cache: Path, lesson: Dat
     examples = lesson or data
     tokens = Tokens.of(examples.splits, tokenizer, cache, model.joint)
     network = Network(distilled(model), data.tasks, model.encoder.build(tokenizer, project))
+    if isinstance(model.start, Known):
+        starting.begin(network, model.start.id, project)
     network = network.to(device_of(model))
     if isinstance(model, Souped):
         return Souping(model, network, data, tokens, Registry(project / "registry"))

@@ -40,7 +40,7 @@ ROWS = [
     ["conflict", "words"],
     ["network"],
     ["evaluate"],
-    ["train", "teaching", "inference"],
+    ["train", "teaching", "inference", "starting"],
     ["souping"],
     ["worker", "interchange"],
     ["executors.*"],

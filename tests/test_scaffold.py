@@ -26,6 +26,7 @@ from runner.loader import Loader
 from runner.losses import Loss
 from runner.optimizers import Optimizer
 from runner.parts import Part, family, find, names
+from runner.regularizers import Regularizer
 from runner.schedules import Schedule
 from runner.schema import Schemas
 from runner.spec import Leaf
@@ -35,8 +36,8 @@ from runner.toml import read
 TINY = ("train.epochs=1", "train.batch_size=8", "encoder.width=16", "encoder.layers=1", "encoder.attention_heads=2",
         "encoder.vocabulary=200", "suite.train=40", "suite.dev=20", "suite.test=20")
 FAMILIES: dict[str, type[Part]] = {
-    "head": Head, "loss": Loss, "combiner": Combiner, "optimizer": Optimizer, "schedule": Schedule, "encoder": Encoder,
-    "ensemble": Ensemble, "suite": Suite, "executor": Executor,
+    "head": Head, "loss": Loss, "combiner": Combiner, "optimizer": Optimizer, "schedule": Schedule,
+    "regularizer": Regularizer, "encoder": Encoder, "ensemble": Ensemble, "suite": Suite, "executor": Executor,
 }
 
 
@@ -226,6 +227,7 @@ heads.sentiment = {type = "h", hidden = 8, loss = "cross_entropy"}
 combiner = "c"
 optimizer = {type = "o", lr = 0.1}
 schedule = "d"
+regularizer = "r"
 '''
 MIXED = '''
 kind = "model"
@@ -244,7 +246,7 @@ members = ["mixed.toml", "sum.toml", "pcgrad.toml"]
 
 
 def test_leaves_and_trees_of_new_parts_train_and_their_source_is_recorded(made: Path) -> None:
-    for kind, name in zip(FAMILIES, "hlcodemsx", strict=True):
+    for kind, name in zip(FAMILIES, "hlcodremsx", strict=True):
         scaffold.new(kind, name, made)
     for name, text in (("own", OWN), ("mixed", MIXED), ("median", MEDIAN)):
         (made / "specs" / f"{name}.toml").write_text(text)
@@ -257,7 +259,7 @@ def test_leaves_and_trees_of_new_parts_train_and_their_source_is_recorded(made: 
     manifests = {m["name"]: m for m in (json.loads(p.read_bytes()) for p in made.glob("registry/*/manifest.json"))}
     assert set(manifests) == {"own", "mixed", "sum", "pcgrad"}
     own = {f"{path.parent.name}/{path.name}": sha256(path)[:12] for path in made.glob("parts/*/*.py")}
-    for name, parts in (("own", "shcode"), ("mixed", "hlce")):
+    for name, parts in (("own", "shcoder"), ("mixed", "hlce")):
         source = manifests[name]["source"]
         recorded = {file for file in source if len(Path(file).stem) == 1}
         assert recorded == {file for file in own if Path(file).stem in parts}

@@ -1,0 +1,153 @@
+"""Models that begin with the weights of others: which weights, in which order they are built, what is no such model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from projects import project
+from safetensors.torch import load
+from test_build import built, names
+from test_train import Stop, digest
+from torch import Tensor
+
+from runner.checked import document
+from runner.errors import RegistryError, Stopped, TrainingError
+from runner.loader import Loader
+from runner.plan import Plan, Planned, make
+from runner.registry import WEIGHTS, Registry, Run
+from runner.spec import Leaf
+from runner.starting import begin
+from runner.train import Trainer, Watch
+from runner.worker import trainer_of
+
+STILL = "[optimizer]\nlr = 1e-12\n[train]\nepochs = 1\n"
+NEXT = f'kind = "model"\nextends = "sum.toml"\nstart = "sum.toml"\n{STILL}'
+SPECS = {
+    "next": NEXT, "third": NEXT.replace('start = "sum', 'start = "next'),
+    "changed": NEXT + '[heads.paraphrase]\nfeatures = ["u", "v"]\n[heads.sentiment]\nweight = 2.0\n',
+    "taught": 'kind = "model"\nextends = "sum.toml"\nstart = "next.toml"\n[teacher]\nspec = "sum.toml"\n',
+    "mixed": NEXT.replace("1e-12", "1e-3") + '[regularizer]\ntype = "mixout"\n',
+    "soup": 'kind = "soup"\nmembers = ["next.toml", "third.toml"]\n',
+    "all": 'kind = "ensemble"\n[tree]\ntype = "average"\nmembers = ["third.toml", "changed.toml", "taught.toml", '
+           '"mixed.toml", "soup.toml"]\n',
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of which all is built."""
+    root = project(tmp_path_factory.mktemp("starting"), **SPECS)
+    events = built(root, "all")
+    assert events[-1].values["failed"] == 0
+    order = names(events, "trained")
+    assert order.index("sum") < order.index("next") < min(order.index(name) for name in ("third", "taught", "soup"))
+    return root
+
+
+@pytest.fixture
+def root(made: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be spoilt."""
+    return Path(shutil.copytree(made, tmp_path / "copy"))
+
+
+def planned(root: Path, *specs: str, settings: Sequence[str] = ()) -> Plan:
+    return make(root, [root / "specs" / f"{spec}.toml" for spec in specs], "demo", settings)
+
+
+def node(root: Path, name: str) -> Planned:
+    plan = planned(root, name)
+    return plan.nodes[plan.roots[name]]
+
+
+def finished(root: Path, name: str) -> Run:
+    run = Registry(root / "registry").find(node(root, name).id)
+    assert run
+    return run
+
+
+def weights(root: Path, name: str) -> dict[str, Tensor]:
+    return load(finished(root, name).read(WEIGHTS))
+
+
+def begun(root: Path, name: str) -> Trainer:
+    """A trainer at its first step."""
+    leaf = node(root, name).node
+    assert isinstance(leaf, Leaf)
+    return trainer_of(leaf.model, leaf.model.suite.load(root), root, root / "cache")
+
+
+def test_it_begins_where_the_other_ended(made: Path) -> None:
+    before = weights(made, "sum")
+    for name in ("next", "third", "mixed"):
+        found = begun(made, name).network.state_dict()
+        other = weights(made, "next") if name == "third" else before
+        assert found.keys() == other.keys() and all(torch.equal(found[key], other[key]) for key in found)
+    for key, value in weights(made, "third").items():
+        torch.testing.assert_close(value, before[key], rtol=0, atol=1e-6)
+    assert any(not torch.equal(value, before[key]) for key, value in weights(made, "mixed").items())
+
+
+def test_a_head_that_is_not_the_same_begins_anew(made: Path) -> None:
+    before, found = weights(made, "sum"), begun(made, "changed").network.state_dict()
+    assert found["heads.paraphrase.weight"].shape == before["heads.paraphrase.weight"].shape  # u, v as |u-v|, u*v
+    anew = {key for key, value in found.items() if not torch.equal(value, before[key])}
+    assert anew == {"heads.paraphrase.weight", "heads.paraphrase.bias"}
+
+
+def test_mixout_falls_back_to_where_it_began(made: Path) -> None:
+    run, before = begun(made, "mixed"), weights(made, "sum")
+    assert all(torch.equal(value, before[f"encoder.{name}"]) for name, value in run.network.start.items())
+
+
+def test_the_id_holds_that_of_the_start(made: Path) -> None:
+    first, taught = node(made, "next"), node(made, "taught")
+    assert first.node.model.canonical()["start"] == node(made, "sum").id  # type: ignore[union-attr]
+    assert "start" not in node(made, "sum").node.model.canonical()  # type: ignore[union-attr]
+    ids = {planned(made, "next", settings=[f"train.seed={seed}"]).roots["next"] for seed in (1, 2)}
+    assert len({*ids, first.id}) == 3
+    assert taught.below == [("teacher", node(made, "sum").id), ("start", first.id)]
+    assert finished(made, "taught").manifest["made_of"].keys() == {node(made, "sum").id, first.id}
+    assert taught.what.startswith("student; started; ")
+
+
+def test_a_finished_one_needs_nothing_any_more(root: Path) -> None:
+    shutil.rmtree(root / "registry" / node(root, "sum").id)
+    plan = planned(root, "next")
+    assert [(n.name, n.state) for n in plan.nodes.values()] == [("sum", "spare"), ("next", "reuse")]
+    assert plan.todo() == []
+
+
+def test_stopped_and_resumed_is_the_same_to_the_bit(root: Path) -> None:
+    whole, checkpoint = begun(root, "mixed"), root / "checkpoint"
+    bytes_ = whole.run(Watch(), root / "none").to_bytes()
+    piece = begun(root, "mixed")
+    with pytest.raises(Stopped):
+        piece.run(Stop(4), checkpoint)
+    again = begun(root, "mixed")
+    again.restore(checkpoint)
+    assert again.run(Watch(), checkpoint).to_bytes() == bytes_ and digest(again) == digest(whole)
+
+
+def test_weights_that_are_gone_or_of_another_shape_are_told(root: Path) -> None:
+    network, start = begun(root, "next").network, node(root, "sum").id
+    other = trainer_of(*another(root, "encoder.intermediate=24"), root, root / "cache").network
+    with pytest.raises(TrainingError, match=r"the weights of `sum` \(\w+\) are of another shape"):
+        begin(other, start, root)
+    shutil.rmtree(root / "registry" / start)
+    with pytest.raises(RegistryError, match="or its weights are gone; build again"):
+        begin(network, start, root)
+
+
+def another(root: Path, setting: str):  # type: ignore[no-untyped-def]
+    (leaf,) = Loader(root, "demo", [setting]).load(root / "specs" / "sum.toml")
+    return leaf.model, leaf.model.suite.load(root)
+
+
+def test_what_a_spec_means_names_the_start(made: Path) -> None:
+    (leaf,) = Loader(made, "demo").load(made / "specs" / "taught.toml")
+    shown = document(leaf, "taught")
+    assert 'start = "next"' in shown and 'spec = "sum"' in shown
