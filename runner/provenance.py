@@ -10,8 +10,8 @@ from .files import sha256
 from .registry import Run
 from .spec import Model, Souped
 
-CORE = ("batches", "checkpoints", "evaluate", "layers", "layout", "network", "scores", "tokens", "train",
-        "words")
+CORE = ("batches", "checkpoints", "evaluate", "layers", "layout", "network", "operations", "scores",
+        "tokens", "train", "words")
 """Modules, besides the parts, that decide what training computes."""
 OF_STUDENTS = ("distillation", "teaching")
 OF_SOUPS = ("souping",)

@@ -19,7 +19,7 @@ from torch.func import functional_call
 from torch.nn import functional
 from transformers import BertConfig, BertModel
 
-from runner import layers, tokens
+from runner import operations, tokens
 from runner.checkpoints import find, their_name
 from runner.encoders import Packed
 from runner.encoders.minbert import MinBert
@@ -229,7 +229,7 @@ def test_bf16_autocast_is_near_fp32_with_and_without_banks() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_noise_has_its_rate_and_is_unbiased(p: float, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    made = layers.noise(torch.empty(1001, 999, dtype=dtype), p).float()
+    made = operations.noise(torch.empty(1001, 999, dtype=dtype), p).float()
     dropped = made == 0
     assert abs(dropped.float().mean() - p) < 5 * (p * (1 - p) / made.numel()) ** 0.5 + 1 / 65536
     assert len(made.unique()) == 2
@@ -245,16 +245,16 @@ def test_noise_has_its_rate_and_is_unbiased(p: float, dtype: torch.dtype) -> Non
 def test_noise_follows_the_global_seed() -> None:
     like = torch.empty(7, 11)
     torch.manual_seed(3)
-    first, second = layers.noise(like, 0.5), layers.noise(like, 0.5)
+    first, second = operations.noise(like, 0.5), operations.noise(like, 0.5)
     torch.manual_seed(3)
-    assert torch.equal(layers.noise(like, 0.5), first) and not torch.equal(first, second)
+    assert torch.equal(operations.noise(like, 0.5), first) and not torch.equal(first, second)
 
 
 def test_no_dropout_is_the_identity_and_draws_nothing() -> None:
     x, packed = torch.randn(5, 6), pack([torch.arange(9), torch.arange(4)], (2,))
     training, resting = ours(MODEL).train(), ours(MODEL, dropout=0.5).eval()
     state = torch.get_rng_state()
-    assert layers.dropout(x, 0.0) is x
+    assert operations.dropout(x, 0.0) is x
     with torch.no_grad():
         assert torch.equal(training(packed), resting(packed))
     assert torch.equal(torch.get_rng_state(), state)
@@ -274,11 +274,11 @@ def test_dropout_on_attention_is_unbiased_and_has_its_rate() -> None:
     q, k, v = (torch.randn(length, width).repeat(copies, 1) for _ in range(3))
     packed = pack([torch.zeros(length, dtype=torch.int64)] * copies, (copies,))
     grid = Layout.of(packed, 2, CPU).rows
-    clean = layers._attention(q, k, v, grid, grid, 0.0)
-    noisy = layers._attention(q, k, v, grid, grid, 0.25).view(copies, length, width)
+    clean = operations.attention(q, k, v, grid, grid, 0.0)
+    noisy = operations.attention(q, k, v, grid, grid, 0.25).view(copies, length, width)
     deviation = noisy.std(0) / copies**0.5
     assert ((noisy.mean(0) - clean[:length]).abs() < 5 * deviation).all()
-    shares = layers._attention(q, torch.zeros_like(k), torch.ones_like(v), grid, grid, 0.25)  # of 6 equal shares
+    shares = operations.attention(q, torch.zeros_like(k), torch.ones_like(v), grid, grid, 0.25)  # of 6 equal shares
     kept = (shares * 0.75 * length).round()
     assert abs(kept.mean() / length - 0.75) < 0.01
 
