@@ -75,11 +75,14 @@ class Files(Suite):
 
     def inputs(self, project: Path) -> dict[str, str] | None:
         """Return the sha256 of each data file; None where one cannot be read, which loading says better."""
-        names = {file for source in self.tasks.values() for split in SPLITS if (file := getattr(source, split))}
         try:
-            return {name: sha256(self._where(project) / name) for name in sorted(names)}
+            return {name: sha256(self._where(project) / name) for name in self._names()}
         except StorageError:
             return None
+
+    def _names(self) -> list[str]:
+        """Return the names of all files, sorted."""
+        return sorted({file for source in self.tasks.values() for split in SPLITS if (file := getattr(source, split))})
 
     def _where(self, project: Path) -> Path:
         """Return the folder of the files."""
@@ -88,6 +91,10 @@ class Files(Suite):
     def load(self, project: Path) -> Data:
         """Return the examples; relative folders start at `project`. Raise DataError with file and line."""
         folder = self._where(project)
+        if missing := [name for name in self._names() if not (folder / name).is_file()]:
+            raise DataError(Problem(f"no data file {', '.join(missing)} in {folder}", hint=(
+                f"set MTRUN_DATA to the folder that holds {'it' if len(missing) == 1 else 'them'}, or pass "
+                "--set suite.folder=FOLDER")))
         splits: dict[str, dict[str, Examples]] = {}
         problems: list[Problem] = []
         dropped: dict[str, int] = {}
@@ -131,10 +138,6 @@ class _Reader:
 
     def _rows(self) -> Iterator[tuple[str, list[str], float]]:
         """Yield id, sentences and label (nan where a test file has none) of every good row."""
-        if not self.path.is_file():
-            self._break(f"no data file {self.path.name} in {self.path.parent}",
-                        hint="set MTRUN_DATA to the folder that holds it, or pass --set suite.folder=FOLDER")
-            return
         try:
             with self.path.open(encoding="utf-8", newline="") as file:
                 yield from self._parse(csv.reader(file, delimiter="\t"))
