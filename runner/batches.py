@@ -43,13 +43,21 @@ class Batch:
         """Most tokens of a sentence."""
         return int(self.packed.lengths.max())
 
+    @property
+    def most(self) -> int:
+        """Most examples of a task."""
+        return max(map(len, self.labels.values()))
+
     def to(self, device: torch.device) -> Batch:
         """Return the batch with its labels on a device; the encoder moves the sentences."""
         return replace(self, labels={task: labels.to(device) for task, labels in self.labels.items()})
 
-    def split(self, parts: int) -> Iterator[Batch]:
-        """Yield the batch in parts, each with about as many examples of every task, whose losses add up to its own."""
-        parts = min(parts, max(map(len, self.labels.values())))
+    def split(self, parts: int, first: int = 0, every: int = 1) -> Iterator[Batch]:
+        """Yield the batch in parts, each with about as many examples of every task, whose losses add up to its own.
+
+        There are at most as many as a task has examples; they begin with part `first`, by steps of `every`.
+        """
+        parts = min(parts, self.most)
         if parts == 1:
             yield self
             return
@@ -57,7 +65,7 @@ class Batch:
         sections = np.split(np.arange(len(sentences)), np.cumsum(self.packed.sections)[:-1])
         cut = [np.array_split(section.reshape(-1, len(labels)), parts, axis=1)  # each [1 or 2 of each example, n]
                for section, labels in zip(sections, self.labels.values(), strict=True)]
-        for number in range(parts):
+        for number in range(first, parts, every):
             rows = [section[number].reshape(-1) for section in cut]
             chosen = np.concatenate(rows)
             tokens = torch.cat([sentences[i] for i in chosen])

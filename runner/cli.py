@@ -207,8 +207,8 @@ def default_jobs(plan: Plan) -> int:
     """Return how many leaves fit on this machine: its cores over the threads of the largest leaf."""
     from .spec import Leaf
 
-    threads = [n.node.model.resources.threads for n in plan.nodes.values() if isinstance(n.node, Leaf)]
-    return max(1, len(os.sched_getaffinity(0)) // max(threads, default=1))
+    asked = [n.node.model.resources for n in plan.nodes.values() if isinstance(n.node, Leaf)]
+    return max(1, len(os.sched_getaffinity(0)) // max((one.threads * one.processes for one in asked), default=1))
 
 
 def show_plan(plan: Plan, as_json: bool, jobs: int | None) -> None:

@@ -6,7 +6,8 @@
     ├── DataError             2   a data file, with its file and line
     ├── CheckpointError       2   pretrained weights that are missing, damaged or of another shape
     ├── TrainingError         1   a leaf that could not be trained
-    │   └── Diverged          1   a loss, gradient or weight that is not finite
+    │   ├── Diverged          1   a loss, gradient or weight that is not finite
+    │   └── RankLost          1   another process that trains the leaf is gone
     ├── StorageError          1   a write or read that the machine refused
     ├── RegistryError         3   a finished run that is damaged
     └── Stopped             130   a signal; what was done can be resumed (143 for SIGTERM)
@@ -196,6 +197,10 @@ class TrainingError(MtrunError):
 
 class Diverged(TrainingError):
     """A loss, gradient or weight that is not finite."""
+
+
+class RankLost(TrainingError):
+    """Another process that trains the same leaf is gone."""
 
 
 class StorageError(MtrunError):

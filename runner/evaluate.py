@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -60,12 +61,13 @@ class Evaluation:
         by_length = np.argsort(lengths, kind="stable")
         ends = np.cumsum(lengths[by_length])
         blocks = np.split(by_length, np.flatnonzero(np.diff(ends // TOKENS)) + 1)
-        made = []
-        for block in blocks:
-            tick()
-            made.append(self._embed_batch(network, self.rows[block]))
-        out = torch.empty(len(self.rows), made[0].shape[1], device=device)
-        out[torch.from_numpy(by_length).to(device)] = torch.cat(made)
+        out = torch.zeros(len(self.rows), cast(int, network.encoder.width), device=device)
+        for number, block in enumerate(blocks):
+            if number % network.ranks.count == 0:
+                tick()
+            if number % network.ranks.count == network.ranks.number:
+                out[torch.from_numpy(block).to(device)] = self._embed_batch(network, self.rows[block])
+        network.ranks.add(out)  # each has zeros where another one has made it
         return out
 
     def _embed_batch(self, network: Network, rows: np.ndarray) -> torch.Tensor:

@@ -189,7 +189,8 @@ def machine_of(resources: Resources) -> tuple[str, int]:
     if resources.device == "cpu" or (resources.device == "auto" and not gpus):
         return f"cpu ({os.uname().machine})", resources.threads
     number = resources.device.partition(":")[2] or "0"
-    return dict(zip(map(str, range(len(gpus))), gpus, strict=True)).get(number, ""), resources.threads
+    name = dict(zip(map(str, range(len(gpus))), gpus, strict=True)).get(number, "")
+    return f"{resources.processes} x {name}" if resources.processes > 1 else name, resources.threads
 
 
 def _progress(attempt: Path) -> tuple[int, int] | None:

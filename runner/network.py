@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from torch.nn import functional
 from .batches import Batch
 from .combiners import Combiner
 from .encoders import Packed
+from .ranks import Ranks
 from .spec import Model
 from .suites import Task
 from .words import Words
@@ -34,6 +35,8 @@ class Network(nn.Module):
         self.words_name = cast(str, encoder.words)
         self.start: dict[str, Tensor] = {}
         """The encoder's parameters before training, but for the word table, where the regularizer needs them."""
+        self.ranks = Ranks()
+        """With whom it is trained."""
         self.gram: np.ndarray | None = None
         """Inner products [T, T] of the task gradients of the last step, where they were taken apart."""
 
@@ -117,27 +120,31 @@ class Network(nn.Module):
         self.gram = None
         weights = np.ones(tasks) if combiner.needs_gram else combiner.shared(np.zeros((tasks, tasks)), random)
         if self.words is None:  # heads on a frozen encoder have no gradients to combine
-            return self._accumulated(batch.split(parts), weights)
+            return self._accumulated(batch, parts, weights)
         rows, batch = self.words.taken(batch)
         shared = dict(self.encoder.named_parameters()) | {self.words_name: rows}
         if tasks > 1 and (combiner.needs_gram or compare):
-            return self._surgery(batch.split(parts), combiner, random, weights, shared)
-        losses = self._accumulated(batch.split(parts), weights, {self.words_name: rows.requires_grad_()})
+            return self._surgery(batch, parts, combiner, random, weights, shared)
+        losses = self._accumulated(batch, parts, weights, {self.words_name: rows.requires_grad_()})
         self.words.put(cast(Tensor, rows.grad))
         return losses
 
-    def _accumulated(self, parts: Iterable[Batch], weights: np.ndarray,
+    def _accumulated(self, batch: Batch, parts: int, weights: np.ndarray,
                      replaced: dict[str, Tensor] | None = None) -> Tensor:
         """Add the gradients of the weighted losses of a step's parts, and return the losses [T]."""
         shares = []
-        for part in parts:
-            losses = torch.stack(self.losses(part, replaced))
-            (losses * torch.from_numpy(weights).to(losses)).sum().backward()  # type: ignore[no-untyped-call]
-            shares.append(losses.detach())
-        return torch.stack(shares).sum(0)
+        with self.ranks.adding() as sums:
+            for part in self.ranks.share(batch, parts):
+                losses = torch.stack(self.losses(part, replaced))
+                (losses * torch.from_numpy(weights).to(losses)).sum().backward()  # type: ignore[no-untyped-call]
+                shares.append(losses.detach())
+            total = torch.stack(shares).sum(0)
+            parameters = (*self.parameters(), *(replaced or {}).values())
+            sums += [total, *(p.grad for p in parameters if p.grad is not None)]
+        return total
 
-    def _surgery(self, parts: Iterable[Batch], combiner: Combiner, random: np.random.Generator, weights: np.ndarray,
-                 shared: Mapping[str, Tensor]) -> Tensor:
+    def _surgery(self, batch: Batch, parts: int, combiner: Combiner, random: np.random.Generator,
+                 weights: np.ndarray, shared: Mapping[str, Tensor]) -> Tensor:
         """Take each task's own gradient of the shared parameters, and combine them.
 
         Rows of different tasks never mix inside the encoder. So one backward pass serves all tasks, with parameters
@@ -146,7 +153,7 @@ class Network(nn.Module):
         assert self.words is not None
         tasks, own = len(weights), dict(self.encoder.named_parameters())
         banks = {name: p.detach().expand(tasks, *p.shape).requires_grad_() for name, p in shared.items()}
-        losses = self._accumulated(parts, weights, banks)
+        losses = self._accumulated(batch, parts, weights, banks)
         gradients = {name: bank.grad.flatten(1) for name, bank in banks.items() if bank.grad is not None}
         gram = sum((g @ g.T for g in gradients.values()), torch.zeros(tasks, tasks, device=losses.device))
         self.gram = gram.double().cpu().numpy()
@@ -232,3 +239,13 @@ def divergence(one: Tensor, other: Tensor, task: Task) -> Tensor:
         one, other = (functional.pad(scores, (1, 0)) for scores in (one, other))
     p, q = one.log_softmax(1), other.log_softmax(1)
     return ((p.exp() - q.exp()) * (p - q)).sum(1) / 2
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """Return the name of the first tensor with a number that is not finite, or an empty string.
+
+    One norm of all is looked at first, which costs less than 1 % of a step; numbers beyond 1e19 let it overflow, too.
+    """
+    if torch.nn.utils.get_total_norm(list(tensors.values())).isfinite():
+        return ""
+    return next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), "")

@@ -55,7 +55,7 @@ class _Worker:
         """Return where, how and with how much memory the worker ended."""
         said = self.attempt.progress()
         how = f"signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"exit code {code}"
-        facts = {"host": self.handle.host or said.get("host"), "ended": self.handle.reason or how,
+        facts = {"host": self.handle.host or said.get("host"), "ended": self.handle.reason or said.get("ended") or how,
                  "megabytes": said.get("megabytes"), "log": str(self.attempt.log)}
         return {key: value for key, value in facts.items() if value}
 

@@ -10,7 +10,7 @@ from .files import sha256
 from .registry import Run
 from .spec import Model, Souped
 
-CORE = ("batches", "checkpoints", "evaluate", "layers", "layout", "network", "operations", "scores",
+CORE = ("batches", "checkpoints", "evaluate", "layers", "layout", "network", "operations", "ranks", "scores",
         "tokens", "train", "words")
 """Modules, besides the parts, that decide what training computes."""
 OF_STUDENTS = ("distillation", "teaching")

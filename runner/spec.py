@@ -56,9 +56,9 @@ class Resources(Part):
     keep_weights: bool = True
     """Keep the trained weights in the registry, not the predictions alone; `mtrun rm --weights` drops them later."""
     gpus: int | None = Field(default=None, ge=0)
-    """GPUs of one leaf; left out: one where the machine has any, and none is asked of a cluster."""
+    """GPUs of one leaf, which share each batch; left out: one where the machine has any, none asked of a cluster."""
     cpus: int | None = Field(default=None, ge=1)
-    """Cores that are asked of a cluster; left out: as many as threads."""
+    """Cores that are asked of a cluster; left out: as many as threads, for each GPU."""
     memory: int | None = Field(default=None, ge=1)
     """Megabytes of main memory that are asked of a cluster."""
     minutes: int | None = Field(default=None, ge=1)
@@ -69,6 +69,16 @@ class Resources(Part):
     """Whom a cluster charges."""
     extra: tuple[str, ...] = ()
     """Options of the cluster's own for a job, such as `--constraint=a100`."""
+
+    @property
+    def processes(self) -> int:
+        """How many processes train the leaf, each on a GPU of its own; one where the device is told."""
+        return (self.gpus or 1) if self.device in ("auto", "cuda") else 1
+
+    @property
+    def cores(self) -> int:
+        """How many cores the leaf keeps busy."""
+        return self.cpus or self.threads * self.processes
 
 
 class Teacher(Part):

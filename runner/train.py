@@ -17,7 +17,7 @@ from . import conflict, memory, snapshots
 from .batches import Batch, Batches, seeded
 from .errors import Diverged, Problem, RegistryError, Stopped, TrainingError
 from .evaluate import Evaluation
-from .network import Network
+from .network import Network, not_finite
 from .predictions import Output, Predictions
 from .scores import overall, score_split
 from .spec import Model
@@ -169,15 +169,16 @@ class Trainer:
 
     def _backward(self, batch: Batch) -> Tensor:
         step, seed = self.state.step, self.model.train.seed
-        torch.manual_seed(seeded(seed, "dropout", step))
+        torch.manual_seed(seeded(seed, "dropout", step) + self.network.ranks.number)
         random = np.random.default_rng(seeded(seed, "combiner", step))
         self.network.clear()
         return self.network.backward(batch, self.model.combiner, random, self.state.parts, step % COMPARED_EVERY == 0)
 
     def _split(self, batch: Batch, watch: Watch) -> None:
         """Have batches computed in twice as many parts. Raise TrainingError where a part is one example already."""
-        step, parts, most = self.state.step + 1, self.state.parts, max(batch.examples.values())
-        facts = (f"batch of {most} examples a task, in {parts} parts", f"longest sentence: {batch.longest} tokens",
+        step, parts, most = self.state.step + 1, self.state.parts, -(-batch.most // self.network.ranks.count)
+        facts = (f"batch of {batch.most} examples a task, in {parts} parts",
+                 f"longest sentence: {batch.longest} tokens",
                  f"most memory used: {memory.peak(self.device):,.0f} MB on {self.device}")
         memory.release(self.device)
         if parts >= most:
@@ -195,14 +196,14 @@ class Trainer:
         for task, loss in losses.items():
             if not np.isfinite(loss):
                 raise self._diverged(f"the loss of {task} is {loss}")
-        if name := _not_finite(self.network.gradients()):
+        if name := not_finite(self.network.gradients()):
             tasks = [task for task in self.tasks if not self._is_finite_alone(batch, task)]
             whose = " and ".join(tasks) or "all tasks together"
             raise self._diverged(f"the gradient of `{name}` is not finite, due to {whose},")
 
     def _check_weights(self) -> None:
         """Raise Diverged where a weight is not finite."""
-        if name := _not_finite(self.parameters):
+        if name := not_finite(self.parameters):
             raise self._diverged(f"the weight `{name}` is not finite")
 
     def _is_finite_alone(self, batch: Batch, task: str) -> bool:
@@ -211,7 +212,7 @@ class Trainer:
         self.network.write_back()
         torch.manual_seed(seeded(self.model.train.seed, "dropout", self.state.step))
         self.network.losses(batch)[self.tasks.index(task)].backward()  # type: ignore[no-untyped-call]
-        return not _not_finite({n: p.grad for n, p in self.network.named_parameters() if p.grad is not None})
+        return not not_finite({n: p.grad for n, p in self.network.named_parameters() if p.grad is not None})
 
     def _diverged(self, what: str) -> Diverged:
         """Return the error of a step with numbers that are not finite."""
@@ -246,7 +247,12 @@ class Trainer:
     # The checkpoint --------------------------------------------------------------------------------------------
 
     def save(self, path: Path) -> None:
-        """Write everything that the rest of the run depends on, at once or not at all. Raise StorageError."""
+        """Write everything that the rest of the run depends on, at once or not at all. Raise StorageError.
+
+        Of several ranks, which all know the same, the first does.
+        """
+        if self.network.ranks.number:
+            return
         self.network.write_back()
         tensors = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"kept/{name}": tensor for name, tensor in self.kept.items()}
@@ -288,13 +294,3 @@ class Trainer:
             number, _, task = name.partition("/")
             found[int(number)][task] = Output(self.data.splits[task]["dev"].ids, scores.numpy())
         return [Predictions({"dev": outputs}) for outputs in found]
-
-
-def _not_finite(tensors: Mapping[str, Tensor]) -> str:
-    """Return the name of the first tensor with a number that is not finite, or an empty string.
-
-    One norm of all is looked at first, which costs less than 1 % of a step; numbers beyond 1e19 let it overflow, too.
-    """
-    if torch.nn.utils.get_total_norm(list(tensors.values())).isfinite():
-        return ""
-    return next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), "")

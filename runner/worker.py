@@ -2,34 +2,31 @@
 
 Build and worker talk through the files of `runner/attempts.py` only; a leaf that succeeds appears in the registry.
 Exit codes are mtrun's. Where PARENT, the build's process id, is given, the worker stops once that process is gone.
+Of a leaf that is trained on several GPUs, this is the first process; it starts the others (`runner/crews.py`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import platform
 import signal
-import socket
 import sys
 import threading
 import time
 import traceback
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from safetensors.torch import save
 
-from . import __version__, leases, memory, starting, teaching
+from . import __version__, memory, starting, teaching
 from .attempts import TASK, Attempt
 from .batches import seeded
 from .distillation import distilled
-from .errors import DataError, MtrunError, RegistryError, Stopped
+from .errors import DataError, MtrunError, RankLost, RegistryError, Stopped, TrainingError
 from .files import append, refusal, remove
 from .network import Network
 from .orders import Order
@@ -41,74 +38,9 @@ from .registry import EPOCHS, HISTORY, LOG, PREDICTIONS, WEIGHTS, Registry
 from .souping import Souping
 from .spec import Model, Souped
 from .suites import Data
+from .supervision import PATIENCE_SECONDS, Helping, Supervision
 from .tokens import Tokens
-from .tracking import Tracking
-from .train import State, Trainer, Watch
-
-PROGRESS_SECONDS = 0.5
-LOOK_SECONDS = 1.0
-"""How often a worker looks whether its build is still there."""
-PATIENCE_SECONDS = 20.0
-"""How long a worker whose build is gone has to come to a checkpoint before it ends without."""
-
-
-@dataclass
-class Supervision(Watch):
-    """Tells an attempt's folder how far training is, and training where it is to stop."""
-
-    attempt: Attempt
-    steps: int = 0
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    signals: list[int] = field(default_factory=list)
-    """What asked to stop."""
-    tracking: Tracking | None = None
-    _reported: float = 0.0
-
-    def tick(self) -> None:
-        """Raise Stopped where a signal asked for it, or the build is gone."""
-        if self.signals:
-            raise Stopped(self.signals[0])
-
-    def report(self, state: State) -> None:
-        """Tell trackers of a new epoch, and the build where the last telling is long enough ago."""
-        if self.tracking:
-            self.tracking.tell(state.history)
-        now = time.monotonic()
-        if now - self._reported >= PROGRESS_SECONDS:
-            self._reported = now
-            dev = state.history[-1]["dev"]["overall"] if state.history else None
-            self.attempt.report({"step": state.step, "steps": self.steps, "epoch": len(state.history), "overall": dev,
-                                 **self.place()})
-
-    def begin(self) -> None:
-        """Tell the build where the worker is, before there is any progress."""
-        self.attempt.report({**self.attempt.progress(), **self.place()})
-
-    def place(self) -> dict[str, Any]:
-        """Return on which machine the worker is, and the most megabytes that it took."""
-        return {"host": socket.gethostname(), "megabytes": round(memory.peak(self.device))}
-
-    def say(self, text: str) -> None:
-        """Add a line to the attempt's log."""
-        append(self.attempt.log, text)
-
-    def stop(self, number: int, frame: FrameType | None = None) -> None:
-        """Take a signal: the first asks for a checkpoint, a second one ends the process at once."""
-        if self.signals:
-            os._exit(128 + number)
-        self.signals.append(number)
-
-    def guard(self, parent: int) -> None:
-        """Show that the worker lives; stop it once its build is gone or asks for it. Runs in a thread of its own."""
-        asked = 0.0
-        while True:
-            leases.touch(self.attempt.lease)
-            if (parent and os.getppid() != parent) or self.attempt.is_asked_to_stop():
-                asked = asked or time.monotonic()
-                self.signals.append(signal.SIGTERM)
-                if time.monotonic() - asked > PATIENCE_SECONDS:
-                    os._exit(128 + signal.SIGTERM)
-            time.sleep(LOOK_SECONDS)
+from .train import Trainer
 
 
 def device_of(model: Model) -> torch.device:
@@ -117,11 +49,20 @@ def device_of(model: Model) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
+def processes(model: Model) -> int:
+    """Return how many processes train a leaf, one a GPU. Raise TrainingError where there are too few GPUs."""
+    wanted, there = model.resources.processes, torch.cuda.device_count()
+    if wanted > max(1, there):
+        raise TrainingError(f"the leaf wants {wanted} GPUs (resources.gpus), and its worker sees {there or 'none'}")
+    return 1 if isinstance(model, Souped) else wanted
+
+
 def train(order: Order, watch: Supervision) -> None:
     """Train one leaf and commit it. Raise Stopped where `watch` does; the attempt can then be resumed."""
     model, registry = order.model, Registry(order.project / "registry")
     order.check_code()
     torch.set_num_threads(model.resources.threads)
+    count = processes(model) if watch.is_process else 1
     before = _inputs(order)
     data = model.suite.load(order.project)
     if leaf_id(model, data.sha256(), order.project) != order.id:
@@ -130,9 +71,13 @@ def train(order: Order, watch: Supervision) -> None:
     started = time.monotonic()
     lesson = teaching.lesson(order, data, registry, device_of(model), watch.tick) if model.teacher else data
     trainer = _restored(order, data, lesson, registry.cache, watch)
-    watch.steps, watch.device, watch.tracking = trainer.steps, trainer.device, Tracking(order, watch.say)
-    watch.say(f"{trainer.verb} {order.name} on {device_name(trainer.device)}, {trainer.steps} steps")
+    ranks = trainer.network.ranks = watch.gather(count)
+    watch.follow(order, trainer)
+    device = device_name(trainer.device, ranks.count)
+    watch.say(f"{trainer.verb} {order.name} on {device}, {trainer.steps} steps")
     predictions = trainer.run(watch, watch.attempt.checkpoint)
+    if ranks.number:
+        return
     if _inputs(order) != before:
         raise DataError(f"the data or weights of `{order.name}` changed while it was trained; build again, or put the "
                         "files back as they were and build again to go on from the checkpoint")
@@ -140,9 +85,9 @@ def train(order: Order, watch: Supervision) -> None:
     files = {PREDICTIONS: predictions.to_bytes(), **_files(trainer, watch.attempt)}
     made_of = {id: run.weights for id in order.made_of() if (run := registry.find(id))}
     spent = {"seconds": round(time.monotonic() - started, 3)}
-    manifest = describe(order, data) | _outcome(trainer) | spent | ({"made_of": made_of} if made_of else {})
+    manifest = describe(order, data, device) | _outcome(trainer) | spent | ({"made_of": made_of} if made_of else {})
     registry.commit(order.id, files, manifest, order.replaces)
-    watch.tracking.close()
+    watch.close()
 
 
 def _inputs(order: Order) -> tuple[object, object]:
@@ -213,8 +158,8 @@ def _outcome(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def describe(order: Order, data: Data) -> dict[str, Any]:
-    """Return what a manifest says of a run before it is trained."""
+def describe(order: Order, data: Data, device: str) -> dict[str, Any]:
+    """Return what a manifest says of a run before it is trained, on a device of such a name."""
     model = order.model
     return {
         "name": order.name,
@@ -225,34 +170,36 @@ def describe(order: Order, data: Data) -> dict[str, Any]:
         **({"trees": order.plain_trees()} if order.trees else {}),
         "environment": {
             "mtrun": __version__, "python": platform.python_version(), "torch": torch.__version__,
-            "device": device_name(device_of(model)), "threads": model.resources.threads,
+            "device": device, "threads": model.resources.threads,
         },
     }
 
 
-def device_name(device: torch.device) -> str:
-    """Return what kind of device this is, for comparing costs."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
+def device_name(device: torch.device, count: int) -> str:
+    """Return what kind of device this is, and how many there are where it is not one, for comparing costs."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
+    return f"{count} x {name}" if count > 1 else name
 
 
 def run(watch: Supervision) -> int:
     """Train what an attempt orders; return the exit code, with error.json in the attempt where it failed."""
-    attempt = watch.attempt
     watch.begin()
     try:
-        train(Order.read(attempt.folder / TASK), watch)
+        train(Order.read(watch.attempt.folder / TASK), watch)
     except Stopped as error:
-        return error.exit_code
+        return watch.stopped(error)
     except MtrunError as error:
+        if isinstance(error, RankLost):
+            time.sleep(PATIENCE_SECONDS)  # the guard finds out which process is gone, and ends this one
         code, problems = error.exit_code, [problem.render() for problem in error.problems]
     except Exception as error:
-        code, problems = _unexpected(error, attempt)
+        code, problems = _unexpected(error, watch.attempt)
     else:
-        with contextlib.suppress(MtrunError):  # the run is there; the next build clears what is left
-            remove(attempt.folder)
+        watch.finished()
         return 0
-    append(attempt.log, "\n\n".join(problems))
-    attempt.fail(code, problems)
+    finally:
+        watch.disband()
+    watch.failed(code, problems)
     return code
 
 
@@ -269,10 +216,15 @@ def _unexpected(error: Exception, attempt: Attempt) -> tuple[int, list[str]]:
     return 4, [f"error: {type(error).__name__}: {error} (a bug; {attempt.log} has the traceback)"]
 
 
-def main(attempt: Path, parent: int = 0) -> int:
-    """Train one leaf as a process of its own, which stops where it is told to or where its parent is gone."""
+def main(attempt: Path, parent: int = 0, *seat: int) -> int:
+    """Train one leaf as a process of its own, which stops where it is told to or where its parent is gone.
+
+    Another rank's `seat` is its number, how many there are, and the port where they meet.
+    """
     memory.keep_freed()
-    watch = Supervision(Attempt(attempt))
+    watch = Helping(Attempt(attempt), True, seat=seat) if seat else Supervision(Attempt(attempt), True)
+    if seat and torch.cuda.is_available():
+        torch.cuda.set_device(seat[0])
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, watch.stop)
     threading.Thread(target=watch.guard, args=(parent,), daemon=True).start()

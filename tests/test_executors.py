@@ -117,9 +117,16 @@ def test_local_workers_get_threads_and_gpus_of_their_own(telling: Path, monkeypa
     assert local.has_room(works[4])
     handles.append(local.start(works[4]))
     assert seen(works[4]) == ["GPU-b", "1"]
+    both = work("both", gpus=2)
+    assert not local.has_room(both)
     for one in works:
         (one.attempt / "go").touch()
     assert [handle.process.wait(10) for handle in handles] == [0] * 5  # type: ignore[attr-defined]
+    assert [handle.poll() for handle in handles] == [0] * 5 and local.has_room(both)
+    handles.append(local.start(both))
+    assert seen(both) == ["0,GPU-b", "1"] and not local.has_room(work("last"))
+    (both.attempt / "go").touch()
+    assert handles[-1].process.wait(10) == 0  # type: ignore[attr-defined]
     os.close(lease)
 
 
@@ -450,7 +457,7 @@ def test_a_script_asks_for_what_the_leaves_need(tmp_path: Path) -> None:
     text = Slurm(setup=("module load cuda",), python="/opt/python").script(works, 8)
     head = [line.removeprefix("#SBATCH ") for line in text.splitlines() if line.startswith("#SBATCH")]
     assert head == ["--array=0-1%8", "--job-name=mtrun", "--no-requeue", "--ntasks=1", "--output=/dev/null",
-                    f"--chdir={tmp_path}", "--cpus-per-task=4", "--gres=gpu:2", "--mem=9000M", "--time=90",
+                    f"--chdir={tmp_path}", "--cpus-per-task=8", "--gres=gpu:2", "--mem=9000M", "--time=90",
                     "--signal=B:TERM@60", "--partition=long", "--account=me", "--constraint=a100", "--exclusive"]
     assert "\nmodule load cuda\n" in text and "/opt/python -m runner.worker" in text
     for number, work in enumerate(works):  # each task finds its own attempt and token

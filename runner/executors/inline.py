@@ -9,7 +9,7 @@ from ..attempts import Attempt
 from . import Executor, Handle, Work
 
 if TYPE_CHECKING:
-    from ..worker import Supervision
+    from ..supervision import Supervision
 
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -42,6 +42,6 @@ class Inline(Executor):
 
     def start(self, work: Work) -> Handle:
         """Start the worker in a thread."""
-        from ..worker import Supervision  # here, since it imports torch
+        from ..supervision import Supervision  # here, since it imports torch
 
         return _Thread(Supervision(Attempt(work.attempt)))

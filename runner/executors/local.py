@@ -52,7 +52,8 @@ class Local(Executor):
         if most > len(self._devices.sizes):
             raise UsageError(f"a leaf wants {most} GPUs (resources.gpus), and this machine has "
                              f"{len(self._devices.sizes) or 'none'}")
-        return jobs or max(1, len(os.sched_getaffinity(0)) // max((leaf.threads for leaf in leaves), default=1))
+        busy = max((leaf.threads * leaf.processes for leaf in leaves), default=1)
+        return jobs or max(1, len(os.sched_getaffinity(0)) // busy)
 
     def has_room(self, work: Work) -> bool:
         """Tell whether there are GPUs for a leaf that wants some."""

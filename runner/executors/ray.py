@@ -173,7 +173,7 @@ class Ray(Executor):
         with _handlers_kept():
             self._ray = self._reached()
         self._cluster = self._ray.cluster_resources()
-        most = max((leaf.cpus or leaf.threads for leaf in leaves), default=1)
+        most = max((leaf.cores for leaf in leaves), default=1)
         return jobs or max(1, int(self._cluster.get("CPU", 1)) // most)
 
     def _reached(self) -> Any:
@@ -198,7 +198,7 @@ class Ray(Executor):
         asked, attempt = work.resources, Attempt(work.attempt)
         wants_gpu = asked.device != "cpu" and "GPU" in self._cluster
         options: dict[str, Any] = {
-            "num_cpus": asked.cpus or asked.threads, "max_retries": 0, "max_calls": 1,
+            "num_cpus": asked.cores, "max_retries": 0, "max_calls": 1,
             "num_gpus": asked.gpus if asked.gpus is not None else int(wants_gpu),
             "memory": asked.memory and asked.memory * 1_000_000, "name": attempt.name(),
         }

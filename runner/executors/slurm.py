@@ -264,7 +264,7 @@ class Slurm(Executor):
         """Yield what is asked of Slurm for one leaf."""
         asked = work.resources
         yield from (f"--job-name={NAME}", "--no-requeue", "--ntasks=1", "--output=/dev/null", f"--chdir={work.project}",
-                    f"--cpus-per-task={asked.cpus or asked.threads}")
+                    f"--cpus-per-task={asked.cores}")
         if asked.gpus:
             yield f"--gres=gpu:{asked.gpus}"
         if asked.memory:
