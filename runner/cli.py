@@ -32,8 +32,8 @@ def cli() -> None:
 @planning
 @JSON
 @click.option("-j", "--jobs", type=click.IntRange(1), help="Leaves trained at a time; default: as many as fit.")
-@click.option("--executor", default="local", show_default=True, shell_complete=completion.executors,
-              help="How workers are started; its own settings are --set executor.KEY=VALUE.")
+@click.option("--executor", shell_complete=completion.executors, help="How workers are started; default: what the "
+              "profile says, else local. Its own settings are --set executor.KEY=VALUE.")
 @click.option("--detach", is_flag=True, help="Leave once all leaves are queued; the same build finds them again.")
 @click.option("-n", "--dry-run", is_flag=True, help="Show the plan only.")
 @click.option("--force", "forced", multiple=True, metavar="NODE", help="Train this node again, or all leaves below it.")
@@ -42,8 +42,8 @@ def cli() -> None:
 @click.option("--retries", type=click.IntRange(0), default=1, show_default=True, help="Restarts of a crashed worker.")
 @click.option("-q", "--quiet", is_flag=True, help="Print failures only.")
 def build(specs: tuple[Path, ...], profile: str, settings: tuple[str, ...], as_json: bool, jobs: int | None,
-          executor: str, detach: bool, dry_run: bool, forced: tuple[str, ...], rebuild_stale: bool, fail_fast: bool,
-          retries: int, quiet: bool) -> None:
+          executor: str | None, detach: bool, dry_run: bool, forced: tuple[str, ...], rebuild_stale: bool,
+          fail_fast: bool, retries: int, quiet: bool) -> None:
     """Train what is missing, evaluate the trees, write results."""
     from . import engines
     from .build import Build
@@ -57,9 +57,9 @@ def build(specs: tuple[Path, ...], profile: str, settings: tuple[str, ...], as_j
     if dry_run:
         show_plan(plan, as_json, jobs)
         return
-    starter = engines.named(executor, settings_of_engine, plan.project)
+    starter = engines.named(executor, settings_of_engine, plan.project, profile)
     if detach and not starter.outlives:
-        raise click.UsageError(f"`--detach` cannot be meant: the workers of `{executor}` end with the build")
+        raise click.UsageError(f"`--detach` cannot be meant: the workers of `{starter.type}` end with the build")
     pool = Pool(plan.registry, plan.project, starter, jobs, retries, detach)
     work = Build(plan, pool, plan.project / "results", fail_fast)
     for number in (signal.SIGINT, signal.SIGTERM):

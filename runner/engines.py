@@ -1,17 +1,18 @@
-"""Engines: the executor that a command line names, with its settings."""
+"""Engines: the executor that a command line or a profile names, with its settings."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 
 from .assembly import Assembly
 from .errors import Place, SpecError
 from .executors import Executor
-from .overlays import COMMAND_LINE, setting, united
-from .toml import Table
+from .overlays import COMMAND_LINE, merged, nested, setting
+from .references import EXECUTOR, References
 
-PREFIX = "executor."
+PREFIX = f"{EXECUTOR}."
 """How a setting begins that is the executor's."""
 
 
@@ -21,14 +22,18 @@ def divided(settings: Sequence[str]) -> tuple[list[str], list[str]]:
     return [text for text in settings if text not in own], own
 
 
-def named(name: str, settings: Sequence[str], project: Path) -> Executor:
-    """Return the executor of a name. Raise SpecError with every problem of the name and of its settings."""
-    at = Place(COMMAND_LINE, text=f"--executor {name}", column=len("--executor ") + 1, width=len(name))
-    table = Table(at)
-    table.put("type", name, at, at)
-    table = united(table, *(setting(text)["executor"] for text in settings))
+def named(name: str | None, settings: Sequence[str], project: Path, profile: str) -> Executor:
+    """Return the executor of a name, else the profile's, else `local`; what the profile sets of it holds for both.
+
+    Raise SpecError with every problem of the name and of the settings.
+    """
+    said = name or "local"
+    at = Place(COMMAND_LINE, text=f"--executor {said}", column=len("--executor ") + 1, width=len(said))
+    asked, ground = nested([EXECUTOR, "type"], said, at, at), References(project).executor(profile)
+    layers = [ground, asked] if name else [asked, ground]
+    table = reduce(merged, [*layers, *map(setting, settings)])
     assembly = Assembly(project)
-    executor = assembly.part(Executor, table, at, "executor")  # type: ignore[type-abstract]
+    executor = assembly.part(Executor, table[EXECUTOR], table.values_at[EXECUTOR], EXECUTOR)  # type: ignore[type-abstract]
     if executor is None:
         raise SpecError(*assembly.problems)
     return executor

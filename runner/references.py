@@ -24,6 +24,8 @@ KINDS = ("model", "ensemble", "soup", "suite")
 """What a file can be; a profile does not say."""
 HEADER = ("kind", "name", "description")
 """Keys that every spec may have and that decide no result."""
+EXECUTOR = "executor"
+"""The key of a profile that says how workers are started, and nothing of models."""
 
 Users = dict[str, Place]
 """For a file, as places show it: what names it."""
@@ -45,6 +47,10 @@ class References:
     _suites: dict[Path, Table] = field(default_factory=dict)
     _folders: dict[str, Path] = field(default_factory=dict)
     """The folder of each file by the name that places show."""
+
+    @property
+    def _profiles(self) -> Path:
+        return self.project / "specs" / "profiles"
 
     def shown(self, path: Path) -> str:
         """Return a file's name as places show it: from the working folder where that is near."""
@@ -132,14 +138,19 @@ class References:
 
     def profile(self, name: str, users: Users) -> list[Table]:
         """Return the layers of a profile, the ground that models stand on. Raise SpecError."""
-        folder = self.project / "specs" / "profiles"
+        folder = self._profiles
         known = sorted(f.stem for f in islice(folder.glob("*.toml"), LISTED))
         if name not in known:
             raise SpecError(_no_profile(name, known, self.shown(folder)))
         layers = self.layers(folder / f"{name}.toml", users)
         if wrong := [(table, key) for table in layers for key in ("kind", "name", "sweep") if key in table]:
             raise SpecError(*(Problem(f"a profile has no `{key}`", table.keys_at[key]) for table, key in wrong))
-        return [without(table, ["description"]) for table in layers]
+        return [without(table, ["description", EXECUTOR]) for table in layers]
+
+    def executor(self, profile: str) -> Table:
+        """Return the table of a profile that has its `executor` alone; an empty one where it names none."""
+        layers = self.layers(self._profiles / f"{profile}.toml", {})
+        return reduce(merged, (without(table, [key for key in table if key != EXECUTOR]) for table in layers))
 
 
 def _no_suite(value: str, at: Place, table: Table) -> Problem:

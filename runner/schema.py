@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 
 from .ensembles import Ensemble
 from .errors import Place, Problem, SpecError
+from .executors import Executor
 from .parts import Member, Part, family, find, is_family, names
 from .spec import Model, Soup
 from .suites import Suite
@@ -40,6 +41,7 @@ replaces the one below it as a whole.""".strip()}
 _NAME = {"type": "string", "description": "What results and tables call it; left out: the name of the file."}
 _ABOUT = {"type": "string", "description": "Any words; they decide nothing."}
 _FILE = {"type": "string", "description": "The path of a file of kind suite, from the folder of this file."}
+_STARTER = "How a build starts workers where its command line names no other; it decides no result."
 _MEMBER = {"type": "string", "description": """
 The path of a spec, from the folder of this file; or `run:ID`, a finished run of the registry.""".strip()}
 _LIMIT = {"description": "How many points are meant at most.", "type": "integer", "minimum": 1, "maximum": NODES,
@@ -64,13 +66,14 @@ class Schemas:
         suites = self.alternatives(Suite)
         model["suite"] = _about(Model.model_fields["suite"]) | {"title": family(Suite), "anyOf": [_FILE, *suites]}
         header = {"extends": _EXTENDS, "description": _ABOUT}
+        starter = {"description": _STARTER} | self._part(Executor, False, LEVELS)
         tree = {"description": "The node at the top.", "title": family(Ensemble), "anyOf": self.alternatives(Ensemble)}
         return {
             "model": _file(_kind("model") | {"name": _NAME} | header | {"sweep": _SWEEP} | model),
             "ensemble": _file(_kind("ensemble") | {"name": _NAME} | header | {"tree": tree}),
             "soup": _file(_kind("soup") | {"name": _NAME} | header | self.table(Soup)["properties"]),
             "suite": {"anyOf": [_file(_kind("suite") | header | one["properties"], one) for one in suites]},
-            "profile": _file(header | model),
+            "profile": _file(header | model | {"executor": starter}),
         }
 
     def files(self) -> dict[Path, bytes]:

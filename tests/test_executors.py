@@ -510,15 +510,42 @@ def test_a_run_that_comes_from_elsewhere_is_checked_byte_by_byte(tmp_path: Path)
 def test_settings_of_the_executor_are_checked_as_those_of_a_spec(tmp_path: Path) -> None:
     models, own = engines.divided(["train.epochs=1", "executor.hosts=['a','b']", "executor.leaves=3"])
     assert models == ["train.epochs=1"]
-    made = engines.named("command", own, tmp_path)
+    root = project(tmp_path)
+    made = engines.named("command", own, root, "demo")
     assert isinstance(made, Command) and (made.hosts, made.leaves) == (("a", "b"), 3)
     for name, settings, said in (("comand", [], "did you mean `command`?"),
                                  ("command", ["executor.hots=['a']"], "did you mean `hosts`?"),
                                  ("slurm", ["executor.poll_seconds=0"], "poll_seconds"),
                                  ("local", ["executor.leaves=1"], "unknown key `leaves`")):
         with pytest.raises(SpecError) as error:
-            engines.named(name, settings, tmp_path)
+            engines.named(name, settings, root, "demo")
         assert said in error.value.render() and "command line" in error.value.render()
+
+
+def test_a_profile_may_name_the_executor(tmp_path: Path) -> None:
+    root = project(tmp_path)
+    before = [*planned(root, "sum").nodes]
+    profiles = root / "specs" / "profiles"
+    profile = (profiles / "demo.toml").read_text()
+    (profiles / "base.toml").write_text('executor = "slurm"\n' + profile)
+    (profiles / "demo.toml").write_text('extends = "base.toml"\n[executor]\npoll_seconds = 2.0\n')
+
+    def named(name: str | None, *settings: str) -> tuple[str, float | None]:
+        made = engines.named(name, settings, root, "demo")
+        return made.type, getattr(made, "poll_seconds", None)
+
+    assert [*planned(root, "sum").nodes] == before, "it decides no result"
+    assert named(None) == named("slurm") == ("slurm", 2.0)
+    assert named(None, "executor.poll_seconds=3") == ("slurm", 3.0) and named("local") == ("local", None)
+    assert engines.named(None, [], root, "base").type == "slurm"
+    (profiles / "demo.toml").write_text(profile + '[executor]\ntype = "slurm"\npoll_second = 2.0\n')
+    with pytest.raises(SpecError) as error:
+        named(None)
+    assert "did you mean `poll_seconds`?" in error.value.render() and "demo.toml:" in error.value.render()
+    (profiles / "demo.toml").write_text(profile)
+    (root / "specs" / "sum.toml").write_text((root / "specs" / "sum.toml").read_text() + '[executor]\ntype = "slurm"\n')
+    with pytest.raises(SpecError, match="unknown key `executor`"):
+        planned(root, "sum")
 
 
 @pytest.mark.parametrize(("arguments", "said"), [
