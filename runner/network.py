@@ -200,8 +200,10 @@ class Step:
             given[self.network.words_name] = self._words() + noise
             packed = replace(packed, tokens=torch.arange(len(packed.tokens)))
         blocks = self.network.embed(packed, given or None).split_with_sizes(packed.sections)
-        return {task: self.network.scores(task, block.tensor_split(len(block) // len(labels)))
-                for (task, labels), block in zip(self.batch.labels.items(), blocks, strict=True)}
+        sentences = {task: 1 if self.network.model.heads[task].joint else self.network.tasks[task].sentences
+                     for task in self.batch.labels}
+        return {task: self.network.scores(task, block.tensor_split(sentences[task]))
+                for task, block in zip(self.batch.labels, blocks, strict=True)}
 
     def losses(self, scores: Mapping[str, Tensor]) -> list[Tensor]:
         """Return the mean weighted loss of each task."""

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from runner.pool import _Worker
 from runner.ranks import Ranks
 from runner.registry import Registry
 from runner.spec import Leaf, Resources
+from runner.suites import Examples
 from runner.supervision import Supervision
 from runner.train import Trainer, Watch
 from runner.worker import processes, trainer_of
@@ -42,13 +44,18 @@ from runner.worker import processes, trainer_of
 FORK = multiprocessing.get_context("fork")
 DRY = ["encoder.dropout=0.0", "encoder.hidden_dropout=0.0"]
 RAGGED = [*DRY, "train.epoch=longest", "suite.train=57"]
-"""Eight batches an epoch, the last of one example a task."""
+"""Eight batches an epoch, the last of one example a task; the fifth has one of sentiment and eight of the others."""
 
 
-def trainer(root: Path, *settings: str) -> Trainer:
-    """Return the trainer of the project's leaf."""
+def trainer(root: Path, *settings: str, most: int = 33) -> Trainer:
+    """Return the trainer of the project's leaf, with at most so many examples of one task."""
     (node,) = Loader(root, "demo", settings).load(root / "specs" / "sum.toml")
-    return trainer_of(node.model, node.model.suite.load(root), root, root / "cache")
+    data = node.model.suite.load(root)
+    train = data.splits["sentiment"]["train"]
+    assert train.labels is not None
+    fewer = Examples(train.ids[:most], train.first[:most], labels=train.labels[:most])
+    splits = {**data.splits, "sentiment": {**data.splits["sentiment"], "train": fewer}}
+    return trainer_of(node.model, replace(data, splits=splits), root, root / "cache")
 
 
 def together(do: Callable[[Ranks], Any], count: int = 2) -> list[Any]:
@@ -244,7 +251,7 @@ def test_a_worker_of_two_processes_stops_loses_one_and_goes_on(tmp_path: Path) -
     log = run.read("log.txt").decode()
     assert log.count("resumed at step") == 3 and "process 2 of 2 ended" in log
     assert "ended" not in attempt.progress()
-    whole = trainer(root, *LONG)
+    whole = trainer(root, *LONG, most=60)
     losses, *_ = result(whole, Ranks(), root / "none")
     told = [json.loads(line)["losses"] for line in run.read("history.jsonl").decode().splitlines()]
     assert len(told) == 3
