@@ -42,7 +42,7 @@ def inline(root: Path, leaves: int, settings: str = SHORT) -> Path:
 def contents(root: Path) -> dict[str, bytes]:
     """Return all bytes that must not depend on how they came about."""
     runs = [path for path in (root / "registry").glob("[0-9a-f]*/*") if path.name not in ("manifest.json", "log.txt")]
-    results = [*(root / "results").glob("**/*.json")]
+    results = [path for path in (root / "results").glob("**/*.json") if path.name != "costs.json"]
     return {str(path.relative_to(root)): path.read_bytes() for path in [*runs, *results]}
 
 
@@ -86,12 +86,11 @@ class Building:
         return [event["event"] for event in self.seen].count(kind)
 
 
-def cleared(root: Path) -> bool:
-    """Tell whether all work in progress is cleared away, which the last worker may be at still."""
-    end = time.monotonic() + 20
-    while any(root.glob("registry/.attempts/*")) and time.monotonic() < end:
-        time.sleep(0.1)
-    return not any(root.glob("registry/.attempts/*"))
+def await_clearing(root: Path) -> None:
+    """Wait until all work in progress is cleared away, which the last worker may be at still."""
+    for _ in patiently(f"left over in {root}"):
+        if not any(root.glob("registry/.attempts/*")):
+            break
 
 
 def workers(root: Path) -> dict[str, int]:
@@ -105,10 +104,22 @@ def workers(root: Path) -> dict[str, int]:
     return found
 
 
-def kill_a_worker(root: Path) -> str:
-    """Kill a worker that is training; return the id of its leaf."""
-    while not (there := workers(root)):
-        time.sleep(0.05)
-    id, process = next(iter(there.items()))
-    os.kill(process, signal.SIGKILL)
+def kill_a_worker(root: Path, id: str = "") -> str:
+    """Kill the worker of a leaf, or any one, once there is one; return the id of its leaf."""
+    there: dict[str, int] = {}
+    for _ in patiently(f"no worker of {id or 'any leaf'}"):
+        there = workers(root)
+        if there.keys() & {id} if id else there:
+            break
+    id = id or next(iter(there))
+    os.kill(there[id], signal.SIGKILL)
     return id
+
+
+def patiently(what: str, seconds: float = 120) -> Iterator[None]:
+    """Yield again and again; raise AssertionError where that goes on for too long even for a machine that is busy."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        yield
+        time.sleep(0.1)
+    raise AssertionError(what)

@@ -50,7 +50,7 @@ rm -r "$3"
 
 
 def measure(engine: str, leaves: int) -> list[float]:
-    """Return the leaves per minute of an engine for each number of workers, each leaf of `SECONDS` seconds."""
+    """Return how many seconds a build takes with each number of workers, each leaf of `SECONDS` seconds."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         made, worker = inline(Path(folder) / "made", leaves), Path(folder) / "worker"
@@ -64,7 +64,7 @@ def measure(engine: str, leaves: int) -> list[float]:
             command = [sys.executable, "-c", MTRUN, python, "build", "specs/many.toml", "-q", "-j", str(workers)]
             began = time.perf_counter()
             subprocess.run([*command, "--executor", engine, *options], cwd=root, check=True, stdout=subprocess.DEVNULL)
-            found.append(60 * leaves / (time.perf_counter() - began))
+            found.append(time.perf_counter() - began)
             assert contents(root) == contents(made)
     return found
 
@@ -172,9 +172,13 @@ def main() -> None:
     given = arguments.parse_args()
     if given.what == "measure":
         print(f"| engine | {' | '.join(f'{n} at a time' for n in WORKERS)} |\n|---|{'--:|' * len(WORKERS)}")
-        print(f"| best | {' | '.join(f'{60 / SECONDS * n:.0f}' for n in WORKERS)} |")
+        leaves = (given.leaves or [12])[0]
+        best = [SECONDS * -(-leaves // n) for n in WORKERS]
+        print(f"| best | {' | '.join(f'{60 * leaves / x:.0f}' for x in best)} |")
         for engine in given.engine or ENGINES:
-            print(f"| {engine} | {' | '.join(f'{x:.0f}' for x in measure(engine, (given.leaves or [12])[0]))} |")
+            cells = [f"{60 * leaves / x:.0f} (+{x - least:.0f} s)"
+                     for x, least in zip(measure(engine, leaves), best, strict=True)]
+            print(f"| {engine} | {' | '.join(cells)} |")
     else:
         print("| leaves | nodes | best | simulated | of the best | the pool's time a leaf |\n|--:|--:|--:|--:|--:|--:|")
         for leaves in given.leaves or [50, 1000]:

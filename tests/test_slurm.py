@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import pytest
 from cluster.slurm import Slurm, cluster, missing
-from engines import LONGER, SHORT, Building, cleared, contents, inline, kill_a_worker, many, workers
+from engines import LONGER, SHORT, Building, await_clearing, contents, inline, kill_a_worker, many, patiently, workers
+
+from runner.attempts import Attempt
 
 pytestmark = pytest.mark.cluster
 
@@ -23,7 +26,11 @@ ON_SLURM = ("--executor", "slurm", "--set", "executor.poll_seconds=1")
 def started() -> Iterator[Slurm]:
     if why := missing():
         pytest.skip(f"no Slurm can be started here: {why}")
-    with cluster() as slurm:
+    with contextlib.ExitStack() as stack:
+        try:
+            slurm = stack.enter_context(cluster())
+        except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"no Slurm can be started here: {error}")
         yield slurm
 
 
@@ -32,11 +39,10 @@ def slurm(started: Slurm, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
     """The cluster, whose queue must be empty when a test has ended."""
     monkeypatch.setenv("SLURM_CONF", str(started.conf))
     yield started
-    end = time.monotonic() + 30
-    while left := started.ask("squeue", "--noheader").split():
-        assert time.monotonic() < end, left
-        time.sleep(0.2)
-    started.wait("idle", 30)
+    for _ in patiently("a queue that does not empty"):
+        if not started.ask("squeue", "--noheader").split():
+            break
+    started.wait("idle", 120)
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +65,12 @@ def test_fifty_leaves_are_those_of_inline(slurm: Slurm, tmp_path: Path, leaves: 
     assert contents(root) == contents(inline(tmp_path / "inline", leaves))
     print(f"\n{leaves} leaves as one array of jobs, 6 at a time, in {time.monotonic() - began:.0f} s")
     assert {event["queued"] for event in build.seen if event["event"] == "started"} == {True}
-    assert cleared(root), "nothing is left over"
+    await_clearing(root)
 
 
 def test_a_killed_worker_is_started_again(slurm: Slurm, tmp_path: Path, whole: dict[str, bytes]) -> None:
     build = Building(many(tmp_path, 4, LONGER), *ON_SLURM)
-    build.until("progress")
-    id = kill_a_worker(tmp_path)
+    id = kill_a_worker(tmp_path, build.until("progress")["id"])
     assert build.end() == 0, build.error()
     (retried,) = [event for event in build.seen if event["event"] == "retried"]
     assert retried["id"] == id and retried["reason"] == "signal 9 (Killed)"
@@ -89,7 +94,7 @@ def test_a_lost_node_costs_its_running_leaves_only(slurm: Slurm, tmp_path: Path,
     assert {event["id"] for event in retried} == {id for id, host in hosts.items() if host == "node2"}
     assert {event["reason"] for event in retried} == {"its node was lost"}
     assert build.count("retried") == 2 and contents(root) == whole
-    print(f"\na lost node was noticed after {took:.0f} s (SlurmdTimeout is 6 s); two leaves went on elsewhere")
+    print(f"\na lost node was noticed after {took:.0f} s (SlurmdTimeout is 15 s); two leaves went on elsewhere")
 
 
 def test_an_interrupt_leaves_nothing_in_the_queue(slurm: Slurm, tmp_path: Path, whole: dict[str, bytes]) -> None:
@@ -100,7 +105,10 @@ def test_an_interrupt_leaves_nothing_in_the_queue(slurm: Slurm, tmp_path: Path, 
     build.process.send_signal(signal.SIGINT)
     assert build.end() == 130 and "run the same command again" in build.error()
     print(f"\nCtrl-C took {time.monotonic() - began:.1f} s")
-    assert build.count("interrupted") == 4 and queued(slurm) == []
+    assert build.count("interrupted") == 4
+    for _ in patiently("jobs left in the queue"):
+        if not queued(slurm):
+            break
     attempts = root / "registry" / ".attempts"
     assert [*attempts.glob("*/checkpoint.safetensors")] and not [*attempts.glob("*.lock")]
     again = Building(root, *ON_SLURM)
@@ -138,17 +146,18 @@ def test_a_build_finds_again_what_an_earlier_one_left(slurm: Slurm, tmp_path: Pa
 def test_a_leaf_whose_time_is_over_goes_on_in_a_new_job(slurm: Slurm, tmp_path: Path,
                                                         whole: dict[str, bytes]) -> None:
     build = Building(many(tmp_path, 4, LONGER + "minutes = 60\n"), *ON_SLURM, "--retries", "0")
-    build.until("progress", lambda event: event["step"] > 5)
-    for line in slurm.ask("squeue", "--noheader", "--array", "--states=RUNNING", "--format=%i").split():
-        slurm.ask("scontrol", "update", f"JobId={line}", "TimeLimit=1")
-    build.until("retried")
+    id = build.until("progress", lambda event: event["step"] > 5)["id"]
+    _, job = Attempt(tmp_path / "registry" / ".attempts" / id).job()
+    slurm.ask("scontrol", "update", f"JobId={job}", "TimeLimit=1")
+    assert build.until("retried")["id"] == id
     assert build.end() == 0, build.error()
     assert {e["reason"] for e in build.seen if e["event"] == "retried"} <= {"exit code 143", "its time was over"}
     assert contents(tmp_path) == whole
 
 
-def test_a_preempted_leaf_goes_on_when_there_is_room(slurm: Slurm, tmp_path: Path, whole: dict[str, bytes]) -> None:
-    build = Building(many(tmp_path, 4, LONGER + 'partition = "low"\n'), *ON_SLURM, "--retries", "0")
+def test_a_preempted_leaf_goes_on_when_there_is_room(slurm: Slurm, tmp_path: Path) -> None:
+    root, longest = tmp_path / "slurm", LONGER.replace("150", "500")  # Slurm takes its time to preempt
+    build = Building(many(root, 2, longest + 'partition = "low"\n'), *ON_SLURM, "--retries", "2")
     build.until("progress", lambda event: event["step"] > 5)
     environment = os.environ | {"SLURM_CONF": str(slurm.conf)}
     subprocess.run(["sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 2"],
@@ -156,8 +165,8 @@ def test_a_preempted_leaf_goes_on_when_there_is_room(slurm: Slurm, tmp_path: Pat
     build.until("retried")
     assert build.end() == 0, build.error()
     reasons = {event["reason"] for event in build.seen if event["event"] == "retried"}
-    assert reasons <= {"a more urgent job took its place", "exit code 143"}
-    assert contents(tmp_path) == whole
+    assert reasons <= {"a more urgent job took its place", "exit code 143", "signal 15 (Terminated)"}
+    assert contents(root) == contents(inline(tmp_path / "inline", 2, longest))
 
 
 def test_a_job_that_somebody_cancels_is_not_tried_again(slurm: Slurm, tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 NODES = ("node1", "node2")
-NEEDED = ("slurmctld", "slurmd", "sbatch", "squeue", "munged", "ip", "nsenter", "unshare")
+NEEDED = ("slurmctld", "slurmd", "sbatch", "squeue", "munged", "ip", "nsenter", "unshare", "setpriv")
+DIE_TOGETHER = ("setpriv", "--pdeathsig", "KILL")
+"""Before a command: it ends with this process, however that ends."""
 
 CONFIGURATION = """
 ClusterName=tests
@@ -48,8 +50,8 @@ JobAcctGatherType=jobacct_gather/none
 JobCompType=jobcomp/none
 MpiDefault=none
 ReturnToService=2
-SlurmctldTimeout=10
-SlurmdTimeout=6
+SlurmctldTimeout=30
+SlurmdTimeout=15
 KillWait=10
 PreemptType=preempt/partition_prio
 PreemptMode=CANCEL
@@ -109,13 +111,15 @@ class Slurm:
                     'hostname controller; exec slurmctld -D -c -f "$0"', str(self.conf))
         for node in NODES:
             self.boot(node)
-        self.wait("idle", 40)
+        self.wait("idle", 120)
 
     def _wire(self, node: str, address: str, link: str) -> None:
         """Give a node its namespace, held by a process that sleeps, and a cable to the bridge."""
-        holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+        holder = subprocess.Popen([*DIE_TOGETHER, "unshare", "--net", "sleep", "infinity"])
         self.holders[node] = holder
-        time.sleep(0.2)
+        own = os.stat("/proc/self/ns/net").st_ino
+        while os.stat(f"/proc/{holder.pid}/ns/net").st_ino == own:
+            time.sleep(0.01)
         _ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", str(holder.pid))
         _ip("link", "set", link, "master", self.bridge, "up")
         for arguments in (["addr", "add", f"{address}/24", "dev", "eth0"], ["link", "set", "eth0", "up"],
@@ -143,8 +147,8 @@ class Slurm:
 
     def _spawn(self, name: str, *command: str) -> None:
         with (self.folder / f"{name}.out").open("ab") as out:
-            self.running[name] = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL,
-                                                  start_new_session=True)
+            self.running[name] = subprocess.Popen([*DIE_TOGETHER, *command], stdout=out, stderr=out,
+                                                  stdin=subprocess.DEVNULL, start_new_session=True)
 
     def ask(self, *command: str) -> str:
         """Return what a command of Slurm prints."""
