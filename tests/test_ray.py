@@ -43,7 +43,7 @@ class Nodes:
 def ray() -> Iterator[Nodes]:
     if not importlib.util.find_spec("ray"):
         pytest.skip("no Ray can be started here: it is not installed (`pip install 'mtrun[ray]'`)")
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_worker_niceness": "0"}
     nodes = Nodes()
     yield nodes
     nodes.cluster.shutdown()

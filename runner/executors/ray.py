@@ -198,7 +198,8 @@ class Ray(Executor):
         asked, attempt = work.resources, Attempt(work.attempt)
         wants_gpu = asked.device != "cpu" and "GPU" in self._cluster
         options: dict[str, Any] = {
-            "num_cpus": asked.cores, "max_retries": 0, "max_calls": 1,
+            "num_cpus": asked.cores, "max_retries": 0,
+            "max_calls": 0,  # a process of Ray starts one leaf after another, since it holds nothing of them
             "num_gpus": asked.gpus if asked.gpus is not None else int(wants_gpu),
             "memory": asked.memory and asked.memory * 1_000_000, "name": attempt.name(),
         }
