@@ -102,10 +102,9 @@ class Teacher(Part):
 
     def inputs(self, project: Path) -> dict[str, str]:
         """Return the sha256 of each file of unlabelled sentences. Raise DataError where one is missing."""
-        for task, file in self.unlabelled.items():
-            if not (project / file).is_file():
-                raise DataError(Problem(f"no file `{file}` of unlabelled sentences for `{task}`",
-                                        notes=(f"looked in {project}",), hint="name it from the project's folder"))
+        for task, file in [(task, file) for task, file in self.unlabelled.items() if not (project / file).is_file()]:
+            raise DataError(Problem(f"no file `{file}` of unlabelled sentences for `{task}`",
+                                    notes=(f"looked in {project}",), hint="name it from the project's folder"))
         return {file: sha256(project / file) for file in sorted(set(self.unlabelled.values()))}
 
 
