@@ -24,7 +24,7 @@ from .spec import Leaf, Resources
 LATEST = 200
 """How many runs are looked at."""
 
-FREE = {("train", "seed"), ("train", "select"), ("train", "epochs"), ("train", "steps")}
+FREE = {("train", "seed"), ("train", "select"), ("train", "epochs"), ("train", "steps"), ("start",)}
 FREE_TABLES = {"heads", "combiner", "optimizer", "schedule", "teacher"}
 """Fields and tables that change no step's cost, or little of it; of tasks and epochs we keep count ourselves."""
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from runner.checked import document
 from runner.errors import RegistryError, Stopped, TrainingError
+from runner.forecast import forecast
 from runner.loader import Loader
 from runner.plan import Plan, Planned, make
 from runner.registry import WEIGHTS, Registry, Run
@@ -119,6 +120,12 @@ def test_a_finished_one_needs_nothing_any_more(root: Path) -> None:
     plan = planned(root, "next")
     assert [(n.name, n.state) for n in plan.nodes.values()] == [("sum", "spare"), ("next", "reuse")]
     assert plan.todo() == []
+
+
+def test_the_time_it_takes_is_known_from_another_start(made: Path) -> None:
+    plan = planned(made, "third", settings=["train.seed=5"])
+    assert [leaf.name for leaf in plan.todo()] == ["sum", "next", "third"]
+    assert all(leaf.seconds for leaf in forecast(plan, 1).leaves.values())
 
 
 def test_stopped_and_resumed_is_the_same_to_the_bit(root: Path) -> None:

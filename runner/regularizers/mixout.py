@@ -24,8 +24,8 @@ class Mixout(Regularizer):
 
     def losses(self, step: Step) -> list[Tensor]:
         """Return the loss of each task."""
-        mixed = {}
+        now, mixed = step.parameters, {}
         for name, begun in step.start.items():
             kept = torch.empty_like(begun).bernoulli_(1 - self.p) / (1 - self.p)
-            mixed[name] = begun + (step.parameters[name] - begun) * kept
+            mixed[name] = begun + (now[name] - begun) * kept
         return step.losses(step.scores(mixed))
