@@ -90,15 +90,16 @@ def end_of_value(text: str, start: int) -> int:
 
 
 def keys(text: str) -> Iterator[Key]:
-    """Every key of a file that stands alone on its line, and every header's last part."""
+    """Every key of a file that stands alone on its line, and every header's last part; none within braces."""
 
     def walk(table: Table, path: tuple[str, ...]) -> Iterator[Key]:
         for name, value in table.items():
             key, at = table.keys_at[name], table.values_at[name]
             start, begin = offset(text, key.line, key.column), offset(text, at.line, at.column)
-            end = begin if isinstance(value, Table) else end_of_value(text, begin)
+            is_headed = isinstance(value, Table) and text[begin] != "{"
+            end = begin if is_headed else end_of_value(text, begin)
             yield Key((*path, name), value, key.line, start, start + key.width, at.line, begin, end, table.place.line)
-            if isinstance(value, Table):
+            if is_headed:
                 yield from walk(value, (*path, name))
 
     return walk(parse(text, "f"), ())
@@ -178,6 +179,8 @@ def test_misspelt_keys(project: Path) -> None:
         name = text[key.start : key.end].strip('"').rpartition(".")[2]
         end = key.end - (text[key.end - 1] == '"')
         new = typo(name, draw)
+        while re.search(rf"^{new}\b", text, re.M):  # `epochs` must not become the `epoch` beside it
+            new = typo(name, draw)
         yield text[: end - len(name)] + new + text[end:], name, (key.line,)
 
     check("misspelt keys", spoil(project, misspell), accepted=1)
