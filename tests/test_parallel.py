@@ -95,7 +95,9 @@ def result(run: Trainer, ranks: Ranks, checkpoint: Path) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("settings", [
     RAGGED, [*RAGGED, "combiner.type=pcgrad"], [*RAGGED, "encoder.freeze=true", "encoder.hidden_dropout=0.0"],
-], ids=["sum", "pcgrad", "frozen"])
+    [*RAGGED, "combiner.type=pcgrad", "heads.paraphrase={type='cross',loss='bce'}", "encoder.segments=2",
+     "optimizer.layer_decay=0.8", "regularizer={type='rdrop'}"],
+], ids=["sum", "pcgrad", "frozen", "parts"])
 def test_two_processes_come_to_what_one_does(tmp_path: Path, settings: list[str]) -> None:
     root = project(tmp_path)
     alone, pair = trainer(root, *settings), trainer(root, *settings)
