@@ -156,7 +156,7 @@ def test_a_leaf_whose_time_is_over_goes_on_in_a_new_job(slurm: Slurm, tmp_path: 
 
 
 def test_a_preempted_leaf_goes_on_when_there_is_room(slurm: Slurm, tmp_path: Path) -> None:
-    root, longest = tmp_path / "slurm", LONGER.replace("150", "500")  # Slurm takes its time to preempt
+    root, longest = tmp_path / "slurm", LONGER.replace("150", "2000")  # Slurm takes its time to preempt
     build = Building(many(root, 2, longest + 'partition = "low"\n'), *ON_SLURM, "--retries", "2")
     build.until("progress", lambda event: event["step"] > 5)
     environment = os.environ | {"SLURM_CONF": str(slurm.conf)}

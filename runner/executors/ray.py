@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,8 @@ from ..registry import Registry
 from ..spec import Resources
 from . import Executor, Handle, Work
 
+LOOK_SECONDS = 0.1
+"""How often a task looks whether its worker has ended."""
 KILL_SECONDS = 9.0
 """How long a worker whose task is cancelled has to write a checkpoint."""
 LOOPBACK = "127.0.0.1"
@@ -42,7 +45,9 @@ def run(lines: str) -> dict[str, Any]:
     """Be a task: start a worker by lines of shell, and stop it where the task is cancelled."""
     process = subprocess.Popen(["sh", "-c", lines], start_new_session=True)
     try:
-        return {"code": process.wait(), "host": socket.gethostname()}
+        while process.poll() is None:  # Ray cancels between two lines of Python, not within a call that waits
+            time.sleep(LOOK_SECONDS)
+        return {"code": process.returncode, "host": socket.gethostname()}
     except KeyboardInterrupt:  # how Ray cancels a task
         process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
