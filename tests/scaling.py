@@ -1,6 +1,6 @@
 """Leaves per minute by engine and workers, and a simulation of many leaves on many nodes.
 
-    python tests/scaling.py measure [--leaves 12] [--engine local|command|ray|slurm]...
+    python tests/scaling.py measure [--leaves 12] [--workers 4]... [--engine local|command|ray|slurm]...
     python tests/scaling.py simulate [--registry registry] [--leaves 1000] [--nodes 100]
 
 `measure` builds a sweep whose leaves take three seconds each and no core: a worker sleeps and then brings a run that
@@ -49,12 +49,12 @@ rm -r "$3"
 """
 
 
-def measure(engine: str, leaves: int) -> list[float]:
+def measure(engine: str, leaves: int, numbers: Sequence[int] = WORKERS) -> list[float]:
     """Return how many seconds a build takes with each number of workers, each leaf of `SECONDS` seconds."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         made, worker = inline(Path(folder) / "made", leaves), Path(folder) / "worker"
-        for workers in WORKERS:
+        for workers in numbers:
             root = many(Path(folder) / str(workers), leaves)
             worker.write_text(WORKER.format(seconds=SECONDS, made=made, root=root))
             worker.chmod(0o755)
@@ -166,18 +166,20 @@ def main() -> None:
     arguments.add_argument("what", choices=["measure", "simulate"])
     arguments.add_argument("--engine", action="append", choices=list(ENGINES))
     arguments.add_argument("--leaves", type=int, action="append")
+    arguments.add_argument("--workers", type=int, action="append")
     arguments.add_argument("--nodes", type=int, action="append")
     arguments.add_argument("--registry", type=Path, default=Path("registry"))
     arguments.add_argument("--start", type=float, default=3.0, help="seconds before a worker trains")
     given = arguments.parse_args()
     if given.what == "measure":
-        print(f"| engine | {' | '.join(f'{n} at a time' for n in WORKERS)} |\n|---|{'--:|' * len(WORKERS)}")
+        numbers = given.workers or WORKERS
+        print(f"| engine | {' | '.join(f'{n} at a time' for n in numbers)} |\n|---|{'--:|' * len(numbers)}")
         leaves = (given.leaves or [12])[0]
-        best = [SECONDS * -(-leaves // n) for n in WORKERS]
+        best = [SECONDS * -(-leaves // n) for n in numbers]
         print(f"| best | {' | '.join(f'{60 * leaves / x:.0f}' for x in best)} |")
         for engine in given.engine or ENGINES:
             cells = [f"{60 * leaves / x:.0f} (+{x - least:.0f} s)"
-                     for x, least in zip(measure(engine, leaves), best, strict=True)]
+                     for x, least in zip(measure(engine, leaves, numbers), best, strict=True)]
             print(f"| {engine} | {' | '.join(cells)} |")
     else:
         print("| leaves | nodes | best | simulated | of the best | the pool's time a leaf |\n|--:|--:|--:|--:|--:|--:|")
