@@ -143,12 +143,29 @@ def test_a_build_finds_again_what_an_earlier_one_left(slurm: Slurm, tmp_path: Pa
     assert contents(root) == whole
 
 
+def is_told_to_end(process: int) -> bool:
+    """Tell whether SIGTERM waits for a process that is stopped, or has ended it, as Slurm may let it go on first."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    (waiting,) = (line for line in status.splitlines() if line.startswith("ShdPnd:"))
+    return bool(int(waiting.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
 def test_a_leaf_whose_time_is_over_goes_on_in_a_new_job(slurm: Slurm, tmp_path: Path,
                                                         whole: dict[str, bytes]) -> None:
     build = Building(many(tmp_path, 4, LONGER + "minutes = 60\n"), *ON_SLURM, "--retries", "0")
     id = build.until("progress", lambda event: event["step"] > 5)["id"]
     _, job = Attempt(tmp_path / "registry" / ".attempts" / id).job()
+    worker = workers(tmp_path)[id]
+    os.kill(worker, signal.SIGSTOP)  # or it might be ready before Slurm looks, which it does twice a minute
     slurm.ask("scontrol", "update", f"JobId={job}", "TimeLimit=1")
+    for _ in patiently("no signal of Slurm's"):
+        if is_told_to_end(worker):
+            break
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(worker, signal.SIGCONT)
     assert build.until("retried")["id"] == id
     assert build.end() == 0, build.error()
     assert {e["reason"] for e in build.seen if e["event"] == "retried"} <= {"exit code 143", "its time was over"}
