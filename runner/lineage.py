@@ -122,10 +122,15 @@ class Lineage:
         yield from zip(self.needs, self.leaf.named or own, strict=True)
 
     def _foreign(self) -> Iterator[Problem]:
-        for id, at in self._named():
+        """Yield what is of another suite; a model may begin with weights of another where both read the same words."""
+        named = list(self._named())
+        if self.leaf.model.start and self.leaf.model.encoder.inputs(self.project):
+            named.pop()
+        for id, at in named:
             if self.nodes[id].suite != self.suite:
                 yield Problem(f"`{self.nodes[id].title}` is of other data than `{self.leaf.name}`", at, (),
-                              "all that a model is made of must share its suite")
+                              "only a `start` may be of another suite, and only where the vocabulary comes with "
+                              "pretrained weights")
 
     def _weightless(self) -> Iterator[Problem]:
         """Yield the leaves whose weights are not kept, or are gone."""

@@ -11,6 +11,7 @@ from .lineage import shape
 from .network import Network
 from .orders import model_of
 from .registry import MANIFEST, WEIGHTS, Registry
+from .spec import Model
 
 
 def begin(network: Network, id: str, project: Path) -> None:
@@ -22,8 +23,7 @@ def begin(network: Network, id: str, project: Path) -> None:
     if run is None or WEIGHTS not in run.manifest["files"]:
         raise RegistryError(f"run {id} or its weights are gone; build again")
     other = model_of(run.manifest["spec"], Place(str(run.folder / MANIFEST)), project)
-    theirs, mine = shape(other), shape(network.model)
-    same = [task for task in network.heads if _of_head(task, theirs) == _of_head(task, mine)]
+    same = [task for task in network.heads if _head(task, other) == _head(task, network.model)]
     rooms = ("encoder.", *(f"heads.{task}." for task in same))
     weights = {name: tensor for name, tensor in load(run.read(WEIGHTS)).items() if name.startswith(rooms)}
     wanted = {name: tensor.shape for name, tensor in network.state_dict().items() if name.startswith(rooms)}
@@ -35,6 +35,7 @@ def begin(network: Network, id: str, project: Path) -> None:
     network.load_state_dict(weights, strict=False)
 
 
-def _of_head(task: str, shape: dict[str, object]) -> dict[str, object]:
-    """Return what decides the weights of a head; nothing where there is no such head."""
-    return {key: value for key, value in shape.items() if key.startswith(f"heads.{task}.")}
+def _head(task: str, model: Model) -> dict[str, object]:
+    """Return what decides the weights of a head and their meaning; nothing where there is no such head."""
+    fields = {key: value for key, value in shape(model).items() if key.startswith(f"heads.{task}.")}
+    return fields | {"task": model.suite.meanings()[task]} if fields else {}

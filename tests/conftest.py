@@ -25,6 +25,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return systems.trained(tmp_path_factory.mktemp("trained"))
 
 
+@pytest.fixture(scope="session")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny pretrained checkpoint, to be read only."""
+    from pretrained import checkpoint  # here, since it imports torch
+
+    return checkpoint(tmp_path_factory.mktemp("original"))
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of two megabytes, where the system permits to make one."""

@@ -14,32 +14,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from pretrained import PIECES
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertForPreTraining
+from transformers import BertForPreTraining
 
-from runner import checkpoints, tokens
+from runner import checkpoints
 from runner.checkpoints import CONFIG, NAMED, PICKLED, VOCABULARY, WEIGHTS
 from runner.encoders import Packed
 from runner.encoders.minbert import MinBert
 from runner.errors import CheckpointError
 
-PIECES = [*tokens.SPECIAL, *"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"), "the"]
 NOWHERE = Path("/nowhere")
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder as transformers writes it: `bert.` before every name, and `cls.*` besides."""
-    torch.manual_seed(3)
-    config = BertConfig(vocab_size=len(PIECES), hidden_size=24, num_hidden_layers=2, num_attention_heads=3,
-                        intermediate_size=40, max_position_embeddings=48, layer_norm_eps=1e-9)
-    model = BertForPreTraining(config)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, 0.3)
-    folder = tmp_path_factory.mktemp("original")
-    model.save_pretrained(folder)
-    (folder / VOCABULARY).write_text("\n".join(PIECES) + "\n")
-    return folder
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from test_train import Stop, digest
 from torch import Tensor
 
 from runner.checked import document
-from runner.errors import RegistryError, Stopped, TrainingError
+from runner.errors import RegistryError, SpecError, Stopped, TrainingError
 from runner.forecast import forecast
 from runner.loader import Loader
 from runner.plan import Plan, Planned, make
@@ -158,3 +158,52 @@ def test_what_a_spec_means_names_the_start(made: Path) -> None:
     (leaf,) = Loader(made, "demo").load(made / "specs" / "taught.toml")
     shown = document(leaf, "taught")
     assert 'start = "next"' in shown and 'spec = "sum"' in shown
+
+
+# Another suite ---------------------------------------------------------------------------------------------------
+
+REVIEWS = '''
+kind = "suite"
+type = "files"
+folder = "data"
+[tasks.sentiment]
+title = "Reviews"
+kind = "classification"
+columns = ["sentence"]
+label = "sentiment"
+train = "reviews.csv"
+dev = "reviews.csv"
+'''
+
+
+@pytest.fixture
+def pretrained(original: Path, tmp_path: Path) -> Path:
+    """A project whose encoder is pretrained; `far` begins with a model of reviews of two classes, `near` of demo's."""
+    reviews = 'kind = "model"\nsuite = "suites/reviews.toml"\n[heads.sentiment]\ntype = "linear"\n' \
+              'loss = "cross_entropy"\n[combiner]\ntype = "sum"\n[schedule]\ntype = "constant"\n'
+    begins = 'kind = "model"\nextends = "sum.toml"\nstart = "{}.toml"\n' + STILL
+    root = project(tmp_path, reviews=reviews, far=begins.format("reviews"), near=begins.format("sum"))
+    profile = root / "specs" / "profiles" / "demo.toml"
+    (root / "specs" / "suites" / "reviews.toml").write_text(REVIEWS)
+    (root / "data").mkdir()
+    (root / "data" / "reviews.csv").write_text("id\tsentence\tsentiment\n" + "".join(
+        f"{number}\ta {'good' if number % 2 else 'bad'} film\t{number % 2}\n" for number in range(16)))
+    scratch = profile.read_text()
+    sizes = 'init = "scratch"\nwidth = 16\nlayers = 1\nattention_heads = 2\nvocabulary = 200\n'
+    profile.write_text(scratch.replace(sizes, f'init = "{original}"\nmax_length = 48\n'))
+    (root / "specs" / "profiles" / "scratch.toml").write_text(scratch)
+    return root
+
+
+def test_a_pretrained_encoder_may_come_from_another_suite(pretrained: Path) -> None:
+    assert built(pretrained, "far", "near")[-1].values["failed"] == 0
+    reviews, found = weights(pretrained, "reviews"), begun(pretrained, "far").network.state_dict()
+    same = {key for key, value in found.items() if key in reviews and torch.equal(value, reviews[key])}
+    assert same == {key for key in found if key.startswith("encoder.")}
+    near, before = begun(pretrained, "near").network.state_dict(), weights(pretrained, "sum")
+    assert all(torch.equal(near[key], before[key]) for key in near)
+
+
+def test_a_vocabulary_of_another_suite_is_refused(pretrained: Path) -> None:
+    with pytest.raises(SpecError, match="`reviews` is of other data than `far`"):
+        make(pretrained, [pretrained / "specs" / "far.toml"], "scratch", ())
