@@ -80,6 +80,7 @@ class Split:
 
     def __init__(self, task: str, examples: Examples, tokens: Tokens) -> None:
         self.rows = tokens.of_task(task, examples)  # [1 or 2 of each example, n]
+        self.is_joint = task in tokens.joint
         self.labels = torch.tensor(examples.labels if examples.labels is not None else [], dtype=torch.float32)
 
     def __len__(self) -> int:
@@ -104,7 +105,7 @@ class Batches:
     def batch(self, step: int) -> Batch:
         """Return the batch of step `step` (from 0) of the run."""
         chosen = {task: self._chosen(task, len(split), step) for task, split in self.splits.items()}
-        rows = [self.splits[task].rows[:, index].reshape(-1) for task, index in chosen.items()]
+        rows = [self._read(task, index, step).reshape(-1) for task, index in chosen.items()]
         packed = self.tokens.pack(np.concatenate(rows), tuple(len(r) for r in rows))
         labels = {task: self.splits[task].labels[index] for task, index in chosen.items()}
         return Batch(packed, labels, {task: len(index) for task, index in chosen.items()})
@@ -113,6 +114,15 @@ class Batches:
         """Return the token ids that occur in the training sentences, int64, rising."""
         rows = np.unique(np.concatenate([split.rows.reshape(-1) for split in self.splits.values()]))
         return np.unique(self.tokens.pack(rows, (len(rows),)).tokens.numpy())
+
+    def _read(self, task: str, index: np.ndarray, step: int) -> np.ndarray:
+        """Return the rows of some examples [1 or 2, n]; of a pair that is read as one in any order, one is drawn."""
+        split = self.splits[task]
+        if not split.is_joint or len(split.rows) == 1:
+            return split.rows[:, index]
+        drawn = np.random.default_rng(seeded(self.train.seed, "sides", task, step)).integers(2, size=len(index))
+        rows: np.ndarray = split.rows[drawn, index]
+        return rows
 
     def _chosen(self, task: str, examples: int, step: int) -> np.ndarray:
         """Return the examples of one task in one step; a task that is used up within an epoch starts again."""

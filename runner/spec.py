@@ -162,9 +162,9 @@ class Model(Part):
         return tuple(sorted(self.train.tasks or self.heads))
 
     @property
-    def joint(self) -> frozenset[str]:
-        """Names of the tasks whose two sentences are read as one."""
-        return frozenset(name for name, head in self.heads.items() if head.joint)
+    def joint(self) -> dict[str, int]:
+        """The tasks whose two sentences are read as one, and in how many orders."""
+        return {name: head.orders for name, head in self.heads.items() if head.joint}
 
     @property
     def needs(self) -> tuple[Any, ...]:

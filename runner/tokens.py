@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -88,12 +88,12 @@ class Tokens:
     """int64 [U]: how many of the tokens are of the first sentence; all of those of a sentence alone."""
     numbers: Mapping[Reading, int]
     """The row of each sentence or pair."""
-    joint: Collection[str] = ()
-    """Names of the tasks whose two sentences are read as one."""
+    joint: Mapping[str, int] = field(default_factory=dict)
+    """The tasks whose two sentences are read as one, and in how many orders, 1 or 2."""
 
     @classmethod
     def of(cls, splits: Mapping[str, Mapping[str, Examples]], tokenizer: Tokenizer, cache: Path | None = None,
-           joint: Collection[str] = ()) -> Tokens:
+           joint: Mapping[str, int] | None = None) -> Tokens:
         """Return the tokens of all sentences of a suite, from the folder `cache` where they were made before.
 
         Behind them are the pairs of the tasks that are `joint`, joined anew each time.
@@ -102,9 +102,10 @@ class Tokens:
         sentences = list(dict.fromkeys(text for part in parts for text in (*part.first, *part.second)))
         ids, lengths = _remembered(sentences, tokenizer, cache) if cache else _encode(sentences, tokenizer)
         numbers: dict[Reading, int] = {text: row for row, text in enumerate(sentences)}
-        alone = cls(ids, np.cumsum(lengths) - lengths, lengths, lengths, numbers, joint)
-        paired = [part for task in sorted(joint) for part in splits.get(task, {}).values()]
-        pairs = list(dict.fromkeys(pair for part in paired for pair in zip(part.first, part.second, strict=True)))
+        alone = cls(ids, np.cumsum(lengths) - lengths, lengths, lengths, numbers, joint or {})
+        paired = [column for task in sorted(alone.joint) for part in splits.get(task, {}).values()
+                  for column in alone._pairs(task, part)]
+        pairs = list(dict.fromkeys(pair for column in paired for pair in column))
         return alone._with(pairs, (tokenizer.truncation or {}).get("max_length")) if pairs else alone
 
     def _with(self, pairs: Sequence[tuple[str, str]], most: int | None) -> Tokens:
@@ -134,10 +135,16 @@ class Tokens:
         return np.fromiter((self.numbers[reading] for reading in readings), np.int64, len(readings))
 
     def of_task(self, task: str, examples: Examples) -> np.ndarray:
-        """Return the rows of what is read of each example, int64 [1 or 2, n]: its sentences, or both as one."""
+        """Return the rows of what is read of each example, int64 [1 or 2, n]: its sentences, or both as one in each
+        order."""
         if task in self.joint:
-            return self.rows(list(zip(examples.first, examples.second, strict=True)))[None]
+            return np.stack([self.rows(column) for column in self._pairs(task, examples)])
         return np.stack([self.rows(column) for column in (examples.first, examples.second) if column])
+
+    def _pairs(self, task: str, examples: Examples) -> list[list[tuple[str, str]]]:
+        """Return the pairs of a task that are read as one, in each order."""
+        sides = (examples.first, examples.second)
+        return [list(zip(*order, strict=True)) for order in (sides, sides[::-1])[:self.joint[task]]]
 
     def pack(self, rows: np.ndarray, sections: tuple[int, ...]) -> Packed:
         """Return the sentences in these rows [S] end to end; `sections` says how many belong to each task."""

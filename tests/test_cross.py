@@ -38,12 +38,13 @@ CROSS = '[heads.paraphrase]\ntype = "cross"\nloss = "bce"\n'
 MIXED = f'kind = "model"\nextends = "sum.toml"\n[encoder]\nsegments = 2\n{CROSS}'
 BOTH = MIXED + '[heads.similarity]\ntype = "cross"\nloss = "mse"\n'
 SPECS = {
-    "mixed": MIXED, "both": BOTH, "fast": 'kind = "model"\nextends = "mixed.toml"\n[optimizer]\nlr_scale = 3.0\n',
+    "mixed": MIXED, "both": BOTH, "even": MIXED + "symmetric = true\n",
+    "fast": 'kind = "model"\nextends = "mixed.toml"\n[optimizer]\nlr_scale = 3.0\n',
     "soup": 'kind = "soup"\nmembers = ["mixed.toml", "fast.toml"]\n',
     "student": 'kind = "model"\nextends = "sum.toml"\n[teacher]\nspec = "mixed.toml"\n',
     "pupil": 'kind = "model"\nextends = "both.toml"\n[teacher]\nspec = "sum.toml"\n',
     "all": 'kind = "ensemble"\n[tree]\ntype = "average"\nmembers = ["both.toml", "soup.toml", "student.toml", '
-           '"pupil.toml"]\n',
+           '"pupil.toml", "even.toml"]\n',
 }
 
 
@@ -145,7 +146,7 @@ def test_each_step_has_the_gradients_of_the_definition(tmp_path: Path, spec: str
 def test_stopped_and_resumed_is_the_same_to_the_bit(tmp_path: Path) -> None:
     root, cross = project(tmp_path), ["heads.paraphrase={type='cross',loss='bce'}", "encoder.segments=2"]
     wanted, predictions, ticks = whole(root, *cross, "combiner=pcgrad")
-    assert wanted.model.joint == {"paraphrase"}
+    assert wanted.model.joint == {"paraphrase": 1}
     run, again = resumed(root, [ticks // 3, ticks // 3], *cross, "combiner=pcgrad")
     assert digest(run) == digest(wanted) and again == predictions
 
@@ -158,7 +159,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = project(tmp_path_factory.mktemp("cross"), **SPECS)
     events = built(made, "all")
     assert events[-1].values["failed"] == 0
-    assert {"both", "mixed", "fast", "soup", "student", "pupil"} <= set(names(events, "trained"))
+    assert {"both", "mixed", "fast", "soup", "student", "pupil", "even"} <= set(names(events, "trained"))
     return made
 
 
@@ -224,3 +225,47 @@ def test_a_student_learns_from_what_is_said_of_both_sentences(root: Path) -> Non
     found = [load_file(file) for file in (root / "registry" / ".cache").glob("teaching-*")]
     close = [np.allclose(scores["paraphrase"], wanted, atol=1e-4) for scores in found]
     assert len(found) == 2 and sum(close) == 1
+
+
+# In any order --------------------------------------------------------------------------------------------------------
+
+def swapped(examples: Examples) -> Examples:
+    return replace(examples, first=examples.second, second=examples.first)
+
+
+def test_a_symmetric_head_says_the_mean_of_both_orders(root: Path) -> None:
+    one, plan = leaf(root, "even")
+    suite = plan.data[plan.nodes[plan.roots["even"]].suite]
+    stored = plan.registry.find(plan.roots["even"]).predictions()
+    for split in ("dev", "test"):
+        examples = suite.splits["paraphrase"][split]
+        there, back = (definition(one, "paraphrase", part) for part in (examples, swapped(examples)))
+        said = aligned(stored.outputs[split]["paraphrase"], examples)
+        np.testing.assert_allclose(said, (there + back) / 2, atol=1e-4)
+        assert not np.allclose(there, back, atol=1e-3), "each order alone says something else"
+
+
+def test_a_symmetric_head_trains_on_an_order_drawn_for_each_example_and_step(tmp_path: Path) -> None:
+    root = project(tmp_path, **SPECS)
+    run = trainer(root, "even")
+    pairs = run.data.splits["paraphrase"]["train"]
+    known = {reading: row for reading, row in run.batches.tokens.numbers.items() if isinstance(reading, tuple)}
+    there = [known[pair] for pair in zip(pairs.first, pairs.second, strict=True)]
+    back = [known[pair] for pair in zip(pairs.second, pairs.first, strict=True)]
+    index, drawn = np.arange(len(pairs)), []
+    for step in range(40):
+        read = run.batches._read("paraphrase", index, step)
+        assert all(row in pair for row, pair in zip(read, zip(there, back, strict=True), strict=True))
+        drawn.append(read == there)
+    share = np.mean(drawn, axis=0)
+    assert share.min() > 0.1 and share.max() < 0.9, "no example is always read in one order"
+    again = trainer(root, "even").batches._read("paraphrase", index, 7)
+    assert np.array_equal(again == there, drawn[7])
+    assert run.batches.batch(0).packed.sections == trainer(root, "mixed").batches.batch(0).packed.sections
+
+
+def test_a_symmetric_run_that_stopped_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    root, cross = project(tmp_path), ["heads.paraphrase={type='cross',loss='bce',symmetric=true}", "encoder.segments=2"]
+    wanted, predictions, ticks = whole(root, *cross)
+    run, again = resumed(root, [ticks // 2], *cross)
+    assert digest(run) == digest(wanted) and again == predictions

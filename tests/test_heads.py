@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional
@@ -13,6 +15,7 @@ from runner.losses.bce import BinaryCrossEntropy
 from runner.losses.cosine_embedding import CosineEmbedding
 from runner.losses.cross_entropy import CrossEntropy
 from runner.losses.mse import SquaredError
+from runner.losses.ordinal import Ordinal
 from runner.suites import Task
 
 FIVE = Task(title="a", kind="classification", classes=5)
@@ -54,6 +57,18 @@ def test_cosine_head_has_no_parameters(pair: tuple[torch.Tensor, torch.Tensor]) 
     assert not list(layers.parameters())
     expected = 5 * (u * v).sum(1) / (u.norm(dim=1) * v.norm(dim=1))
     torch.testing.assert_close(head.scores(layers, pair)[:, 0], expected)
+
+
+@pytest.mark.parametrize("steepness", [0.5, 2.0, 50.0])
+def test_ordinal_targets_fall_with_the_distance(steepness: float) -> None:
+    scores, labels = torch.randn(20, 5, generator=torch.Generator().manual_seed(1)), torch.arange(20.0) % 5
+    found = Ordinal(steepness=steepness).each(scores, labels, FIVE)
+    shares = [[math.exp(-steepness * abs(i - y)) for i in range(5)] for y in labels.tolist()]
+    expected = [-sum(share / sum(row) * log for share, log in zip(row, logs.tolist(), strict=True))
+                for row, logs in zip(shares, scores.log_softmax(1), strict=True)]
+    torch.testing.assert_close(found, torch.tensor(expected))
+    if steepness > 20:
+        torch.testing.assert_close(found, CrossEntropy().each(scores, labels, FIVE))
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])

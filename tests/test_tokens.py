@@ -161,7 +161,7 @@ def test_two_sentences_as_one_are_those_of_the_tokenizer(tmp_path: Path, most: i
     tokenizer = tokens.bert(WORDS, most)
     first, second = zip(*PAIRS, strict=True)
     of = {"two": {"train": Examples(first, first, second), "dev": Examples(("x",), ("world",), ("world",))}}
-    made = tokens.Tokens.of({**splits(*SENTENCES), **of}, tokenizer, tmp_path, ["two"])
+    made = tokens.Tokens.of({**splits(*SENTENCES), **of}, tokenizer, tmp_path, {"two": 1})
     assert np.array_equal(made.of_task("two", of["two"]["train"]), [made.rows(PAIRS)])
     packed = made.pack(np.concatenate([made.rows(PAIRS), made.rows(["hello"])]), (len(PAIRS), 1))
     assert packed.firsts is not None and int(packed.firsts[-1]) == int(packed.lengths[-1])
@@ -180,7 +180,7 @@ def test_two_sentences_as_one_are_those_of_the_tokenizer(tmp_path: Path, most: i
 
 def test_pairs_take_nothing_from_single_sentences(tokenizer: Tokenizer, tmp_path: Path) -> None:
     data = splits(*SENTENCES)
-    alone, both = (tokens.Tokens.of(data, tokenizer, tmp_path, joint) for joint in ((), ("two",)))
+    alone, both = (tokens.Tokens.of(data, tokenizer, tmp_path, joint) for joint in ({}, {"two": 1}))
     assert len(list(tmp_path.iterdir())) == 1
     rows = alone.rows(SENTENCES)
     assert np.array_equal(rows, both.rows(SENTENCES)) and len(both.lengths) == len(alone.lengths) + 1

@@ -26,10 +26,16 @@ class Head(Part):
     weight: float = 1.0
     """Factor of this task's loss."""
 
+    @property
+    def orders(self) -> int:
+        """In how many orders, 1 or 2, sentences that are read as one are read: in training one drawn for each example,
+        else all, and the head then gets an embedding of each."""
+        return 1
+
     @abstractmethod
     def build(self, width: int, task: Task) -> torch.nn.Module:
         """Return the layers to be trained; embeddings have `width` numbers. An empty Module where there are none."""
 
     @abstractmethod
     def scores(self, layers: torch.nn.Module, embeddings: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Return the scores [n, k] from one embedding tensor [n, width] for each sentence or for both."""
+        """Return the scores [n, k] from one embedding tensor [n, width] for each sentence, or for both as one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from pydantic import Field
 
 from ..suites import Task
 from . import Head
@@ -19,6 +20,15 @@ class Cross(Head):
     sentences = (2,)
     joint = True
 
+    symmetric: bool = Field(default=False, json_schema_extra={"later": True})
+    """Read a pair in an order that is drawn anew each time, and in both to judge it: their mean does not depend on what
+    comes first. Training takes no longer, judging twice as long."""
+
+    @property
+    def orders(self) -> int:
+        """Return 2 where a pair is read in both orders."""
+        return 2 if self.symmetric else 1
+
     def build(self, width: int, task: Task) -> torch.nn.Module:
         """Return Linear(width, k), whose bias begins where the loss wants it."""
         layer = torch.nn.Linear(width, task.outputs)
@@ -26,6 +36,5 @@ class Cross(Head):
         return layer
 
     def scores(self, layers: torch.nn.Module, embeddings: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Return the scores [n, k]."""
-        scores: torch.Tensor = layers(embeddings[0])
-        return scores
+        """Return the scores [n, k], the mean over the orders in which the pairs were read."""
+        return torch.stack([layers(embedding) for embedding in embeddings]).mean(0)
