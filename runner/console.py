@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
@@ -15,6 +16,9 @@ from .scores import OVERALL
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
+
+QUIET_SECONDS = 60.0
+"""How long a leaf is at least not heard of in plain lines."""
 
 
 class View(Protocol):
@@ -44,6 +48,11 @@ def line(event: Event) -> str:
         overall = {split: scores[OVERALL] for split, scores in v["scores"].items() if scores[OVERALL] is not None}
         return f"{name}: " + ", ".join(f"{split} {x:.3f}" for split, x in overall.items()) if event.name else ""
     return texts[event.event]() if event.event in texts else ""
+
+
+def _epoch(v: Mapping[str, Any]) -> str:
+    """Return in which epoch a leaf is, and how good it was after the last one."""
+    return f"epoch {v['epoch'] + 1}" + (f", dev {v['overall']:.3f}" if v["overall"] is not None else "")
 
 
 def _begun(v: Mapping[str, Any]) -> str:
@@ -76,16 +85,32 @@ def _left(v: Mapping[str, Any]) -> str:
 
 
 class Lines:
-    """Plain lines, for logs and pipes."""
+    """Plain lines, for logs and pipes; a leaf that takes long says every tenth of its way how far it is."""
 
     def __init__(self, out: TextIO, quiet: bool = False) -> None:
         self.out, self.quiet = out, quiet
+        self.heard: dict[str, tuple[float, int]] = {}
+        """When a leaf was last heard of, by the monotonic clock, and how many tenths it had done, by id."""
 
     def show(self, event: Event) -> None:
         """Print what a person should know; where `quiet`, failures only."""
-        text = line(event)
+        text = self._progress(event) if event.event in ("started", "progress") else line(event)
         if text and (not self.quiet or event.event in ("failed", "blocked")):
             print("\n".join(clean(one) for one in text.split("\n")), file=self.out, flush=True)
+
+
+    def _progress(self, event: Event) -> str:
+        """Return what is to be said of a leaf that begins or goes on."""
+        v, now = event.values, time.monotonic()
+        if event.event == "started":
+            self.heard[event.id] = now, 0
+            return line(event)
+        said, tenths = self.heard.setdefault(event.id, (now, 0))
+        done = 10 * v["step"] // v["steps"]
+        if done in (tenths, 10) or now - said < QUIET_SECONDS:
+            return ""
+        self.heard[event.id] = now, done
+        return f"{event.name}: step {v['step']} of {v['steps']}, {_epoch(v)}"
 
 
 class JsonLines:
@@ -132,8 +157,7 @@ class Live:
             if "queued" not in v:
                 self._bar(event)
         elif event.event == "progress":
-            note = f"epoch {v['epoch'] + 1}" + (f", dev {v['overall']:.3f}" if v["overall"] is not None else "")
-            self.progress.update(self._bar(event), completed=v["step"], total=v["steps"], note=note)
+            self.progress.update(self._bar(event), completed=v["step"], total=v["steps"], note=_epoch(v))
         elif event.id in self.begun and event.event in ("trained", "failed", "retried"):
             self._end(event)
         self._count()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -22,9 +23,9 @@ from runs import finish, leaf, planned
 from test_build import mtrun
 from test_registry import commit, files, manifest
 
-from runner import deliveries, devices, engines, launches, pool
+from runner import console, deliveries, devices, engines, launches, pool
 from runner.attempts import Attempt
-from runner.console import Live, line
+from runner.console import Lines, Live, line
 from runner.devices import Devices
 from runner.errors import DataError, RegistryError, SpecError, UsageError
 from runner.events import Event
@@ -348,6 +349,21 @@ def test_a_terminal_shows_all_that_run_and_counts_those_that_wait() -> None:
     live.show(Event("failed", "d", "d", {"problems": ["error: x"]}))
     assert [bar.description for bar in bars if bar.id in live.progress.task_ids] == ["all leaves"]
     assert (bars[0].completed, live.progress.tasks[0].fields["note"]) == (2, "0 running, 1 queued")
+
+
+def test_plain_lines_say_now_and_then_how_far_a_leaf_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of 1,000 steps takes 40 s: a line every 80 s, and none at the end, when the leaf is `trained`."""
+    now, out = 0.0, io.StringIO()
+    monkeypatch.setattr(console.time, "monotonic", lambda: now)
+    lines = Lines(out)
+    lines.show(Event("started", "a", "x", {"resumed": False}))
+    for step in range(0, 1001, 20):
+        now = step * 0.4
+        shown = {"step": step, "steps": 1000, "epoch": step // 500, "overall": 0.5 if step >= 500 else None}
+        lines.show(Event("progress", "a", "x", shown))
+    wanted = [f"a: step {step} of 1000, epoch {1 + step // 500}" + ", dev 0.500" * (step >= 500)
+              for step in range(200, 1000, 200)]
+    assert out.getvalue().splitlines() == ["a: training", *wanted]
 
 
 def test_the_simulation_takes_as_long_as_the_leaves_do(monkeypatch: pytest.MonkeyPatch) -> None:
