@@ -85,7 +85,7 @@ def _left(v: Mapping[str, Any]) -> str:
 
 
 class Lines:
-    """Plain lines, for logs and pipes; a leaf that takes long says every tenth of its way how far it is."""
+    """Plain lines, for logs and pipes; how far a long leaf is is said at most once a minute, and ten times in all."""
 
     def __init__(self, out: TextIO, quiet: bool = False) -> None:
         self.out, self.quiet = out, quiet
