@@ -352,7 +352,7 @@ def test_a_terminal_shows_all_that_run_and_counts_those_that_wait() -> None:
 
 
 def test_plain_lines_say_now_and_then_how_far_a_leaf_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A minute is 150 steps, told of every 20th: a line every 160 steps, and none at the end, when the leaf is `trained`."""
+    """A minute is 150 steps, told of every 20th: a line every 160 steps, and none at the end."""
     now, out = 0.0, io.StringIO()
     monkeypatch.setattr(console.time, "monotonic", lambda: now)
     lines = Lines(out)
