@@ -17,7 +17,7 @@ from tabulate import tabulate
 
 from . import Figure, measured
 
-FILES = ("steps", "memory", "scoring", "leaves", "growth", "trees", "nodes", "startup")
+FILES = ("steps", "memory", "scoring", "leaves", "growth", "trees", "nodes", "startup", "gpu")
 PACKAGES = ("torch", "numpy", "transformers", "sentence-transformers", "tokenizers")
 
 

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -35,30 +35,32 @@ def cases() -> list[Case]:
 
 
 def _built(jobs: int, threads: int) -> Callable[[], float]:
-    def sample() -> float:
-        folder = _project()
-        for run in (folder / "registry").glob("*"):
-            shutil.rmtree(run)  # the runs; the cache stays
-        settings = [f"resources.threads={threads}", "train.epochs=1", f"train.steps={STEPS}", "train.batch_size=8"]
-        command = [MTRUN, "build", "specs/seeds.toml", "--profile", "minilm", "-j", str(jobs),
-                   *(word for s in settings for word in ("--set", s))]
-        environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"} | {"MTRUN_DATA": str(folder)}
-        started = time.perf_counter()
-        subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                       check=True)
-        return time.perf_counter() - started
+    settings = [f"resources.threads={threads}", "train.epochs=1", f"train.steps={STEPS}", "train.batch_size=8"]
+    return lambda: built(LEAVES, jobs, settings)
 
-    return sample
+
+def built(leaves: int, jobs: int, settings: Sequence[str]) -> float:
+    """Return the seconds of a build that trains so many seeds anew, `jobs` at a time."""
+    folder = _project(leaves)
+    for run in (folder / "registry").glob("*"):
+        shutil.rmtree(run)  # the runs; the cache stays
+    command = [MTRUN, "build", "specs/seeds.toml", "--profile", "minilm", "-j", str(jobs),
+               *(word for s in settings for word in ("--set", s))]
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"} | {"MTRUN_DATA": str(folder)}
+    started = time.perf_counter()
+    subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                   check=True)
+    return time.perf_counter() - started
 
 
 @cache
-def _project() -> Path:
-    """Return a project with made-up data in the form of the course's files."""
+def _project(leaves: int) -> Path:
+    """Return a project with made-up data in the form of the course's files, and a sweep of so many seeds."""
     folder = Path(tempfile.mkdtemp(prefix="mtrun-benchmark-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     shutil.copytree(ROOT / "specs", folder / "specs")
     (folder / "specs" / "seeds.toml").write_text(
-        f'kind = "model"\nextends = "base.toml"\n\n[sweep]\n"train.seed" = {list(range(LEAVES))}\n')
+        f'kind = "model"\nextends = "base.toml"\n\n[sweep]\n"train.seed" = {list(range(leaves))}\n')
     suite = folder / "specs" / "suites" / "cs224n.toml"
     suite.write_text("".join(line for line in suite.read_text().splitlines(True) if not line.startswith("test = ")))
     for task, by_split in made_up(1 / 24).splits.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import Case, Figure, Ratio, measured
+from benchmarks import Case, Figure, Ratio, gpu, measured, steps, workload
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,3 +49,18 @@ def test_the_command_measures_what_is_asked_for() -> None:
     (said,) = map(json.loads, done.stdout.splitlines())
     assert (said["file"], said["figure"], said["goal"], said["met"]) == ("startup", "python -c pass", None, None)
     assert said["samples"] == [said["median"]] and 0 < said["median"] < 10
+
+
+def test_what_is_measured_on_a_gpu_runs_on_a_small_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its contenders take steps, on what device there is; their losses are those of the course's loop."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    monkeypatch.setattr(gpu, "SIZES", {"tiny": sizes})
+    monkeypatch.setattr(gpu, "STEPS", 1)
+    monkeypatch.setattr(gpu, "PIECES", 300)
+    made = workload.made_up(0.01)
+    monkeypatch.setattr(workload, "data", lambda: made)
+    figures = {figure.name: figure.median for figure in measured(gpu.contenders("tiny"), 1)}
+    assert min(figures.values()) > 0 and {ratio.over for ratio in gpu.RATIOS[:2]} <= figures.keys()
+    assert gpu.RUN == 10 * 17_688, "a last batch of 2 of the 141,498 pairs"
+    folder = gpu.checkpoint("tiny")
+    assert "20 losses" in steps.losses_are_equal("tiny", folder, f"encoder.init={folder}")
