@@ -87,18 +87,13 @@ class Build:
         """Train leaves, those first that others are made of; what needs a failed one is not begun."""
         ahead = forecast(self.plan, 1)
         self.pool.megabytes = {id: leaf.megabytes for id, leaf in ahead.leaves.items() if leaf.megabytes}
-        for wave in self.plan.waves(todo):
-            ready = [leaf for leaf in wave if not leaf.needs or not self.failed & self.plan.beneath(leaf.id)]
-            ready = [] if self.fail_fast and self.failed else longest_first(self.plan, ready, ahead)
-            is_detached = False
-            for event in self.pool.train(ready):
-                if event.event == "failed" and self.fail_fast:
-                    self.pool.give_up()
-                is_detached |= event.event == "detached"
-                yield event
-            self.failed |= self.pool.failed
-            if is_detached:
-                return
+        self.pool.failed |= self.failed
+        leaves = [] if self.fail_fast and self.failed else longest_first(self.plan, todo, ahead)
+        for event in self.pool.train(leaves, self.plan.awaited(leaves)):
+            if event.event == "failed" and self.fail_fast:
+                self.pool.give_up()
+            yield event
+        self.failed |= self.pool.failed
 
     def _failure(self, node: Planned, problems: list[str]) -> Event:
         self.failed.add(node.id)

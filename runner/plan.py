@@ -131,12 +131,9 @@ class Plan:
         """Return the leaves that are to be trained."""
         return [n for n in self.nodes.values() if n.action in ("train", "resume") and not n.spare]
 
-    def waves(self, leaves: Sequence[Planned]) -> list[list[Planned]]:
-        """Return leaves in groups: those of one need nothing but those of the groups before, and finished runs."""
-        asked, rank = {leaf.id for leaf in leaves}, dict[str, int]()
-        for node in self.nodes.values():
-            rank[node.id] = max((rank[id] for _, id in node.below), default=0) + (node.id in asked)
-        return [[leaf for leaf in leaves if rank[leaf.id] == number] for number in range(1, max(rank.values()) + 1)]
+    def awaited(self, leaves: Sequence[Planned]) -> dict[str, set[str]]:
+        """Return for each of some leaves that is made of others the ids of all nodes that must come before it."""
+        return {leaf.id: self.beneath(leaf.id) for leaf in leaves if leaf.needs}
 
     def beneath(self, id: str) -> set[str]:
         """Return the ids of all nodes that a node is made of, directly or not."""

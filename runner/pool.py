@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,20 +79,23 @@ class Pool:
     _room: int = 1
     _signal: int = 0
     _waiting: list[Planned] = field(default_factory=list)
+    _awaited: Mapping[str, Collection[str]] = field(default_factory=dict)
     _running: list[_Worker] = field(default_factory=list)
     _crashes: dict[str, int] = field(default_factory=dict)
     _elsewhere: set[str] = field(default_factory=set)
     _others: dict[str, Executor] = field(default_factory=dict)
 
-    def train(self, leaves: Sequence[Planned]) -> Iterator[Event]:
+    def train(self, leaves: Sequence[Planned], awaited: Mapping[str, Collection[str]] | None = None
+              ) -> Iterator[Event]:
         """Train leaves to their ends; those that another build is training are waited for.
 
-        Raise Stopped once `interrupt` was called and the workers have written their checkpoints, UsageError where the
-        executor's engine is not there.
+        `awaited` says of some leaves, by id, what must be finished before they are begun; where one of these fails,
+        they are not begun. Raise Stopped once `interrupt` was called and the workers have written their checkpoints,
+        UsageError where the executor's engine is not there.
         """
         if not leaves:
             return
-        self._waiting = list(leaves)
+        self._waiting, self._awaited = list(leaves), awaited or {}
         try:
             resources = [_model(node).resources for node in leaves]
             self._room = self.executor.open(self.project, self.jobs, resources)
@@ -157,16 +160,23 @@ class Pool:
         self._waiting.clear()
 
     def _fill(self) -> Iterator[Event]:
-        """Start what can be started."""
+        """Start what can be started, and drop what cannot any more."""
+        self._waiting = [node for node in self._waiting if self.failed.isdisjoint(self._awaited.get(node.id, ()))]
         for node in list(self._waiting):
             if len(self._running) >= self._room:
                 return
+            if not self._unfinished().isdisjoint(self._awaited.get(node.id, ())):
+                continue
             with contextlib.ExitStack() as claim:
                 try:
                     yield from self._take(node, claim)
                 except MtrunError as error:
                     self._waiting.remove(node)
                     yield self._failure(node, [p.render() for p in error.problems])
+
+    def _unfinished(self) -> set[str]:
+        """Return the ids of the leaves that wait or run."""
+        return {node.id for node in self._waiting} | {worker.node.id for worker in self._running}
 
     def _take(self, node: Planned, claim: contextlib.ExitStack) -> Iterator[Event]:
         """Start a leaf, unless it is finished, another build is at it, or there is no room for it."""

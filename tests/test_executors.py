@@ -316,6 +316,37 @@ def test_what_was_left_to_an_engine_is_found_again(tmp_path: Path) -> None:
     assert sum("job" in e.values for e in events if e.event == "started") == 2
 
 
+CHAIN = {
+    "next": 'kind = "model"\nextends = "sum.toml"\nstart = "sum.toml"\n',
+    "last": 'kind = "model"\nextends = "sum.toml"\nstart = "next.toml"\n',
+    "slow": 'kind = "model"\nextends = "sum.toml"\n[train]\nepochs = 9\n',
+}
+
+
+def test_a_leaf_begins_as_soon_as_what_it_is_made_of_is_there(tmp_path: Path) -> None:
+    """`slow` ends only once `last` was begun, which begins with `next`, which begins with `sum`."""
+    plan = planned(project(tmp_path, **CHAIN), "last", "slow")
+    begun, titles = list[str](), {node.id: node.title for node in plan.nodes.values()}
+
+    def script(work: Work) -> Handle:
+        name = titles[work.attempt.name]
+        begun.append(name)
+        return Scripted(lambda: None if name == "slow" and "last" not in begun else committed(work))
+
+    leaves = plan.todo()[::-1]  # whatever their order
+    events = list(Pool(plan.registry, tmp_path, Scripting(script=script), 2).train(leaves, plan.awaited(leaves)))
+    assert begun == ["slow", "sum", "next", "last"] and kinds(events).count("trained") == 4
+
+
+def test_what_is_made_of_a_failed_leaf_is_not_begun(tmp_path: Path) -> None:
+    plan = planned(project(tmp_path, **CHAIN), "last", "slow")
+    bad = next(node.id for node in plan.nodes.values() if node.name == "sum")
+    script = Scripting(script=lambda work: Scripted(lambda: 1 if work.attempt.name == bad else committed(work)))
+    pool = Pool(plan.registry, tmp_path, script, 1)
+    events = [(event.event, event.name) for event in pool.train(plan.todo(), plan.awaited(plan.todo()))]
+    assert sorted(events) == [("failed", "sum"), ("started", "slow"), ("started", "sum"), ("trained", "slow")]
+
+
 def test_giving_up_takes_back_what_waits(tmp_path: Path) -> None:
     root = many(tmp_path, 3)
     plan = planned(root, "many")

@@ -275,11 +275,10 @@ def test_a_finished_student_needs_nothing_of_its_teacher(root: Path) -> None:
     assert not plan.todo() and {node.name: node.state for node in plan.nodes.values()} == {
         "sum": "reuse", "fast": "spare", "": "spare", "tree": "spare", "student": "reuse"}
     assert [node.name for node in planned(root, "student", "tree").todo()] == ["fast"]
-    assert [[node.name for node in wave] for wave in _waves(planned(root, "warm"))] == [["fast"], ["warm"]]
-
-
-def _waves(plan: Plan) -> list[list[Planned]]:
-    return plan.waves(plan.todo())
+    plan = planned(root, "warm")
+    assert [node.name for node in plan.todo()] == ["fast", "warm"]
+    fast, warm = plan.todo()
+    assert fast.id in plan.awaited([fast, warm])[warm.id] and fast.id not in plan.awaited([fast, warm])
 
 
 def test_a_stored_run_teaches_what_it_predicts(root: Path) -> None:
