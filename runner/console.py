@@ -45,9 +45,17 @@ def line(event: Event) -> str:
         "done": lambda: f"done: {v['trained']} trained, {v['failed']} failed" + _left(v),
     }
     if event.event == "scored":
-        overall = {split: scores[OVERALL] for split, scores in v["scores"].items() if scores[OVERALL] is not None}
-        return f"{name}: " + ", ".join(f"{split} {x:.3f}" for split, x in overall.items()) if event.name else ""
+        said = ", ".join(filter(None, (_scored(split, scores) for split, scores in v["scores"].items())))
+        return f"{name}: {said}" if event.name and said else ""
     return texts[event.event]() if event.event in texts else ""
+
+
+def _scored(split: str, scores: Mapping[str, float | None]) -> str:
+    """Return the overall score on a split, or those of single tasks where there is none; empty without any."""
+    if (whole := scores[OVERALL]) is not None:
+        return f"{split} {whole:.3f}"
+    single = [f"{task} {score:.3f}" for task, score in scores.items() if score is not None]
+    return f"{split} {', '.join(single)}" if single else ""
 
 
 def _epoch(v: Mapping[str, Any]) -> str:

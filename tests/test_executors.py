@@ -397,6 +397,15 @@ def test_plain_lines_say_now_and_then_how_far_a_leaf_is(monkeypatch: pytest.Monk
     assert out.getvalue().splitlines() == ["a: training", *wanted]
 
 
+@pytest.mark.parametrize(("scores", "said"), [
+    ({"dev": {"x": 0.25, "y": 0.75, "overall": 0.5}, "test": {"x": None, "y": None, "overall": None}}, "a: dev 0.500"),
+    ({"dev": {"x": 0.25, "y": 0.75, "overall": None}, "test": {"x": 0.5, "overall": None}},
+     "a: dev x 0.250, y 0.750, test x 0.500"),
+    ({"dev": {"overall": None}}, ""), ({}, "")])
+def test_a_node_that_lacks_a_task_tells_the_scores_that_it_has(scores: dict[str, dict[str, float]], said: str) -> None:
+    assert line(Event("scored", "a", "x", {"scores": scores})) == said
+
+
 def test_the_simulation_takes_as_long_as_the_leaves_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three leaves of 3.5 s and three of 1.5 s on two nodes: 3.5 + 3.5 on one, 3.5 + 3 * 1.5 on the other."""
     monkeypatch.setattr(pool, "time", time)  # to be put back afterwards
