@@ -203,3 +203,20 @@ def test_mermaid_draws_each_node_once_and_chosen_members_only(dossier: Dossier) 
     assert edges == used(tree)
     assert drawn.keys() == {tree.id} | {below for _, below in edges}
     assert drawn[tree.id] == f"both<br/><b>{tree.shown()['dev']['overall']:.3f}</b>"
+
+
+def test_all_below_a_route_have_the_scores_of_the_task_that_it_is_for() -> None:
+    from runner.pictures.trees import _placed
+
+    def node(name: str, sentiment: float | None, overall: float | None, *members: ResultNode, **more: object
+             ) -> ResultNode:
+        scores = {"dev": {"sentiment": sentiment, "overall": overall}}
+        identity = hashlib.sha256(name.encode()).hexdigest()[:12]
+        return ResultNode(name=name, id=identity, kind="ensemble" if members else "leaf", what="", scores=scores,
+                          members=members, **more)
+
+    leaves = node("some", 0.4, None), node("all", 0.3, 0.7), node("pairs", None, None)
+    route = node("route", 0.5, 0.8, node("mean", 0.5, 0.6, *leaves), roles=("sentiment",))
+    top = _placed(node("top", 0.5, 0.9, route, leaves[1]), "", 0, iter(range(9)), "overall")
+    assert [(box.text, box.score) for box in top.all()] == [
+        ("top", 0.9), ("route", 0.8), ("mean", 0.5), ("some", 0.4), ("all", 0.3), ("pairs", None), ("all", 0.7)]

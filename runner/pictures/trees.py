@@ -30,12 +30,13 @@ class Box:
     column: int
     row: float
     members: tuple[Box, ...] = ()
+    task: str = OVERALL
+    """What it is there for: the nearest role above it, or its own."""
 
     @property
     def score(self) -> float | None:
-        """The dev score on the task that a route has the node for, else the overall."""
-        scores = self.node.shown().get("dev", {}) if self.node else {}
-        return scores.get(self.role, scores.get(OVERALL))
+        """The dev score on the task that a route above has the node for, else the overall."""
+        return self.node.shown().get("dev", {}).get(self.task) if self.node else None
 
     def all(self) -> Iterator[Box]:
         """Yield the box and all below it."""
@@ -54,7 +55,7 @@ def draw(dossier: Dossier) -> Iterator[tuple[str, Figure]]:
 def _tree(root: ResultNode) -> Figure:
     """Return the tree, its root at the left and a leaf in each row."""
     rows = iter(range(10**6))
-    top = _placed(root, "", 0, rows)
+    top = _placed(root, "", 0, rows, OVERALL)
     height, depth = next(rows), max(box.column for box in top.all()) + 1
     picture = figure(depth * (WIDE + GAP) - GAP + 0.2, height * ROW + 0.1)
     picture.set_layout_engine("none")
@@ -68,13 +69,13 @@ def _tree(root: ResultNode) -> Figure:
     return picture
 
 
-def _placed(node: ResultNode, role: str, column: int, rows: Iterator[int]) -> Box:
+def _placed(node: ResultNode, role: str, column: int, rows: Iterator[int], task: str) -> Box:
     """Return a node's box with all below it; an ensemble stands in the middle of its members."""
-    members = [_placed(member, role, column + 1, rows) for role, member in node.used()]
+    members = [_placed(member, role, column + 1, rows, role or task) for role, member in node.used()]
     if left := len(node.unused()):
         members.append(Box(None, "", f"{left} not chosen", "", column + 1, next(rows)))
     row = (members[0].row + members[-1].row) / 2 if members else next(rows)
-    return Box(node, role, node.name or node.what, node.what if node.name else "", column, row, tuple(members))
+    return Box(node, role, node.name or node.what, node.what if node.name else "", column, row, tuple(members), task)
 
 
 def _draw(axes: Axes, box: Box, low: float, high: float) -> None:
