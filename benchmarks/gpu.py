@@ -6,8 +6,9 @@ processes are no disturbance, and what counts is the time on the wall.
 
 from __future__ import annotations
 
-import copy
+import atexit
 import math
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -79,6 +80,7 @@ def crowds(name: str) -> list[Case]:
 def checkpoint(name: str) -> Path:
     """Return a folder in Hugging Face's form: an encoder of random weights, a vocabulary of the data's words."""
     folder = Path(tempfile.mkdtemp(prefix="mtrun-benchmark-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     train = [splits["train"] for splits in workload.data().splits.values()]
     pieces = tokens.vocabulary((text for part in train for text in (*part.first, *part.second)), PIECES)
     (folder / "vocab.txt").write_text("\n".join(pieces) + "\n")
@@ -93,14 +95,14 @@ def _trainer(name: str, combiner: str, precision: str) -> Trainer:
     return workload.trainer(workload.model(combiner, precision, True, f"encoder.init={checkpoint(name)}"))
 
 
-def _timed(step: Callable[[], object], steps: int) -> float:
+def _timed(step: Callable[[], object], number: int) -> float:
     """Return the mean milliseconds of a step, all of its work on the device done."""
     _wait()
     started = time.perf_counter()
-    for _ in range(steps):
+    for _ in range(number):
         step()
     _wait()
-    return (time.perf_counter() - started) / steps * 1e3
+    return (time.perf_counter() - started) / number * 1e3
 
 
 def _wait() -> None:
@@ -108,15 +110,15 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
-def _ours(name: str, combiner: str, precision: str, steps: int) -> Callable[[], float]:
-    return lambda: _timed(lambda: _trainer(name, combiner, precision)._step(Watch()), steps)
+def _ours(name: str, combiner: str, precision: str, number: int) -> Callable[[], float]:
+    return lambda: _timed(lambda: _trainer(name, combiner, precision)._step(Watch()), number)
 
 
 def _course(name: str, kind: type[Course]) -> Callable[[], float]:
     @cache
     def made() -> Course:
         reference = _trainer(name, "sum", "fp32")
-        peer = kind(checkpoint(name), copy.deepcopy(dict(reference.network.heads.items())), 2e-5)
+        peer = kind(checkpoint(name), steps.copied(reference), steps.RATE)
         peer.model.to(reference.device)
         return peer
 

@@ -67,7 +67,7 @@ def _reference() -> Trainer:
 
 
 def _heads() -> dict[str, nn.Module]:
-    return {name: copy.deepcopy(head) for name, head in _reference().network.heads.items()}
+    return copied(_reference())
 
 
 def _timed(step: Callable[[], object]) -> float:
@@ -146,7 +146,7 @@ def gate() -> Iterator[str]:
 def losses_are_equal(name: str, folder: Path, *settings: str) -> str:
     """Say how close 20 losses of an encoder's training are to the course loop's. Raise AssertionError if too far."""
     ours = workload.trainer(workload.model("sum", "fp32", False, *settings))
-    theirs = Course(folder, _copied(ours), RATE, 0.0, 0.0)
+    theirs = Course(folder, copied(ours), RATE, 0.0, 0.0)
     theirs.model.to(ours.device)
     worst = 0.0
     for step in range(20):
@@ -157,7 +157,8 @@ def losses_are_equal(name: str, folder: Path, *settings: str) -> str:
     return f"{name}: 20 losses of three tasks equal the course loop's within {worst:.1e} (at most 1e-4)"
 
 
-def _copied(ours: Trainer) -> dict[str, nn.Module]:
+def copied(ours: Trainer) -> dict[str, nn.Module]:
+    """Return copies of a trainer's heads, for a peer."""
     return {name: copy.deepcopy(head) for name, head in ours.network.heads.items()}
 
 
@@ -190,7 +191,7 @@ def _surgery_error() -> float:
     Two tasks have but one order, so that random orders cannot differ.
     """
     ours = workload.trainer(workload.model("pcgrad", "fp32", False, 'train.tasks=["paraphrase","similarity"]'))
-    theirs = DirectPCGrad(workload.weights(), _copied(ours), 0.0, 0.0, 0.0)
+    theirs = DirectPCGrad(workload.weights(), copied(ours), 0.0, 0.0, 0.0)
     ours._step(Watch())
     theirs.step(workload.rows(ours, 0))
     words = ours.network.words

@@ -80,7 +80,6 @@ class Split:
 
     def __init__(self, task: str, examples: Examples, tokens: Tokens) -> None:
         self.rows = tokens.of_task(task, examples)  # [1 or 2 of each example, n]
-        self.is_joint = task in tokens.joint
         self.labels = torch.tensor(examples.labels if examples.labels is not None else [], dtype=torch.float32)
 
     def __len__(self) -> int:
@@ -117,12 +116,11 @@ class Batches:
 
     def _read(self, task: str, index: np.ndarray, step: int) -> np.ndarray:
         """Return the rows of some examples [1 or 2, n]; of a pair that is read as one in any order, one is drawn."""
-        split = self.splits[task]
-        if not split.is_joint or len(split.rows) == 1:
-            return split.rows[:, index]
-        drawn = np.random.default_rng(seeded(self.train.seed, "sides", task, step)).integers(2, size=len(index))
-        rows: np.ndarray = split.rows[drawn, index]
-        return rows
+        rows, orders = self.splits[task].rows, self.tokens.joint.get(task, 1)
+        if orders == 1:
+            return rows[:, index]
+        drawn = np.random.default_rng(seeded(self.train.seed, "sides", task, step)).integers(orders, size=len(index))
+        return rows[None, drawn, index]
 
     def _chosen(self, task: str, examples: int, step: int) -> np.ndarray:
         """Return the examples of one task in one step; a task that is used up within an epoch starts again."""

@@ -125,7 +125,7 @@ class Lineage:
         """Yield what is of another suite; a model may begin with weights of another where both read the same words."""
         named = list(self._named())
         if self.leaf.model.start and self.leaf.model.encoder.inputs(self.project):
-            named.pop()
+            named.pop()  # the start, which comes last
         for id, at in named:
             if self.nodes[id].suite != self.suite:
                 yield Problem(f"`{self.nodes[id].title}` is of other data than `{self.leaf.name}`", at, (),

@@ -165,7 +165,8 @@ class Pool:
         for node in list(self._waiting):
             if len(self._running) >= self._room:
                 return
-            if not self._unfinished().isdisjoint(self._awaited.get(node.id, ())):
+            awaited = self._awaited.get(node.id)
+            if awaited and not self._unfinished().isdisjoint(awaited):
                 continue
             with contextlib.ExitStack() as claim:
                 try:

@@ -38,4 +38,4 @@ class Head(Part):
 
     @abstractmethod
     def scores(self, layers: torch.nn.Module, embeddings: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Return the scores [n, k] from one embedding tensor [n, width] for each sentence, or for both as one."""
+        """Return the scores [n, k] from an embedding [n, width] of each sentence, or of both as one in each order."""
