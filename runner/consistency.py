@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import TypeVar
 
+from .encoders import Encoder
 from .errors import Place, Problem, did_you_mean, nearest
 from .files import is_safe_name
 from .heads import Head
@@ -55,6 +56,11 @@ def misfits(model: Model, table: Table) -> Iterator[Problem]:
         if getattr(model.track, name) and not find_spec(name):
             yield Problem(f"`track.{name}` needs the package `{name}`, which is not installed",
                           place(table, "track", name), hint=f"run `pip install 'mtrun[{name}]'`")
+    if model.regularizer and model.regularizer.needs_tokens and not model.encoder.tells_tokens:
+        fit = [part for part in names(Encoder) if _class(Encoder, part).tells_tokens]  # type: ignore[type-abstract]
+        yield Problem(f"the regularizer `{model.regularizer.type}` needs the states of single tokens, but the encoder "
+                      f"`{model.encoder.type}` has none to tell", place(table, "regularizer", "type"),
+                      (f"encoders for it: {', '.join(fit)}",))
     for name in model.heads:
         yield from _misfit(name, model, tasks[name], table)
     trained = table.get("train", {}).get("tasks")

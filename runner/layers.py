@@ -105,9 +105,9 @@ class Bert(nn.Module):
 
     def __init__(self, *, width: int, layers: int, heads: int, intermediate: int, vocabulary: int, positions: int,
                  segments: int = 1, eps: float = 1e-12, dropout: float = 0.1,
-                 pooling: Literal["pooler", "cls", "mean"] = "pooler") -> None:
+                 pooling: Literal["pooler", "cls", "mean"] = "pooler", mask: int = 0) -> None:
         super().__init__()
-        self.width, self.heads, self.dropout, self.pooling = width, heads, dropout, pooling
+        self.width, self.heads, self.dropout, self.pooling, self.mask = width, heads, dropout, pooling, mask
         self.word, self.position, self.segment = (Table(n, width) for n in (vocabulary, positions, segments))
         self.norm = Norm(width, eps)
         self.blocks = nn.ModuleList(Block(width, intermediate, eps, dropout) for _ in range(layers))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from . import masking
 from .batches import Batch
 from .combiners import Combiner
 from .encoders import Packed
@@ -30,6 +31,7 @@ class Network(nn.Module):
         width = cast(int, encoder.width)
         heads = sorted(model.heads.items())  # the order of keys in a spec must not change the weights that are drawn
         self.heads = nn.ModuleDict({name: head.build(width, tasks[name]) for name, head in heads})
+        self.regularizer = model.regularizer.build(width) if model.regularizer else nn.Module()
         self.dropout = nn.Dropout(model.encoder.dropout)
         self.words: Words | None = None
         self.words_name = cast(str, encoder.words)
@@ -91,13 +93,17 @@ class Network(nn.Module):
 
     def embed(self, packed: Packed, parameters: dict[str, Tensor] | None = None) -> Tensor:
         """Return the embeddings [S, width] of packed sentences, with other encoder parameters where given."""
-        bf16 = self.model.train.precision == "bf16"
-        with torch.autocast(next(self.encoder.parameters()).device.type, torch.bfloat16, enabled=bf16):
+        with self.precision():
             if parameters is None:
                 embeddings = self.encoder(packed)
             else:
                 embeddings = torch.func.functional_call(self.encoder, parameters, (packed,))
         return cast(Tensor, self.dropout(embeddings.float()))
+
+    def precision(self) -> torch.autocast:
+        """Return a context in which the encoder computes in the precision that the spec says."""
+        bf16 = self.model.train.precision == "bf16"
+        return torch.autocast(next(self.encoder.parameters()).device.type, torch.bfloat16, enabled=bf16)
 
     def scores(self, task: str, embeddings: tuple[Tensor, ...]) -> Tensor:
         """Return the scores [n, k] of a task from one embedding tensor [n, width] for each sentence, or of both."""
@@ -196,13 +202,10 @@ class Step:
     def scores(self, parameters: Mapping[str, Tensor] | None = None, noise: Tensor | None = None) -> dict[str, Tensor]:
         """Return the scores [n, k] of each task in one pass, with other parameters or noise on the word embeddings."""
         packed, given = self.batch.packed, {**(self.replaced or {}), **(parameters or {})}
-        if noise is not None:  # every token has a row of the word table to itself
-            given[self.network.words_name] = self._words() + noise
-            packed = replace(packed, tokens=torch.arange(len(packed.tokens)))
+        if noise is not None:
+            packed, given = self._reading(self._words() + noise, given)
         blocks = self.network.embed(packed, given or None).split_with_sizes(packed.sections)
-        sentences = {task: 1 if self.network.model.heads[task].joint else self.network.tasks[task].sentences
-                     for task in self.batch.labels}
-        return {task: self.network.scores(task, block.tensor_split(sentences[task]))
+        return {task: self.network.scores(task, block.tensor_split(self._read(task)))
                 for task, block in zip(self.batch.labels, blocks, strict=True)}
 
     def losses(self, scores: Mapping[str, Tensor]) -> list[Tensor]:
@@ -216,6 +219,19 @@ class Step:
         tasks = self.network.tasks
         return [self._mean(task, divergence(one[task], other[task], tasks[task])) for task in self.batch.labels]
 
+    def missed(self, p: float) -> list[Tensor]:
+        """Return, for each task, the mean of -log probability of the words that are chosen and are to be guessed."""
+        packed, table = self.batch.packed, self._vocabulary()
+        places = masking.chosen(packed, p)
+        words = masking.changed(self._words(), places, self._constant()[cast(int, self.network.encoder.mask)], table)
+        reading, given = self._reading(words, self.replaced or {})
+        with self.network.precision():
+            states = masking.states(self.network.encoder, given, reading)[places.to(table.device)]
+            guesses = self.network.regularizer(states) @ table.T
+        means = masking.means(packed, places, guesses.float(), self._numbers(places).to(table.device))
+        return [block.view(self._read(task), -1).mean(0).sum() / self.batch.examples[task]
+                for task, block in zip(self.batch.labels, means.split_with_sizes(packed.sections), strict=True)]
+
     def still(self) -> Step:
         """Return the step with constants in place of the encoder's parameters."""
         table = self.parameters[self.network.words_name]
@@ -227,6 +243,35 @@ class Step:
         """Return the word embeddings [N, width] or, of a bank, [T, N, width]."""
         table = self.parameters[self.network.words_name]
         return table.index_select(-2, self.batch.packed.tokens.to(table.device))
+
+    def _reading(self, words: Tensor, given: Mapping[str, Tensor]) -> tuple[Packed, dict[str, Tensor]]:
+        """Return what an encoder reads, and its parameters, where `words` are the word embeddings of the tokens.
+
+        Every token has a row of the word table to itself.
+        """
+        packed = self.batch.packed
+        return replace(packed, tokens=torch.arange(len(packed.tokens))), {**given, self.network.words_name: words}
+
+    def _constant(self) -> Tensor:
+        """Return the whole word table [V, width] as a constant; rows that are trained are up to date in `words`."""
+        return self.network.encoder.get_parameter(self.network.words_name).detach()
+
+    def _vocabulary(self) -> Tensor:
+        """Return the embeddings [U, width] of all words that training meets, as constants."""
+        return self.network.words.rows.detach() if self.network.words else self._constant()
+
+    def _numbers(self, places: Tensor) -> Tensor:
+        """Return which of these words stand in some places, int64 [H]."""
+        words, tokens = self.network.words, self.batch.packed.tokens[places]
+        if words is None:
+            return tokens
+        if self.network.words_name in (self.replaced or {}):  # tokens are numbered by the rows that the batch needs
+            return words.touched.cpu()[tokens]
+        return torch.searchsorted(words.used, tokens)
+
+    def _read(self, task: str) -> int:
+        """Return how many sentences are read of an example; two that are read as one are one."""
+        return 1 if self.network.model.heads[task].joint else self.network.tasks[task].sentences
 
     def _mean(self, task: str, each: Tensor) -> Tensor:
         """Return the share of a task's weighted mean that these examples [n] have."""

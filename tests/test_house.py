@@ -38,7 +38,7 @@ ROWS = [
     ["suites.*", "losses.*", "heads.*", "encoders.*", "combiners.*", "optimizers.*", "schedules.*", "ensembles.*",
      "regularizers.*"],
     ["batches", "distillation"],
-    ["conflict", "ranks", "words"],
+    ["conflict", "masking", "ranks", "words"],
     ["network", "crews"],
     ["evaluate"],
     ["train", "teaching", "inference", "starting"],

@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from projects import project
+from projects import project, write
 from test_network import expected, gradients
 from test_train import digest, resumed, whole
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, kl_divergence
 from torch.func import functional_call
 
+from runner import masking
 from runner.batches import Batch
 from runner.combiners import Combiner
 from runner.combiners.mean import Mean
 from runner.combiners.pcgrad import PCGrad
 from runner.combiners.sum import Sum
+from runner.errors import SpecError
 from runner.loader import Loader
 from runner.network import Network, Step, divergence
 from runner.suites import Task
-from runner.train import Trainer
+from runner.train import Trainer, Watch
 from runner.worker import trainer_of
 
 CROSS = "heads.paraphrase={type='cross',loss='bce',weight=0.5}"
 ALL = ["regularizer={type='rdrop',alpha=0.7}", "regularizer={type='smart',alpha=3.0,epsilon=0.05,sigma=0.01}",
-       "regularizer={type='mixout',p=0.4}"]
-NAMES = ["rdrop", "smart", "mixout"]
+       "regularizer={type='mixout',p=0.4}", "regularizer={type='masked',alpha=0.5,p=0.3}"]
+NAMES = ["rdrop", "smart", "mixout", "masked"]
 DRY = ["encoder.dropout=0.0", "encoder.hidden_dropout=0.0"]
 
 
@@ -261,3 +264,113 @@ def test_what_training_began_with_is_the_same_after_a_stop(tmp_path: Path) -> No
     assert all(torch.equal(again.network.start[name], value) for name, value in one.network.start.items())
     assert "word.weight" not in one.network.start and trainer(tmp_path).network.start == {}
     assert not torch.equal(again.network.start["norm.bias"], again.network.encoder.norm.bias)
+
+
+# Masked words --------------------------------------------------------------------------------------------------------
+
+def texts(batch: Batch) -> list[list[int]]:
+    """The places of each sentence's words, by hand: [CLS] a [SEP], or [CLS] a [SEP] b [SEP]."""
+    packed, start, found = batch.packed, 0, []
+    firsts = packed.lengths if packed.firsts is None else packed.firsts
+    for length, first in zip(packed.lengths.tolist(), firsts.tolist(), strict=True):
+        found.append([start + place for place in range(1, length - 1) if place != first - 1])
+        start += length
+    return found
+
+
+@pytest.mark.parametrize("renumbered", [False, True])
+def test_masked_is_berts_loss_on_a_batch_with_other_tokens(tmp_path: Path, renumbered: bool) -> None:
+    run = trainer(tmp_path, ALL[3], "heads.sentiment.weight=0.0", *DRY)
+    network, batch, words = run.network, run.batches.batch(0), run.network.words
+    assert words and batch.packed.firsts is not None
+    rows, taken = words.taken(batch)
+    torch.manual_seed(7)
+    found = network.losses(taken, {"word.weight": rows}) if renumbered else network.losses(batch)
+    torch.manual_seed(7)
+    chosen = torch.rand(len(batch.packed.tokens)) < 0.3
+    places = [place for text in texts(batch) for place in text if chosen[place]]
+    fate, other = torch.rand(len(places)), torch.randint(len(words.used), (len(places),))
+    tokens = batch.packed.tokens.clone()
+    mask = network.encoder.mask
+    assert mask == 4 and mask not in words.used, "[MASK] is the fifth piece of a vocabulary of our own"
+    for number, place in enumerate(places):
+        if fate[number] < 0.9:
+            tokens[place] = mask if fate[number] < 0.8 else words.used[other[number]]
+    states = network.encoder.hidden(replace(batch.packed, tokens=tokens))
+    said = (network.regularizer(states) @ network.encoder.word.weight[words.used].T).log_softmax(1)
+    wanted = plain(network, batch, spoken(network, batch))
+    assert wanted[1] == 0
+    start = 0
+    for task, section in enumerate(batch.packed.sections):
+        for text in texts(batch)[start:start + section]:
+            missed = [-said[p, words.used.tolist().index(int(batch.packed.tokens[p]))] for p in text if chosen[p]]
+            wanted[task] = wanted[task] + 0.5 * sum(missed) / max(len(missed), 1) / section
+        start += section
+    torch.testing.assert_close(found, wanted)
+
+
+def test_the_words_are_chosen_and_changed_as_in_the_paper(tmp_path: Path) -> None:
+    run = trainer(tmp_path, ALL[3], *DRY)
+    step, words = Step(run.network, run.batches.batch(0)), run.network.words
+    assert words
+    inner = [place for text in texts(step.batch) for place in text]
+    own, mask = step.words, run.network.encoder.word.weight[run.network.encoder.mask]
+    counts = torch.zeros(4)  # chosen, hidden, another word, left
+    change = masking.changed
+
+    def seen(words: Tensor, places: Tensor, *given: Tensor) -> Tensor:
+        shown = change(words, places, *given)
+        assert set(places.tolist()) <= set(inner)
+        untouched = torch.ones(len(own), dtype=torch.bool).index_fill(0, places, False)
+        assert torch.equal(shown[untouched], own[untouched])
+        hidden, left = (shown[places] == mask).all(1), (shown[places] == own[places]).all(1)
+        counts.add_(torch.tensor([len(places), hidden.sum(), (~hidden & ~left).sum(), left.sum()]))
+        return shown
+
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(masking, "changed", seen)
+        for seed in range(300):
+            torch.manual_seed(seed)
+            step.missed(0.15)
+    share = counts / torch.tensor([300 * len(inner), *[float(counts[0])] * 3])
+    assert torch.allclose(share, torch.tensor([0.15, 0.8, 0.1, 0.1]), atol=0.01), share
+
+
+def test_further_pretraining_is_heads_without_weight(tmp_path: Path) -> None:
+    """It learns to guess, and what it has learnt is what another model begins with."""
+    settings = [ALL[3], "train.select=last", "train.epochs=12", "optimizer.lr=0.01", *DRY,
+                *(f"heads.{task}.weight=0.0" for task in ("sentiment", "paraphrase", "similarity"))]
+    run = trainer(tmp_path, *settings)
+    before = {name: p.detach().clone() for name, p in run.network.named_parameters()}
+    run.run(Watch(), tmp_path / "none")
+    after = dict(run.network.named_parameters())
+    assert {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])} == {
+        "encoder", "regularizer"}
+    first, last = (sum(epoch["losses"].values()) for epoch in (run.state.history[0], run.state.history[-1]))
+    assert last < 0.9 * first
+
+
+CLOSED = '''
+"""The encoder `closed`: minBERT, but for the states of its tokens."""
+from runner.encoders.minbert import MinBert
+
+
+class Closed(MinBert):
+    """minBERT, but for the states of its tokens."""
+
+    type = "closed"
+    tells_tokens = False
+'''
+
+
+def test_an_encoder_that_tells_no_tokens_is_named(tmp_path: Path) -> None:
+    root = project(tmp_path)
+    write(root, {"parts/encoders/closed.py": CLOSED, "specs/wrong.toml": (
+        'kind = "model"\nextends = "sum.toml"\n[encoder]\ntype = "closed"\ninit = "scratch"\nwidth = 16\nlayers = 1\n'
+        'attention_heads = 2\nvocabulary = 200\n[regularizer]\ntype = "masked"\n')})
+    with pytest.raises(SpecError) as caught:
+        Loader(root, "demo").load(root / "specs" / "wrong.toml")
+    (problem,) = caught.value.problems
+    assert problem.message.startswith("the regularizer `masked` needs the states of single tokens")
+    assert problem.place and (problem.place.line, problem.place.column) == (11, 8)
+    assert problem.notes == ("encoders for it: minbert",)

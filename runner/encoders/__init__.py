@@ -38,6 +38,9 @@ class Encoder(Part):
 
     passing: ClassVar[tuple[str, ...]] = ("dropout", "freeze")
     """Fields that count while the encoder is trained, and mean nothing to the weights that come out."""
+    tells_tokens: ClassVar[bool] = False
+    """Whether its module has `hidden(packed: Packed) -> Tensor [N, width]`, the states of all tokens, and `mask: int`,
+    the row of the word table that stands for a hidden word."""
 
     dropout: float = Field(default=0.3, ge=0, lt=1)
     """Dropout on the embedding that the heads read (the course's `hidden_dropout_prob`)."""

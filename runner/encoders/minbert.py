@@ -28,6 +28,7 @@ class MinBert(Encoder):
 
     type = "minbert"
     passing = ("dropout", "freeze", "hidden_dropout")
+    tells_tokens = True
 
     init: str = Field(min_length=1)
     """`scratch`; a named checkpoint, `minilm-l6` or `bert-base-uncased`; or a folder with model.safetensors (or
@@ -90,7 +91,9 @@ class MinBert(Encoder):
         """Return the encoder, `layers.Bert`; raise CheckpointError where the weights do not fit it."""
         from ..layers import Bert
 
-        make, pieces = partial(Bert, dropout=self.hidden_dropout, pooling=self.pooling), tokenizer.get_vocab_size()
+        pieces = tokenizer.get_vocab_size()
+        make = partial(Bert, dropout=self.hidden_dropout, pooling=self.pooling,
+                       mask=tokenizer.get_vocab()["[MASK]"])
         if self.init == "scratch":
             return make(**asdict(self._scratch(pieces)))
         checkpoint = checkpoints.find(self.init, project)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from ..parts import Part
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 class Step(Protocol):
@@ -43,6 +43,12 @@ class Step(Protocol):
         It is the mean of KL(p, q) and KL(q, p) of the probabilities that they stand for, in nats; of a regression the
         squared difference of the scores.
         """
+    def missed(self, p: float) -> list[Tensor]:
+        """Return how badly chosen words are guessed in one pass that hides them, as a mean over the examples.
+
+        It is the mean of -log probability, in nats, over the words of a sentence, each chosen with probability `p`, by
+        the layers that the regularizer has built. The encoder `tells_tokens`.
+        """
     def still(self) -> Step:
         """Return the step with constants for the encoder's parameters: a pass that needs no gradient of theirs."""
 
@@ -52,6 +58,14 @@ class Regularizer(Part):
 
     needs_start: ClassVar[bool] = False
     """Whether the weights that training began with are kept at hand."""
+    needs_tokens: ClassVar[bool] = False
+    """Whether `missed` is asked for, and so an encoder that `tells_tokens`."""
+
+    def build(self, width: int) -> nn.Module:
+        """Return layers of the regularizer's own, which are trained too; embeddings have `width` numbers."""
+        from torch import nn
+
+        return nn.Module()
 
     @abstractmethod
     def losses(self, step: Step) -> list[Tensor]:
