@@ -17,6 +17,9 @@ Key = tuple[str, ...]
 Fields = Mapping[Key, Any]
 """Values, plain JSON, by the path of their key; what is not set is not there."""
 
+Entries = frozenset[tuple[Key, str]]
+"""The same in a form that can be compared quickly: the values as text."""
+
 ASIDE = ("suite", "resources", "track")
 """Tables of a model that are not in its id: data are compared by content, the others are execution settings."""
 SUITE_TYPE = ("suite", "type")
@@ -127,9 +130,9 @@ def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def entries(recipe: Recipe) -> frozenset[tuple[Key, str]]:
-    """Return a recipe's fields in a form of which the common ones are quickly counted."""
-    return frozenset((key, repr(value)) for key, value in recipe.fields.items())
+def entries(fields: Fields) -> Entries:
+    """Return fields in a form of which those that differ are quickly found."""
+    return frozenset((key, repr(value)) for key, value in fields.items())
 
 
 def place_of(table: Table | None, key: Key) -> Place | None:

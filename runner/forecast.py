@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .differences import Difference, Key, Recipe, differences, entries
+from .differences import Difference, Entries, Recipe, differences, entries
 from .errors import RegistryError, StorageError
 from .plan import NEW, Plan, Planned
 from .registry import ID, Registry, Run
@@ -38,8 +38,8 @@ class Earlier:
     id: str
     name: str
     recipe: Recipe
-    entries: frozenset[tuple[Key, str]]
-    load: tuple[Any, ...]
+    entries: Entries
+    load: Entries
     seconds: float
     bytes: int
     megabytes: float | None
@@ -51,7 +51,7 @@ class Earlier:
     def of(cls, run: Run) -> Earlier:
         """Return what a run's manifest says; raise KeyError, TypeError or AttributeError where that is not enough."""
         recipe, environment = Recipe.of_manifest(run.manifest), run.manifest["environment"]
-        return cls(run.id, run.manifest["name"], recipe, entries(recipe), _load(recipe), run.manifest["seconds"],
+        return cls(run.id, run.manifest["name"], recipe, entries(recipe.fields), _load(recipe), run.manifest["seconds"],
                    run.size(), run.manifest.get("megabytes"), (environment["device"], environment["threads"]))
 
 
@@ -143,8 +143,8 @@ def _outlook(node: Planned, plan: Plan, runs: Sequence[Earlier]) -> Outlook:
         return Outlook(progress=progress)
     recipe = Recipe.of_leaf(node.node, node.suite, plan.project)
     ranked = _ranked(node, recipe, runs)
-    load = _load(recipe)
-    alike = [run for run in ranked if run.load == load]
+    load, defaults = _load(recipe), entries(recipe.defaults)
+    alike = [run for run in ranked if run.load - defaults == load]
     machine = machine_of(node.node.model.resources)
     timed = next((run for run in alike if run.machine == machine), None)
     seconds = timed.seconds * left * _length(recipe) / _length(timed.recipe) if timed else None
@@ -157,23 +157,23 @@ def _outlook(node: Planned, plan: Plan, runs: Sequence[Earlier]) -> Outlook:
 
 def _ranked(node: Planned, recipe: Recipe, runs: Sequence[Earlier]) -> list[Earlier]:
     """Return runs, the nearest first: of the same data, fewest fields that differ, of the same name or sweep."""
-    mine, keys, sweep = entries(recipe), recipe.fields.keys(), node.name.partition("@")[0]
+    mine, defaults, sweep = entries(recipe.fields), entries(recipe.defaults), node.name.partition("@")[0]
 
     def distance(run: Earlier) -> tuple[Any, ...]:
-        fields = len(keys | run.recipe.fields.keys()) - len(mine & run.entries)
+        fields = len({key for key, _ in mine ^ (run.entries - defaults)})
         others = run.name != node.name, run.name.partition("@")[0] != sweep
         return run.recipe.content != recipe.content, fields, others, run.name, run.id
 
     return sorted(runs, key=distance)
 
 
-def _load(recipe: Recipe) -> tuple[Any, ...]:
+def _load(recipe: Recipe) -> Entries:
     """Return what decides how much a step costs: data, encoder, batch, arithmetic, trained tasks."""
     tasks = recipe.fields.get(("train", "tasks")) or {key[1] for key in recipe.fields if key[0] == "heads"}
     kept = {key: value for key, value in recipe.fields.items()
             if key not in FREE and key[0] not in FREE_TABLES and not key[-1].endswith("dropout")}
-    kept.pop(("train", "tasks"), None)
-    return recipe.content, kept, sorted(tasks), ("train", "steps") in recipe.fields
+    return entries({**kept, ("suite",): recipe.content, ("train", "tasks"): sorted(tasks),
+                    ("train", "steps"): ("train", "steps") in recipe.fields})
 
 
 def _length(recipe: Recipe) -> float:

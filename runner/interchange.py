@@ -89,7 +89,8 @@ def _pieces(tokenizer: Tokenizer) -> list[str]:
 
 def _options(tokenizer: Tokenizer, most: int) -> dict[str, Any]:
     """Return tokenizer_config.json: what `transformers` asks for, and what mtrun reads of a checkpoint."""
-    spelling = json.loads(tokenizer.to_str())["normalizer"]
+    normalizer = json.loads(tokenizer.to_str())["normalizer"]
+    spelling = normalizer.get("normalizers", [normalizer])[-1]
     special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
     return {
         **special, "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": most,

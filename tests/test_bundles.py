@@ -10,6 +10,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from systems import mtrun
 from tokenizers import Tokenizer
 
-from runner import bundles, checkpoints, intake
+from runner import bundles, checkpoints, intake, interchange
 from runner.errors import DataError, MtrunError, UsageError
 from runner.inference import Trained
 from runner.plan import make
@@ -345,6 +346,18 @@ def test_an_encoder_without_pooler_gives_the_same_states(trained: Path, leaves: 
     with torch.no_grad():
         ours = one.network.embed(tokens.pack(rows, (len(rows),))).numpy()
     np.testing.assert_allclose(means, ours, atol=1e-5, rtol=0)
+
+
+def test_transformers_undoes_the_treebank_too(trained: Path, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    one, _ = leaf(trained, "sum")
+    data, encoder = one.model.suite.load(trained), one.model.encoder.model_copy(update={"treebank": True})
+    again = replace(one, tokenizer=encoder.tokenizer(data, trained))
+    for name, content in interchange.transformers(again).items():
+        (tmp_path / name).write_bytes(content)
+    text = "`` The film is n't bad '' -LRB- or \\/ and -RRB-"
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)(text)["input_ids"]
+    assert theirs == again.tokenizer.encode(text).ids != one.tokenizer.encode(text).ids
 
 
 def test_the_exported_encoder_is_a_checkpoint(trained: Path, leaves: dict[str, Path]) -> None:

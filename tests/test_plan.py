@@ -18,7 +18,7 @@ from runner import forecast as forecasts
 from runner.cli import main
 from runner.forecast import forecast
 from runner.outline import lines, text
-from runner.parts import Part
+from runner.parts import Part, plain_dump
 from runner.plan import Plan
 from runner.spec import Leaf
 
@@ -284,6 +284,17 @@ def test_time_is_in_proportion_to_epochs_and_unknown_for_another_load(root: Path
         assert seconds(root, "train.epochs=5", other) is None
     finish(root, "sum", ["train.steps=4"], seconds=8.0)
     assert seconds(root, "train.steps=2", "train.epochs=4") == 8.0
+
+
+def test_a_run_from_before_a_field_was_added_tells_as_much(root: Path) -> None:
+    plan = planned(root, "sum")
+    (node,) = plan.nodes.values()
+    spec = plain_dump(model(node))
+    assert spec["encoder"].pop("treebank") is False
+    finished(plan, node, {"spec": spec})
+    assert seconds(root, "train.epochs=5") == 50.0 and seconds(root, "train.seed=2", "encoder.treebank=true") is None
+    (outlook,) = forecast(planned(root, "sum", settings=["train.epochs=5"]), 1).leaves.values()
+    assert [one.key for one in outlook.differences] == ["train.epochs"]
 
 
 def test_a_gpu_is_known_without_torch(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,34 @@ def test_a_cased_tokenizer_keeps_case_and_accents(tmp_path: Path) -> None:
     texts = ["Hello", "hé É", "E\u0301", *TRICKY]
     expected = [made(text, truncation=True, max_length=512)["input_ids"] for text in texts]
     assert [ours.encode(text).ids for text in texts] == expected
+
+
+# The Penn Treebank's tokenization, as far as WordPiece sees a difference, by the sed script of its authors.
+PENN = [(r'(^|[ (\[{<])"', r"\1`` "), (r'"', " '' "), (r"([()\[\]{}])", r" \1 "), (r"([.,?!])", r" \1 "),
+        (r"\(", "-LRB-"), (r"\)", "-RRB-"), (r"\[", "-LSB-"), (r"\]", "-RSB-"), (r"\{", "-LCB-"), (r"\}", "-RCB-"),
+        (r"([/*])", r"\\\1"), (r"([^' ])('s|'S|'re|'ll|'ve|'d|'m) ", r"\1 \2 "), (r"([^' ])(n't|N'T)", r"\1 \2"),
+        (r"\b([Cc])annot\b", r"\1an not"), (r"\b([Gg])onna\b", r"\1on na"), (r"\b([Ww])anna\b", r"\1an na"),
+        (r"\b([Gg])otta\b", r"\1ot ta"), (r"\b([Gg])imme\b", r"\1im me"), (r"\b([Ll])emme\b", r"\1em me")]
+RUNNING = ["can't", "isn't", "DON'T", "won't", "cannot", "Gonna", "wanna", "gotta", "Gimme", "lemme", "it's", "we'll",
+           "I", "the", "not", "can", "na", "rock", "and/or", "n", "5*5", "(really)", '"so"', "[sic]", "{x}", "no."]
+
+
+@given(st.lists(st.sampled_from(RUNNING), max_size=12))
+def test_the_treebank_is_read_as_the_text_that_it_was_made_of(words: list[str]) -> None:
+    ours, undone = (tokens.bert([*WORDS, *"()[]{}/*\"`_"], 512, treebank=treebank) for treebank in (False, True))
+    running = penn = " ".join(words).replace("can not", "cannot")
+    for made, text in PENN:
+        penn = re.sub(made, text, penn)
+    assert undone.encode(penn).ids == ours.encode(running).ids
+    assert undone.encode(running).ids == ours.encode(running).ids
+
+
+def test_only_the_treebanks_own_spelling_is_changed() -> None:
+    ours, undone = (tokens.bert(WORDS, 512, treebank=treebank) for treebank in (False, True))
+    plain = [text for text in TRICKY if "``" not in text]
+    assert [undone.encode(text).ids for text in plain] == [ours.encode(text).ids for text in plain]
+    assert "[UNK]" in ours.encode("``the''").tokens and undone.encode("do n't").tokens == ours.encode("don't").tokens
+    assert "don" in tokens.vocabulary(["I do n't"], 50, treebank=True)
 
 
 def test_truncation_keeps_both_ends() -> None:

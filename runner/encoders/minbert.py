@@ -39,6 +39,8 @@ class MinBert(Encoder):
     """Dropout inside the encoder: on the embeddings, the attention and after the linear layers."""
     max_length: int = Field(default=512, ge=3, le=4096)
     """Most tokens of a sentence, [CLS] and [SEP] among them; the rest is cut off."""
+    treebank: bool = Field(default=False, json_schema_extra={"later": True})
+    """Read texts that are tokenized as the Penn Treebank, such as SST's (`do n't`, `-LRB-`), as running text."""
     width: int | None = Field(default=None, ge=1, le=8192)
     """Numbers in an embedding; from scratch only."""
     layers: int | None = Field(default=None, ge=1, le=96)
@@ -81,11 +83,13 @@ class MinBert(Encoder):
 
         if self.init != "scratch":
             checkpoint = checkpoints.find(self.init, project)
-            return tokens.bert(checkpoint.vocabulary(), self.max_length, **checkpoint.spelling())
+            spelling = {**checkpoint.spelling(), "treebank": self.treebank}
+            return tokens.bert(checkpoint.vocabulary(), self.max_length, **spelling)
         train = [splits["train"] for splits in data.splits.values()]
         sentences = (sentence for part in train for sentence in (*part.first, *part.second))
         assert self.vocabulary is not None
-        return tokens.bert(tokens.vocabulary(sentences, self.vocabulary), self.max_length)
+        pieces = tokens.vocabulary(sentences, self.vocabulary, self.treebank)
+        return tokens.bert(pieces, self.max_length, treebank=self.treebank)
 
     def build(self, tokenizer: Tokenizer, project: Path) -> torch.nn.Module:
         """Return the encoder, `layers.Bert`; raise CheckpointError where the weights do not fit it."""
