@@ -31,7 +31,8 @@ class Network(nn.Module):
         width = cast(int, encoder.width)
         heads = sorted(model.heads.items())  # the order of keys in a spec must not change the weights that are drawn
         self.heads = nn.ModuleDict({name: head.build(width, tasks[name]) for name, head in heads})
-        self.regularizer = model.regularizer.build(width) if model.regularizer else nn.Module()
+        self.regularizer = nn.Module()
+        """Layers that the regularizer learns with, while training; they are no part of what is kept of a leaf."""
         self.dropout = nn.Dropout(model.encoder.dropout)
         self.words: Words | None = None
         self.words_name = cast(str, encoder.words)
@@ -44,6 +45,9 @@ class Network(nn.Module):
 
     def narrow(self, used: Tensor) -> dict[str, nn.Parameter]:
         """Train only some rows of the word table, int64 [U]; return all parameters that are trained, by name."""
+        if self.model.regularizer:
+            self.regularizer = self.model.regularizer.build(cast(int, self.encoder.width))
+            self.regularizer.to(next(self.encoder.parameters()).device)
         if self.model.regularizer and self.model.regularizer.needs_start:
             self.start = {name: p.detach().clone() for name, p in self.encoder.named_parameters()
                           if name != self.words_name}
@@ -53,6 +57,10 @@ class Network(nn.Module):
             self.words = Words(trained[name], used)
             trained[name] = self.words.rows
         return trained
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return what is kept of a trained leaf, by name: its encoder and its heads."""
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("regularizer.")}
 
     def groups(self, trained: Mapping[str, nn.Parameter]) -> list[dict[str, Any]]:
         """Return trained parameters in torch's groups (`params`), each with its `share` of the learning rate.
@@ -221,14 +229,16 @@ class Step:
 
     def missed(self, p: float) -> list[Tensor]:
         """Return, for each task, the mean of -log probability of the words that are chosen and are to be guessed."""
-        packed, table = self.batch.packed, self._vocabulary()
-        places = masking.chosen(packed, p)
-        words = masking.changed(self._words(), places, self._constant()[cast(int, self.network.encoder.mask)], table)
-        reading, given = self._reading(words, self.replaced or {})
+        packed, words, encoder = self.batch.packed, self.network.words, self.network.encoder
+        places, whole = masking.chosen(packed, p), encoder.get_parameter(self.network.words_name).detach()
+        tokens, table = packed.tokens[places], words.rows.detach() if words else whole
+        wanted = words.numbers(tokens, self.network.words_name in (self.replaced or {})) if words else tokens
+        shown = masking.changed(self._words(), places, whole[cast(int, encoder.mask)], table)
+        reading, given = self._reading(shown, self.replaced or {})
         with self.network.precision():
-            states = masking.states(self.network.encoder, given, reading)[places.to(table.device)]
+            states = masking.states(encoder, given, reading)[places.to(table.device)]
             guesses = self.network.regularizer(states) @ table.T
-        means = masking.means(packed, places, guesses.float(), self._numbers(places).to(table.device))
+        means = masking.means(packed, places, guesses.float(), wanted.to(table.device))
         return [block.view(self._read(task), -1).mean(0).sum() / self.batch.examples[task]
                 for task, block in zip(self.batch.labels, means.split_with_sizes(packed.sections), strict=True)]
 
@@ -251,23 +261,6 @@ class Step:
         """
         packed = self.batch.packed
         return replace(packed, tokens=torch.arange(len(packed.tokens))), {**given, self.network.words_name: words}
-
-    def _constant(self) -> Tensor:
-        """Return the whole word table [V, width] as a constant; rows that are trained are up to date in `words`."""
-        return self.network.encoder.get_parameter(self.network.words_name).detach()
-
-    def _vocabulary(self) -> Tensor:
-        """Return the embeddings [U, width] of all words that training meets, as constants."""
-        return self.network.words.rows.detach() if self.network.words else self._constant()
-
-    def _numbers(self, places: Tensor) -> Tensor:
-        """Return which of these words stand in some places, int64 [H]."""
-        words, tokens = self.network.words, self.batch.packed.tokens[places]
-        if words is None:
-            return tokens
-        if self.network.words_name in (self.replaced or {}):  # tokens are numbered by the rows that the batch needs
-            return words.touched.cpu()[tokens]
-        return torch.searchsorted(words.used, tokens)
 
     def _read(self, task: str) -> int:
         """Return how many sentences are read of an example; two that are read as one are one."""

@@ -198,8 +198,8 @@ class Souped(Model):
     @classmethod
     def of(cls, ground: Model, soup: Soup) -> Souped:
         """Return a soup of members of which one is `ground`."""
-        return cls(**{name: getattr(ground, name) for name in Model.model_fields} | {"teacher": None, "start": None},
-                   soup=soup)
+        aside = dict.fromkeys(("teacher", "start", "regularizer"))  # a soup does not train
+        return cls(**{name: getattr(ground, name) for name in Model.model_fields} | aside, soup=soup)
 
     @property
     def needs(self) -> tuple[Any, ...]:

@@ -35,6 +35,13 @@ class Words:
         renumbered = replace(batch.packed, tokens=numbers)
         return self.rows.detach().index_select(0, self.touched), replace(batch, packed=renumbered)
 
+    def numbers(self, tokens: Tensor, renumbered: bool) -> Tensor:
+        """Return which of the rows that training meets tokens are, int64 as `tokens`, on the CPU.
+
+        `renumbered`: the tokens are of the batch that was taken last, not rows of the whole table.
+        """
+        return self.touched.cpu()[tokens] if renumbered else torch.searchsorted(self.used, tokens)
+
     def put(self, gradient: Tensor) -> None:
         """Set the gradient of the rows that were taken last, [R, width]."""
         cast(Tensor, self.rows.grad).index_copy_(0, self.touched, gradient)

@@ -137,7 +137,7 @@ def _files(trainer: Trainer, attempt: Attempt) -> dict[str, bytes]:
     if trainer.epochs:
         files[EPOCHS] = side_by_side(trainer.epochs).to_bytes()
     if trainer.model.resources.keep_weights:
-        weights = trainer.network.state_dict().items()
+        weights = trainer.network.weights().items()
         files[WEIGHTS] = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights})
     return files
 

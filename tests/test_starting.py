@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from projects import project
@@ -16,12 +17,15 @@ from torch import Tensor
 
 from runner.checked import document
 from runner.errors import RegistryError, SpecError, Stopped, TrainingError
+from runner.evaluate import Evaluation
 from runner.forecast import forecast
+from runner.inference import Trained
 from runner.loader import Loader
 from runner.plan import Plan, Planned, make
 from runner.registry import WEIGHTS, Registry, Run
 from runner.spec import Leaf
 from runner.starting import begin
+from runner.tokens import Tokens
 from runner.train import Trainer, Watch
 from runner.worker import trainer_of
 
@@ -32,7 +36,8 @@ SPECS = {
     "changed": NEXT + '[heads.paraphrase]\nfeatures = ["u", "v"]\n[heads.sentiment]\nweight = 2.0\n',
     "taught": 'kind = "model"\nextends = "sum.toml"\nstart = "next.toml"\n[teacher]\nspec = "sum.toml"\n',
     "mixed": NEXT.replace("1e-12", "1e-3") + '[regularizer]\ntype = "mixout"\n',
-    "soup": 'kind = "soup"\nmembers = ["next.toml", "third.toml"]\n',
+    "hidden": NEXT.replace("1e-12", "1e-3") + '[regularizer]\ntype = "masked"\n',
+    "soup": 'kind = "soup"\nmembers = ["next.toml", "third.toml", "hidden.toml"]\n',
     "all": 'kind = "ensemble"\n[tree]\ntype = "average"\nmembers = ["third.toml", "changed.toml", "taught.toml", '
            '"mixed.toml", "soup.toml"]\n',
 }
@@ -102,6 +107,19 @@ def test_a_head_that_is_not_the_same_begins_anew(made: Path) -> None:
 def test_mixout_falls_back_to_where_it_began(made: Path) -> None:
     run, before = begun(made, "mixed"), weights(made, "sum")
     assert all(torch.equal(value, before[f"encoder.{name}"]) for name, value in run.network.start.items())
+
+
+def test_what_a_regularizer_learns_with_is_not_kept(made: Path) -> None:
+    run, kept = begun(made, "hidden"), weights(made, "hidden")
+    own = {f"regularizer.{name}" for name, _ in run.network.regularizer.named_parameters()}
+    assert len(own) == 4 and own <= run.parameters.keys()
+    assert run.network.state_dict().keys() - own == kept.keys() == weights(made, "soup").keys()
+    data = run.model.suite.load(made)
+    one = Trained.of(finished(made, "hidden"), data, made)
+    assert not list(one.network.regularizer.parameters())
+    said = Evaluation(data, Tokens.of(data.splits, one.tokenizer), tuple(run.model.heads), ("dev",))(one.network)
+    for task, output in finished(made, "hidden").predictions().outputs["dev"].items():
+        np.testing.assert_allclose(said.outputs["dev"][task].scores, output.scores, atol=1e-5)
 
 
 def test_the_id_holds_that_of_the_start(made: Path) -> None:
