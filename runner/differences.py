@@ -25,7 +25,7 @@ ASIDE = ("suite", "resources", "track")
 SUITE_TYPE = ("suite", "type")
 CONTENT = "data"
 WEIGHTS = "weights"
-"""Keys of two differences that are no field of a spec: hashes of the suite's content and of the encoder's files."""
+"""Keys of two differences that are no field of a spec: hashes of the suite's content and of other files."""
 SHOWN = 28
 """Characters of a value that are printed."""
 
@@ -40,7 +40,7 @@ class Recipe:
     content: str
     """Hash of the suite's content."""
     inputs: Mapping[str, str]
-    """Hash of each file of the pretrained weights."""
+    """Hash of each file that it reads besides the data, such as pretrained weights."""
     defaults: Fields = field(default_factory=dict)
     """Fields that are left out of the id while at these values."""
 
@@ -76,7 +76,7 @@ class Difference:
             return f"the data changed: {self.old[:12]} -> {self.new[:12]}"
         if self.key == WEIGHTS:
             changed = [name for name in sorted(self.old | self.new) if self.old.get(name) != self.new.get(name)]
-            return f"the pretrained weights changed: {', '.join(changed)}"
+            return f"the files that it reads changed: {', '.join(changed)}"
         at = f"  ({self.place})" if self.place else ""
         return f"{self.key}: {_shown(self.old)} -> {_shown(self.new)}{at}"
 

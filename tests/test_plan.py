@@ -241,7 +241,7 @@ def test_changed_data_and_weights_are_named(root: Path) -> None:
     assert [one.key for one in outlook.differences] == ["data", "suite.seed", "weights"]
     assert [masked(str(one)) for one in outlook.differences] == [
         "the data changed: ############ -> ############", "suite.seed: 7 -> 1",
-        "the pretrained weights changed: weights.bin"]
+        "the files that it reads changed: weights.bin"]
 
 
 READ = '''
