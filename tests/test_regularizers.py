@@ -336,6 +336,14 @@ def test_the_words_are_chosen_and_changed_as_in_the_paper(tmp_path: Path) -> Non
     assert torch.allclose(share, torch.tensor([0.15, 0.8, 0.1, 0.1]), atol=0.01), share
 
 
+def test_where_no_word_is_chosen_nothing_is_added(tmp_path: Path) -> None:
+    run = trainer(tmp_path, "regularizer={type='masked',p=1e-9}", *DRY)
+    network, batch = run.network, run.batches.batch(0)
+    torch.testing.assert_close(network.losses(batch), plain(network, batch, spoken(network, batch)))
+    network.backward(batch, PCGrad(), np.random.default_rng(3), 2)
+    assert all(p.grad is not None and not p.grad.any() for p in network.regularizer.parameters())
+
+
 def test_further_pretraining_is_heads_without_weight(tmp_path: Path) -> None:
     """It learns to guess, and what it has learnt is what another model begins with."""
     settings = [ALL[3], "train.select=last", "train.epochs=12", "optimizer.lr=0.01", *DRY,
