@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TypeVar
 
 from .encoders import Encoder
@@ -49,8 +51,8 @@ def unsafe_tasks(suite: Suite, table: Table) -> Iterator[Problem]:
             yield Problem(f"`{name}` cannot be the name of a task", at, hint=hint)
 
 
-def misfits(model: Model, table: Table) -> Iterator[Problem]:
-    """Yield what does not suit a model: heads, losses, trained tasks, packages; `table` is the model's."""
+def misfits(model: Model, table: Table, project: Path) -> Iterator[Problem]:
+    """Yield what does not suit a model: heads, losses, trained tasks, packages, files; `table` is the model's."""
     tasks = model.suite.meanings()
     for name in type(model.track).model_fields:
         if getattr(model.track, name) and not find_spec(name):
@@ -61,6 +63,8 @@ def misfits(model: Model, table: Table) -> Iterator[Problem]:
         yield Problem(f"the regularizer `{model.regularizer.type}` needs the states of single tokens, but the encoder "
                       f"`{model.encoder.type}` has none to tell", place(table, "regularizer", "type"),
                       (f"encoders for it: {', '.join(fit)}",))
+    for task, problem in (model.teacher.missing(project) if model.teacher else {}).items():
+        yield replace(problem, place=place(table, "teacher", "unlabelled", task))
     for name in model.heads:
         yield from _misfit(name, model, tasks[name], table)
     trained = table.get("train", {}).get("tasks")

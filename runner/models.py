@@ -64,7 +64,7 @@ class Models:
         table, wrong = self._fitted(table, layers)
         model = self.assembly.part(Model, table, table.place, also=FILED)
         if model and not wrong:
-            self.say(*misfits(model, table))
+            self.say(*misfits(model, table, self.assembly.project))
             yield Leaf(name, model, table)
 
     def _fitted(self, table: Table, layers: Sequence[Table]) -> tuple[Table, bool]:
