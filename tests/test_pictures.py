@@ -94,6 +94,14 @@ def test_a_sweep_has_all_its_points_whatever_they_are_called(dossier: Dossier) -
             assert [y for _, y in bar] == pytest.approx([low, high])
 
 
+def test_a_sweep_has_all_its_points_where_the_specs_are_gone(dossier: Dossier) -> None:
+    (one,) = (result for result in dossier.results if result.tree.name == "sum")
+    alias = one.model_copy(update={"tree": one.tree.model_copy(update={"name": "rates@lr_scale=1.0"})})
+    alone = Dossier(dossier.folder, (*dossier.results, alias), dossier.folder / "nowhere")
+    line = figures(alone, "sweeps")["sweep-rates-lr_scale"].axes[0].lines[0]
+    assert list(line.get_xdata()) == [1.0, 2.0, 3.0]
+
+
 def test_a_tree_shows_the_score_that_each_member_is_there_for(dossier: Dossier) -> None:
     tree = next(result.tree for result in dossier.results if result.tree.name == "way")
     texts = [text.get_text() for text in figures(dossier, "trees")["tree-way"].axes[0].texts]
@@ -219,4 +227,5 @@ def test_all_below_a_route_have_the_scores_of_the_task_that_it_is_for() -> None:
     route = node("route", 0.5, 0.8, node("mean", 0.5, 0.6, *leaves), roles=("sentiment",))
     top = _placed(node("top", 0.5, 0.9, route, leaves[1]), "", 0, iter(range(9)), "overall")
     assert [(box.text, box.score) for box in top.all()] == [
-        ("top", 0.9), ("route", 0.8), ("mean", 0.5), ("some", 0.4), ("all", 0.3), ("pairs", None), ("all", 0.7)]
+        ("top", 0.9), ("route", 0.8), ("mean", 0.5), ("some", 0.4), ("all", 0.3), ("1 without sentiment", None),
+        ("all", 0.7)]

@@ -24,7 +24,7 @@ def draw(dossier: Dossier) -> Iterator[tuple[str, Figure]]:
 
 def _sweeps(dossier: Dossier) -> dict[tuple[str, str], dict[str, Points]]:
     """Return the points of each sweep and key: a line for each choice of the other keys."""
-    named = {node.name: node for node in dossier.nodes.values()}
+    named = {name: node for node in dossier.nodes.values() for name in (node.name, *dossier.aliases(node))}
     named |= {name: dossier.nodes[id] for name, id in dossier.plan.roots.items() if id in dossier.nodes}
     found: dict[tuple[str, str], dict[str, Points]] = {}
     for full, node in sorted(named.items()):

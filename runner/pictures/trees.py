@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 WIDE, TALL, ROW, GAP = 2.1, 0.4, 0.52, 0.8
 """Inches of a box's width and height, of a row, and between two columns."""
+ROOM = 19
+"""Letters of a name that stand beside a score in full size; longer ones are smaller."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,17 @@ class Box:
     @property
     def score(self) -> float | None:
         """The dev score on the task that a route above has the node for, else the overall."""
-        return self.node.shown().get("dev", {}).get(self.task) if self.node else None
+        return _score(self.node, self.task) if self.node else None
 
     def all(self) -> Iterator[Box]:
         """Yield the box and all below it."""
         yield self
         for member in self.members:
             yield from member.all()
+
+
+def _score(node: ResultNode, task: str) -> float | None:
+    return node.shown().get("dev", {}).get(task)
 
 
 def draw(dossier: Dossier) -> Iterator[tuple[str, Figure]]:
@@ -71,9 +77,13 @@ def _tree(root: ResultNode) -> Figure:
 
 def _placed(node: ResultNode, role: str, column: int, rows: Iterator[int], task: str) -> Box:
     """Return a node's box with all below it; an ensemble stands in the middle of its members."""
-    members = [_placed(member, role, column + 1, rows, role or task) for role, member in node.used()]
-    if left := len(node.unused()):
-        members.append(Box(None, "", f"{left} not chosen", "", column + 1, next(rows)))
+    used = node.used()
+    asked = [(role, member) for role, member in used
+             if (role or task) == OVERALL or _score(member, role or task) is not None] or used
+    members = [_placed(member, role, column + 1, rows, role or task) for role, member in asked]
+    for left, what in ((len(used) - len(asked), f"without {task}"), (len(node.unused()), "not chosen")):
+        if left:
+            members.append(Box(None, "", f"{left} {what}", "", column + 1, next(rows)))
     row = (members[0].row + members[-1].row) / 2 if members else next(rows)
     return Box(node, role, node.name or node.what, node.what if node.name else "", column, row, tuple(members), task)
 
@@ -90,7 +100,8 @@ def _draw(axes: Axes, box: Box, low: float, high: float) -> None:
         _edge(axes, (x + WIDE, y), (x + WIDE + GAP, member.row * ROW), member)
     axes.add_patch(FancyBboxPatch((x, y - TALL / 2), WIDE, TALL, "round,pad=0,rounding_size=0.06", facecolor=fill,
                                   edgecolor=COLOURS[0] if box.node else FAINT, linewidth=0.9))
-    axes.text(x + 0.09, y - 0.085 * bool(box.below), _cut(box.text, 23), va="center", fontsize=8.5,
+    name = _cut(box.text, 24)
+    axes.text(x + 0.09, y - 0.085 * bool(box.below), name, va="center", fontsize=8.5 * min(1, ROOM / len(name)),
               color=INK if box.node else FAINT)
     axes.text(x + 0.09, y + 0.09, _cut(box.below, 32), va="center", fontsize=6, color=INK)
     if box.node:
