@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
@@ -63,8 +62,11 @@ def misfits(model: Model, table: Table, project: Path) -> Iterator[Problem]:
         yield Problem(f"the regularizer `{model.regularizer.type}` needs the states of single tokens, but the encoder "
                       f"`{model.encoder.type}` has none to tell", place(table, "regularizer", "type"),
                       (f"encoders for it: {', '.join(fit)}",))
-    for task, problem in (model.teacher.missing(project) if model.teacher else {}).items():
-        yield replace(problem, place=place(table, "teacher", "unlabelled", task))
+    for name, file in (model.teacher.unlabelled if model.teacher else {}).items():
+        if not (project / file).is_file():
+            yield Problem(f"no file `{file}` of unlabelled sentences for `{name}`",
+                          place(table, "teacher", "unlabelled", name), (f"looked in {project}",),
+                          "name it from the project's folder")
     for name in model.heads:
         yield from _misfit(name, model, tasks[name], table)
     trained = table.get("train", {}).get("tasks")

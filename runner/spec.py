@@ -12,7 +12,7 @@ from pydantic import Field
 from .combiners import Combiner
 from .encoders import Encoder
 from .ensembles import Ensemble
-from .errors import DataError, Place, Problem
+from .errors import Place
 from .files import sha256
 from .heads import Head
 from .optimizers import Optimizer
@@ -100,16 +100,8 @@ class Teacher(Part):
     """Task -> a text file, from the project's folder, of more sentences to learn from: one a line, of a pair the two
     with a tab between them."""
 
-    def missing(self, project: Path) -> dict[str, Problem]:
-        """Return the problem of each task whose file of unlabelled sentences is not there."""
-        return {task: Problem(f"no file `{file}` of unlabelled sentences for `{task}`", notes=(f"looked in {project}",),
-                              hint="name it from the project's folder")
-                for task, file in self.unlabelled.items() if not (project / file).is_file()}
-
     def inputs(self, project: Path) -> dict[str, str]:
-        """Return the sha256 of each file of unlabelled sentences. Raise DataError where one is missing."""
-        for problem in self.missing(project).values():
-            raise DataError(problem)
+        """Return the sha256 of each file of unlabelled sentences. Raise StorageError where one cannot be read."""
         return {file: sha256(project / file) for file in sorted(set(self.unlabelled.values()))}
 
 
