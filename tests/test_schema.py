@@ -35,7 +35,7 @@ SHIPPED = sorted((ROOT / "specs").rglob("*.toml"))
 SCHEMAS = {kind: json.loads((ROOT / FOLDER / f"{kind}.json").read_bytes())
            for kind in ("model", "ensemble", "soup", "suite", "profile")}
 VALIDATORS = {kind: Draft7Validator(schema) for kind, schema in SCHEMAS.items()}
-FREE = {"heads", "routes", "tasks", "sweep"}
+FREE = {"heads", "unlabelled", "routes", "tasks", "sweep"}
 """Tables whose keys the user chooses."""
 
 
