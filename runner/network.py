@@ -44,7 +44,10 @@ class Network(nn.Module):
         """Inner products [T, T] of the task gradients of the last step, where they were taken apart."""
 
     def narrow(self, used: Tensor) -> dict[str, nn.Parameter]:
-        """Train only some rows of the word table, int64 [U]; return all parameters that are trained, by name."""
+        """Return all parameters that are to be trained, by name: of the word table only some rows, int64 [U].
+
+        What else training needs is made here, too: the regularizer's own layers and the weights that it falls back to.
+        """
         if self.model.regularizer:
             self.regularizer = self.model.regularizer.build(cast(int, self.encoder.width))
             self.regularizer.to(next(self.encoder.parameters()).device)

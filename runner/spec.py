@@ -169,7 +169,10 @@ class Model(Part):
         return tuple(node for node in (self.teacher.spec if self.teacher else None, self.start) if node)
 
     def inputs(self, project: Path) -> dict[str, str]:
-        """Return the sha256 of each file, besides the data, that decides the result. Raise DataError."""
+        """Return the sha256 of each file, besides the data, that decides the result.
+
+        Raise DataError where the encoder's are not there, StorageError where one cannot be read.
+        """
         return self.encoder.inputs(project) | (self.teacher.inputs(project) if self.teacher else {})
 
     def summary(self) -> str:

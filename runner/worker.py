@@ -149,7 +149,7 @@ def _outcome(trainer: Trainer) -> dict[str, Any]:
         "source": state.source,
         "epoch": trainer.kept_epoch + 1,
         "dev": state.history[trainer.kept_epoch]["dev"],
-        "parameters": sum(p.numel() for p in trainer.network.parameters()),
+        "parameters": sum(tensor.numel() for tensor in trainer.network.weights().values()),
         "megabytes": round(memory.peak(trainer.device)),
         "inference": round(1000 * trainer.all.seconds / max(1, len(trainer.all.rows)), 4),
         "splits": state.splits,

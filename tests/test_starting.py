@@ -114,6 +114,8 @@ def test_what_a_regularizer_learns_with_is_not_kept(made: Path) -> None:
     own = {f"regularizer.{name}" for name, _ in run.network.regularizer.named_parameters()}
     assert len(own) == 4 and own <= run.parameters.keys()
     assert run.network.state_dict().keys() - own == kept.keys() == weights(made, "soup").keys()
+    counts = {finished(made, name).manifest["parameters"] for name in ("hidden", "next", "soup")}
+    assert counts == {sum(tensor.numel() for tensor in kept.values())}
     data = run.model.suite.load(made)
     one = Trained.of(finished(made, "hidden"), data, made)
     assert not list(one.network.regularizer.parameters())
