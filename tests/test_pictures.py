@@ -102,6 +102,15 @@ def test_a_sweep_has_all_its_points_where_the_specs_are_gone(dossier: Dossier) -
     assert list(line.get_xdata()) == [1.0, 2.0, 3.0]
 
 
+def test_seeds_are_no_axis(dossier: Dossier) -> None:
+    names = dict(zip((result.tree.name for result in dossier.results), ("some@seed=1", "some@seed=2"), strict=False))
+    named = [result.model_copy(update={"tree": result.tree.model_copy(update={"name": names[result.tree.name]})})
+             for result in dossier.results if result.tree.name in names]
+    assert len(named) == 2
+    alone = Dossier(dossier.folder, (*dossier.results, *named), dossier.folder / "nowhere")
+    assert not any("seed" in name for name in figures(alone, "sweeps"))
+
+
 def test_a_tree_shows_the_score_that_each_member_is_there_for(dossier: Dossier) -> None:
     tree = next(result.tree for result in dossier.results if result.tree.name == "way")
     texts = [text.get_text() for text in figures(dossier, "trees")["tree-way"].axes[0].texts]

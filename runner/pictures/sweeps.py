@@ -32,7 +32,7 @@ def _sweeps(dossier: Dossier) -> dict[tuple[str, str], dict[str, Points]]:
         pairs = [pair.split("=", 1) for pair in point.split(",") if "=" in pair]
         for key, value in pairs:
             number = _number(value)
-            if number is not None:
+            if number is not None and key != "seed":  # a seed is no quantity; tables have the mean over seeds
                 others = ", ".join("=".join(pair) for pair in pairs if pair[0] != key)
                 found.setdefault((name, key), {}).setdefault(others, {})[number] = node
     return found
