@@ -13,10 +13,13 @@ from .errors import MtrunError, StorageError
 from .events import Event
 from .files import write_bytes
 from .forecast import forecast, longest_first
+from .outcomes import below
 from .plan import Plan, Planned
 from .pool import Pool
 from .predictions import Predictions
 from .publication import complete
+from .replan import replanned
+from .result_folder import read_files, run_digest
 from .results import Column, Result, ResultNode
 from .scores import Scores, score
 from .spec import Filed, Leaf, Tree
@@ -62,6 +65,7 @@ class Build:
         for name, root in self.plan.roots.items():
             if root not in self.failed:
                 yield from self._publish(name, self.plan.nodes[root])
+        yield from self._rescore()
         yield from self._complete()
         yield Event("done", values=counts | {"failed": len(self.failed)})
 
@@ -139,13 +143,13 @@ class Build:
             return self._result_of_tree(node, spec.node, scores)
         if isinstance(spec, Filed):
             refits.add_leaf(node.id, predictions, None, chose=False)
-            return ResultNode(name=node.name, id=node.id, kind="leaf", what=node.what, scores=scores)
+            return ResultNode(name=node.name, id=node.id, kind="leaf", what=node.what, digest=node.id, scores=scores)
         run = self.plan.registry.find(node.id)
         assert run is not None
         chose = run.manifest["spec"]["train"]["select"] == "best"
         refits.add_leaf(node.id, predictions, run, chose)
         return ResultNode(
-            name=node.name, id=node.id, kind="leaf", what=run.manifest["what"], scores=scores,
+            name=node.name, id=node.id, kind="leaf", what=run.manifest["what"], digest=run.digest, scores=scores,
             honest=refits.honest(node.id), apparent=chose, parameters=run.manifest["parameters"],
         )
 
@@ -164,6 +168,7 @@ class Build:
         data = self.plan.data[node.suite]
         columns = tuple(Column(name=n, title=t.title, kind=t.kind) for n, t in data.tasks.items())
         result = Result(profile=self.plan.profile, suite=self.plan.suites[node.suite], sha256=node.suite, tasks=columns,
+                        spec=self.plan.specs.get(name, ""), settings=self.plan.settings,
                         tree=self._scored[node.id].model_copy(update={"name": name}))
         path = self.results / self.plan.profile / f"{name}.json"
         try:
@@ -172,6 +177,41 @@ class Build:
             yield self._failure(node, [problem.render() for problem in error.problems])
         else:
             self.written.append(path)
+
+    def _rescore(self) -> Iterator[Event]:
+        """Score the profile's other results again that hold other predictions or scores of a node than those here."""
+        others = {path: result for path, result in read_files(self.results / self.plan.profile)[0].items()
+                  if path not in self.written and self._is_outdated(result)}
+        if not others:
+            return
+        plan = replanned(self.plan.project, self.plan.profile, list(others.values()))
+        again = Build(plan, self.pool, self.results)
+        for path, result in others.items():
+            root = plan.roots.get(result.tree.name)
+            if root == result.tree.id and again._is_scored_again(root, result.tree.name):
+                yield Event("rescored", result.tree.name, root, {"file": str(path)})
+        self.written += again.written
+        self._predictions |= again._predictions
+
+    def _is_outdated(self, result: Result) -> bool:
+        """Tell whether a node of a result is of another answer than the one that this build or the registry has."""
+        def differs(node: ResultNode) -> bool:
+            if mine := self._scored.get(node.id):
+                return (node.answer, node.scores, node.honest) != (mine.answer, mine.scores, mine.honest)
+            here = None if node.members else run_digest(self.plan.registry, node.id)
+            return here is not None and here != node.digest
+
+        return any(map(differs, result.tree.nodes()))
+
+    def _is_scored_again(self, root: str, name: str) -> bool:
+        """Score a tree whose leaves are all finished, and write its result; return False where one is not."""
+        for node in below(self.plan, root):
+            self.pool.check()
+            if node.id not in self._scored:
+                if node.action == "reuse":
+                    self._reuse(node, [])
+                list(self._score(node))
+        return root in self._scored and not list(self._publish(name, self.plan.nodes[root]))
 
     def _complete(self) -> Iterator[Event]:
         """Bring what is published beside the trees up to date."""

@@ -133,9 +133,20 @@ def check(specs: tuple[Path, ...], profile: str, settings: tuple[str, ...], reso
 def table(results: Path, style: str, split: str, group: str, columns: str, sort: str) -> None:
     """Print the leaderboard of each profile, and bring RESULTS/PROFILE/leaderboard.md up to date."""
     from . import leaderboards
+    from .errors import RegistryError, clean
+    from .references import PUBLISHED
+    from .result_folder import read
 
-    click.echo(leaderboards.text(results, style, split, group, columns, sort), nl=False)
-    leaderboards.publish(results)
+    found = read(results)
+    made = leaderboards.tables(found, style, split, group, columns, sort)
+    click.echo(made.text, nl=False)
+    leaderboards.publish([one for one in found if one.path.parent != results / PUBLISHED])
+    if found[0].path.parent == results / PUBLISHED:
+        click.echo("nothing is built here yet: these are the results that the project publishes", err=True)
+    for note in made.notes:
+        click.echo(clean(note), err=True)
+    if made.problems:
+        raise RegistryError(*made.problems)
 
 
 @cli.command()

@@ -54,6 +54,11 @@ class Contents:
         """Take examples that stand for those of a hash, such as labels without their sentences."""
         self._data[content] = data
 
+    def update(self, other: Contents) -> None:
+        """Take what others know of suites."""
+        self.suites = other.suites | self.suites
+        self._data = other._data | self._data
+
     def __getitem__(self, content: str) -> Data:
         """Return a suite's examples. Raise DataError where they are no longer those that were hashed."""
         if content not in self._data:

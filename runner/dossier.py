@@ -7,39 +7,48 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .errors import MtrunError, UsageError
+from .errors import MtrunError, RegistryError
 from .loader import project_of
-from .plan import Plan, make
+from .plan import Plan
 from .predictions import Predictions
 from .registry import HISTORY, Registry, Run
+from .replan import replanned
+from .result_folder import ResultFolder, read
 from .results import Result, ResultNode, costs, spent
-from .significance import Evidence, Significance
+from .significance import Evidence
 from .spec import Tree
 from .suites import Data
-from .tables import read
 
 
 @dataclass
 class Dossier:
-    """What is known of the nodes of one profile's results, which lie in `folder`."""
+    """What is known of the nodes of one profile's results."""
 
-    folder: Path
-    results: Sequence[Result]
+    source: ResultFolder
     project: Path
     notes: list[str] = field(default_factory=list)
     """What could not be had, and why."""
     _predictions: dict[str, Predictions | None] = field(default_factory=dict)
 
     @property
+    def folder(self) -> Path:
+        """Where the results lie."""
+        return self.source.path
+
+    @property
+    def results(self) -> list[Result]:
+        """The results, in the order of their files."""
+        return self.source.results
+
+    @property
     def profile(self) -> str:
-        """Name of the profile."""
-        return self.results[0].profile
+        """Name of the profile, `published/NAME` for what the repository publishes of it."""
+        return self.source.profile
 
     @cached_property
     def nodes(self) -> dict[str, ResultNode]:
@@ -77,11 +86,7 @@ class Dossier:
     @cached_property
     def plan(self) -> Plan:
         """The plan of the project's specs under the profile, without those that cannot be planned."""
-        names = {node.name for node in self.nodes.values()}
-        sweeps = {name.partition("@")[0] for name in names}
-        specs = [path for path in _specs(self.project) if path.stem in sweeps]
-        specs.sort(key=lambda path: (path.stem not in names, len(path.parts), path))
-        return _plan(self.project, specs, self.profile)
+        return replanned(self.project, self.results[0].profile, self.results)
 
     @cached_property
     def runs(self) -> dict[str, Run]:
@@ -130,12 +135,8 @@ class Dossier:
 
     def interval(self, id: str, column: str, split: str = "dev") -> tuple[float, float] | None:
         """Return the ends of the 95 % interval of a score; None where it is not known."""
-        suite = self._significance.suites.get(self.suites[id].sha256, Evidence())
+        suite = self.source.significance.suites.get(self.suites[id].sha256, Evidence())
         return suite.interval(id, split, column, self.nodes[id].shown().get(split, {}).get(column))
-
-    @cached_property
-    def _significance(self) -> Significance:
-        return Significance.read(self.folder)
 
     def cost(self, node: ResultNode, fact: str) -> float | None:
         """Return `seconds` or `inference` of all leaves of a node together; None where one of them is not known."""
@@ -150,33 +151,16 @@ class Dossier:
 def gather(folder: Path) -> list[Dossier]:
     """Return the dossier of each profile under a folder of results, which may be that of one profile.
 
-    Raise UsageError where there are no results, and what `tables.read` raises.
+    Raise UsageError where there are no results, RegistryError where none can be shown.
     """
-    found, project = read(folder), project_of(folder / "results")
-    if not found:
-        raise UsageError(f"there are no results in {folder}: `mtrun build SPEC` makes some")
-    return [Dossier(path, results, project) for path, results in found.items()]
+    project = project_of(folder / "results")
+    found = read(folder)
+    if not any(one.files for one in found):
+        raise RegistryError(*(problem for one in found for problem in one.problems))
+    return [Dossier(one, project, [*one.notes, *(p.message for p in one.problems)])
+            for one in found if one.files]
 
 
 def _rank(name: str) -> tuple[bool, int, str]:
     """Return what names are sorted by: shorter ones come first, none comes last."""
     return not name, len(name), name
-
-
-def _specs(project: Path) -> Iterator[Path]:
-    """Yield the files of models and ensembles."""
-    for path in project.glob("specs/**/*.toml"):
-        if not {"profiles", "suites"} & set(path.relative_to(project / "specs").parts[:-1]):
-            yield path
-
-
-def _plan(project: Path, specs: Sequence[Path], profile: str) -> Plan:
-    """Return the plan of some specs, without those that cannot be planned, alone or beside the ones before them."""
-    with contextlib.suppress(MtrunError):
-        return make(project, specs, profile)
-    plan, sound = Plan(project, profile, Registry(project / "registry")), list[Path]()
-    for spec in specs:
-        with contextlib.suppress(MtrunError):
-            plan = make(project, [*sound, spec], profile)
-            sound.append(spec)
-    return plan

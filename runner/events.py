@@ -12,7 +12,7 @@ class Event:
     """Something that happened to a node, or to the build where `id` is empty.
 
     `event` is one of planned, reused, damaged, started, progress, trained, elsewhere, retried, detached, scored,
-    failed, blocked, interrupted, done; `values` holds what belongs to it, plain JSON.
+    rescored, failed, blocked, interrupted, done; `values` holds what belongs to it, plain JSON.
     """
 
     event: str

@@ -23,7 +23,7 @@ from .registry import ID, Registry
 from .scorefiles import is_score_file
 from .spec import Filed, Leaf, Model, Soup, Souped, Spec, Stored, Tree
 from .suites import Suite
-from .sweeps import NODES
+from .sweeps import NODES, with_settings
 from .toml import Table
 
 PROBLEMS = 200
@@ -34,6 +34,11 @@ def project_of(path: Path) -> Path:
     """Return the project's folder: the nearest above a spec that holds `specs/profiles`, else the spec's own."""
     folder = Path(os.path.realpath(path)).parent
     return next((f for f in (folder, *folder.parents) if (f / "specs" / "profiles").is_dir()), folder)
+
+
+def named_under(name: str, settings: Sequence[str]) -> str:
+    """Return the name of a spec in a plan with some `--set`. Raise SpecError where one says nothing right."""
+    return with_settings(name, united(Table(Place(COMMAND_LINE)), *map(setting, settings)))
 
 
 class _Enough(Exception):
@@ -180,13 +185,13 @@ class Loader:
             self._say(Problem(f"`{name}` cannot be a name", at, hint=hint))
             name = "unnamed"
         if kind == "ensemble":
-            return self._ensemble(name, layers)
+            return self._ensemble(with_settings(name, self._models.setting), layers)
         self._named.append([])  # a teacher and the members of a soup are members too
         try:
             if kind == "model":
                 return list(self._models.leaves(name, layers, self._open[-1].users))
             if kind == "soup":
-                return self._soup(name, layers)
+                return self._soup(with_settings(name, self._models.setting), layers)
         finally:
             self._named.pop()
         raise SpecError(_no_kind(kind, top, self._open[-1].at))

@@ -14,7 +14,7 @@ from .overlays import united, without
 from .references import HEADER, References, Users
 from .spec import Leaf, Model
 from .suites import Suite
-from .sweeps import points
+from .sweeps import points, with_settings
 from .toml import Table
 
 FILED = (*HEADER, "extends", "sweep")
@@ -46,7 +46,8 @@ class Models:
         self.count(len(made), table.place)
         for label, point in made:
             try:
-                yield from self._leaf(label, table, [*own, point, self.setting], users)
+                named = with_settings(label, self.setting)
+                yield from self._leaf(named, table, [*own, point, self.setting], users)
             except SpecError as error:
                 self.say(*error.problems)
 

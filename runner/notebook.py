@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -48,9 +49,13 @@ def table(results: str | Path = "results", split: str = "dev", group: str = "*")
     """
     import pandas as pd
 
-    from .leaderboards import text
+    from .leaderboards import tables
+    from .result_folder import read
 
-    found = json.loads(text(Path(results), "json", split, group))
+    made = tables(read(Path(results)), "json", split, group)
+    for said in (*made.notes, *(problem.render() for problem in made.problems)):
+        warnings.warn(said, stacklevel=2)
+    found = json.loads(made.text)
     return pd.DataFrame([{"profile": one["profile"], "suite": one["suite"], **row} for one in found
                          for row in one["rows"]])
 

@@ -53,6 +53,7 @@ def one_project(specs: Sequence[Path]) -> Path:
 def one_node(plan: Plan, name: str | None) -> str:
     """Return the id of the node that a person means: by name or beginning of its id, else the only root."""
     from .errors import UsageError, did_you_mean
+    from .loader import named_under
 
     if name is None:
         if len(plan.roots) > 1:
@@ -60,6 +61,7 @@ def one_node(plan: Plan, name: str | None) -> str:
             raise UsageError(f"the spec has {len(plan.roots)} systems; choose one with `--node NAME`: {names}")
         return next(iter(plan.roots.values()))
     named = {**{node.name: id for id, node in plan.nodes.items() if node.name}, **plan.roots}
+    name = name if name in named else named_under(name, plan.settings)
     found = {id for id in plan.nodes if name and id.startswith(name)}
     if name in named:
         return named[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -113,6 +114,10 @@ class Plan:
     nodes: dict[str, Planned] = field(default_factory=dict)
     roots: dict[str, str] = field(default_factory=dict)
     """Ids of the specs that were asked for, by name."""
+    specs: dict[str, str] = field(default_factory=dict)
+    """Their files, from the project's folder, by name."""
+    settings: tuple[str, ...] = ()
+    """What `--set` said."""
     data: Contents = field(init=False)
     """Examples of the suites by content hash."""
     suites: dict[str, str] = field(default_factory=dict)
@@ -126,6 +131,13 @@ class Plan:
 
     def __post_init__(self) -> None:
         self.data = Contents(self.project, self.registry.cache / "suites")
+
+    def add(self, other: Plan) -> None:
+        """Take the nodes of another plan of the same project and profile; of two roots of one name the first stays."""
+        self.nodes = {**self.nodes, **{id: node for id, node in other.nodes.items() if id not in self.nodes}}
+        self.roots, self.specs = other.roots | self.roots, other.specs | self.specs
+        self.suites, self.filed = other.suites | self.suites, other.filed | self.filed
+        self.data.update(other.data)
 
     def todo(self) -> list[Planned]:
         """Return the leaves that are to be trained."""
@@ -156,10 +168,12 @@ class Plan:
 def make(project: Path, specs: Sequence[Path], profile: str, settings: Sequence[str] = ()) -> Plan:
     """Return the plan of some specs. Raise SpecError or DataError with every problem; nothing is started."""
     loader = Loader(project, profile, settings)
-    plan = Plan(project, profile, Registry(project / "registry"))
+    plan = Plan(project, profile, Registry(project / "registry"), settings=tuple(settings))
     planner = _Planner(plan, loader.suite)
-    for node in [node for nodes in loader.load_all(specs) for node in nodes]:
-        plan.roots[node.name] = planner.add(node)
+    for path, nodes in zip(specs, loader.load_all(specs), strict=True):
+        for node in nodes:
+            plan.roots[node.name] = planner.add(node)
+            plan.specs[node.name] = os.path.relpath(os.path.realpath(path), os.path.realpath(project))
     plan.settle()
     plan.files = loader.references.files()
     return plan

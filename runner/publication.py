@@ -13,7 +13,8 @@ from .files import write_bytes
 from .plan import Plan
 from .predictions import Predictions
 from .registry import Registry
-from .results import COSTS, Result, costs, published
+from .result_folder import read_profile
+from .results import COSTS, Result, costs
 from .significance import Shelf, update
 
 SHELF = "predictions"
@@ -28,7 +29,7 @@ def complete(plan: Plan, found: Mapping[str, Predictions], folder: Path) -> None
     `found` are the Predictions of a build by id; those of earlier builds are looked for in the registry. Raise
     RegistryError for a damaged result, StorageError for what cannot be written.
     """
-    results = published(folder)
+    results = read_profile(folder).results
     named = {node.id for result in results for node in result.tree.nodes() if node.name}
     shelf = Shelf(plan.registry.cache / SHELF / plan.profile)
     shelf.keep({id: said for id, said in found.items() if id in named and not plan.registry.has(id)}, named)

@@ -75,6 +75,8 @@ class Record(_Part):
     """What `--set` said."""
     systems: dict[str, Id]
     """The specs that were asked for, by name."""
+    specs: dict[str, str] = {}
+    """Their files, from the project's folder, by name."""
     suites: dict[str, Judged]
     """Suites by the hash of their content."""
     nodes: tuple[Entry, ...]
@@ -104,12 +106,13 @@ class Record(_Part):
         nodes = {node.id: node for root in plan.roots.values() for node in below(plan, root)}
         suites = {node.suite: Judged(name=plan.suites[node.suite], tasks=tuple(plan.data[node.suite].tasks.items()))
                   for node in nodes.values()}
-        return cls(profile=plan.profile, settings=tuple(settings), systems=plan.roots, suites=suites,
+        return cls(profile=plan.profile, settings=tuple(settings), systems=plan.roots, specs=plan.specs, suites=suites,
                    nodes=tuple(map(_entry, nodes.values())))
 
     def to_bytes(self) -> bytes:
         """Return the bytes of the record, sealed."""
-        return sealed(self.model_dump(mode="json", exclude={"sha256"}))
+        without = {"sha256"} if self.specs else {"sha256", "specs"}  # which records of older versions do not have
+        return sealed(self.model_dump(mode="json", exclude=without))
 
     @classmethod
     def from_bytes(cls, data: bytes, shown_as: str) -> Record:
@@ -142,7 +145,8 @@ class Record(_Part):
         `data` are the suites by their hash; `parts` is the project, which may have parts of its own.
         Raise DataError where a node of an ensemble is no longer valid.
         """
-        plan = Plan(parts, self.profile, registry, roots=dict(self.systems), filed=dict(filed))
+        plan = Plan(parts, self.profile, registry, {}, dict(self.systems), dict(self.specs), self.settings,
+                    filed=dict(filed))
         for sha256, suite in self.suites.items():
             plan.suites[sha256] = suite.name
             plan.data.put(sha256, data[sha256])

@@ -15,6 +15,9 @@ from .overlays import COMMAND_LINE, merged, without
 from .sweeps import spread
 from .toml import Table, read
 
+PUBLISHED = "published"
+"""Folder of the results that a project publishes, where a build never writes; no profile can be called so."""
+
 LEVELS = 50
 """How many files may stand on one another, and how many nodes inside one another."""
 LISTED = 1000
@@ -140,7 +143,7 @@ class References:
         """Return the layers of a profile, the ground that models stand on. Raise SpecError."""
         folder = self._profiles
         known = sorted(f.stem for f in islice(folder.glob("*.toml"), LISTED))
-        if name not in known:
+        if name not in known or name == PUBLISHED:
             raise SpecError(_no_profile(name, known, self.shown(folder)))
         layers = self.layers(folder / f"{name}.toml", users)
         if wrong := [(table, key) for table in layers for key in ("kind", "name", "sweep") if key in table]:
@@ -161,6 +164,9 @@ def _no_suite(value: str, at: Place, table: Table) -> Problem:
 
 def _no_profile(name: str, known: Sequence[str], folder: str) -> Problem:
     at = Place(COMMAND_LINE, 0, len("--profile ") + 1, len(name), f"--profile {name}")
+    if name == PUBLISHED:
+        return Problem(f"no profile can be called `{name}`", at, ("results/published holds what a project publishes",),
+                       f"give specs/profiles/{name}.toml another name")
     if known:
         return Problem(f"unknown profile `{name}`", at, (f"there are: {', '.join(known)}",), did_you_mean(name, known))
     return Problem(f"there are no profiles in {folder}", at, (), "a project has at least `specs/profiles/demo.toml`; "

@@ -115,6 +115,16 @@ class Run:
         entry = self.manifest["files"].get(WEIGHTS)
         return entry and str(entry["sha256"])
 
+    @property
+    def digest(self) -> str:
+        """Which predictions it has: 12 hex digits over the sha256 of its predictions' files.
+
+        Runs of one id and other digests are replicas: another processor, or another version of torch, made them.
+        """
+        entries = self.manifest["files"]
+        parts = [str(entries[name]["sha256"]) for name in (PREDICTIONS, EPOCHS) if name in entries]
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
+
     def size(self) -> int:
         """Return the bytes of its files."""
         return sum(entry["size"] for entry in self.manifest["files"].values())

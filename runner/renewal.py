@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from .errors import UsageError, did_you_mean
+from .loader import named_under
 from .plan import Plan, Planned
 from .spec import Leaf
 
@@ -25,7 +26,8 @@ def renew(plan: Plan, forced: Sequence[str], stale: bool) -> None:
 
 def _named(plan: Plan, name: str) -> str:
     """Return the id of the node with a name, or with an id."""
-    found = next((node.id for node in plan.nodes.values() if name in (node.name, node.id)), None)
+    meant = {name, named_under(name, plan.settings)}
+    found = next((node.id for node in plan.nodes.values() if meant & {node.name, node.id}), None)
     if found is None:
         known = [node.name for node in plan.nodes.values() if node.name]
         raise UsageError(f"no node `{name}` in this build. {did_you_mean(name, known)}".rstrip())

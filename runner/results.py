@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import Place, Problem, RegistryError
-from .files import reported
 from .scores import OVERALL, Scores
 
 _Score = Annotated[float, Field(ge=-1, le=1)]
@@ -49,6 +50,8 @@ class ResultNode(_Record):
     kind: Literal["leaf", "ensemble"]
     what: str
     """What it is, in a few words."""
+    digest: str = Field(default="", pattern="^([0-9a-f]{12})?$")
+    """Of a leaf: which predictions the scores are of, as `Run.digest` says; empty in results of older versions."""
     parameters: int | None = Field(default=None, ge=0)
     """Numbers in a model."""
     apparent: bool = False
@@ -71,6 +74,8 @@ class ResultNode(_Record):
             raise ValueError("there are not as many roles as members")
         if not set(self.chosen or ()) <= set(range(len(self.members))):
             raise ValueError("a chosen member is not there")
+        if self.digest and self.members:
+            raise ValueError("an ensemble has the digests of its leaves and none of its own")
         return self
 
     def nodes(self) -> Iterator[ResultNode]:
@@ -78,6 +83,21 @@ class ResultNode(_Record):
         yield self
         for member in self.members:
             yield from member.nodes()
+
+    def leaves(self) -> Iterator[ResultNode]:
+        """Yield the leaves at and below the node."""
+        return (node for node in self.nodes() if node.kind == "leaf")
+
+    @cached_property
+    def answer(self) -> str:
+        """Which of several replicas this is: a digest of its leaves' digests.
+
+        Two nodes of one id with the same answer must have the same scores. Where a leaf has no digest the scores
+        themselves stand for it, so that results of older versions are replicas and never damage.
+        """
+        digests = [leaf.digest for leaf in self.leaves()]
+        known: Any = digests if all(digests) else [self.scores, self.honest]
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]
 
     def shown(self) -> Scores:
         """Return the scores to show and to rank by: those of dev are honest where something was chosen."""
@@ -108,6 +128,10 @@ class Result(_Record):
     sha256: _Hash
     """Hash of the suite's content."""
     tasks: tuple[Column, ...]
+    spec: str = ""
+    """The spec's file, from the project's folder; empty where that is not known."""
+    settings: tuple[str, ...] = ()
+    """What `--set` said."""
     tree: ResultNode
 
     @model_validator(mode="after")
@@ -136,20 +160,6 @@ class Result(_Record):
         notes = tuple(f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in found[:5])
         raise RegistryError(Problem("this is not a result that can be shown", Place(shown_as), notes,
                                     hint="build its spec again, or move the file out of the folder of results"))
-
-
-def published(folder: Path) -> list[Result]:
-    """Return the results in one profile's folder, in the order of their file names.
-
-    Raise RegistryError for a file that is damaged or foreign, StorageError for one that cannot be read.
-    """
-    found = []
-    for path in sorted(folder.glob("*.json")):
-        if path.name not in (COSTS, SIGNIFICANCE):
-            with reported("read", path):
-                data = path.read_bytes()
-            found.append(Result.from_json(data, str(path)))
-    return found
 
 
 def costs(folder: Path) -> dict[str, dict[str, Any]]:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from .errors import UsageError, did_you_mean
 from .resampling import ALPHA, holm
 from .results import Column, spent
-from .scores import OVERALL
+from .scores import OVERALL, Scores
 from .significance import Evidence
 from .tables import Row, rank
 
+Published = Mapping[str, Scores]
 NOTHING = "—"
 SHOWN = 5
 """How many names a note has."""
 FACTS = {"name": "name", "what": "what it is", "members": "members", "id": "id", "kind": "kind",
          "parameters": "parameters", "seconds": "training s", "inference": "s / 1,000 sentences", "seeds": "seeds"}
 """Columns that are no scores, with their titles."""
-OF_SCORES = {"": "", "interval": "95 %", "low": "from", "high": "to", "p": "p", "tied": "tied", "apparent": "apparent"}
+OF_SCORES = {"": "", "interval": "95 %", "low": "from", "high": "to", "p": "p", "tied": "tied", "apparent": "apparent",
+             "published": "published"}
 """What there is of each score, such as `overall.interval`, with its title."""
 
 APPARENT = "* chosen on dev, or made of what was, and not cross-fitted: its dev score is apparent"
@@ -67,6 +69,10 @@ class Board:
     split: str
     evidence: Evidence
     costs: Mapping[str, Mapping[str, Any]]
+    published: Published = field(default_factory=dict)
+    """Scores of the same nodes as the repository publishes them, as they are shown, by id."""
+    published_on: Sequence[str] = ()
+    """The machines that the published scores were made on."""
 
     @cached_property
     def titles(self) -> dict[str, str]:
@@ -100,6 +106,8 @@ class Board:
         if part in ("p", "tied"):
             p = self.tests[column].get(row.id)
             return p if part == "p" or p is None else p > ALPHA
+        if part == "published":
+            return self.published.get(row.id, {}).get(self.split, {}).get(column)
         return row.scores.get(self.split, {}).get(column) if part == "apparent" else score
 
     def _fact(self, row: Row, key: str) -> Any:
@@ -120,6 +128,11 @@ class Board:
         """Whether some score that is shown is another than that of what was fitted on all of dev."""
         return any(row.shown.get(self.split) != row.scores.get(self.split) for row in self.rows)
 
+    @property
+    def is_published(self) -> bool:
+        """Whether the repository publishes scores of some system that is shown."""
+        return any(self.value(row, f"{OVERALL}.published") is not None for row in self.rows)
+
     @cached_property
     def tests(self) -> dict[str, dict[str, float]]:
         """Id -> p-value against the best of a column, corrected for all that are tested in it; the best has none."""
@@ -127,9 +140,14 @@ class Board:
 
     def _tests(self, column: str) -> dict[str, float]:
         best = self.best(column)
-        others = [row.id for row in self.rows if best and row.id not in ("", best.id)]
-        raw = {id: p for id in others if best and (p := self.evidence.p(best.id, id, self.split, column)) is not None}
+        ids = [row.id for row in self.rows if row.id and self._is_known(row, column)]
+        raw = {id: p for id in ids if best and best.id in ids and id != best.id
+               and (p := self.evidence.p(best.id, id, self.split, column)) is not None}
         return {id: float(f"{p:.4g}") for id, p in zip(raw, holm(list(raw.values())), strict=True)}
+
+    def _is_known(self, row: Row, column: str) -> bool:
+        """Tell whether the evidence is of the very scores of a system, not of a replica's."""
+        return self.evidence.interval(row.id, self.split, column, row.score(self.split, column)) is not None
 
     def untested(self) -> list[str]:
         """Return the names of systems whose difference from the best of some column is not known."""
@@ -172,7 +190,8 @@ def usual(board: Board, is_exact: bool = False) -> list[str]:
     if is_exact:
         known = board.keys()
         return [key for key in known if not key.endswith(".interval")]
-    return ["name", *board.titles, f"{OVERALL}.interval", *[f"{OVERALL}.apparent"] * board.is_honest]
+    return ["name", *board.titles, f"{OVERALL}.interval", *[f"{OVERALL}.apparent"] * board.is_honest,
+            *[f"{OVERALL}.published"] * board.is_published]
 
 
 def sheet(board: Board, facts: Mapping[str, str], keys: Sequence[str], sort: str = OVERALL) -> Sheet:
@@ -231,6 +250,8 @@ def _notes(board: Board, keys: Sequence[str]) -> list[str]:
         TIED: any(p > ALPHA for key in keys for p in board.tests.get(key, {}).values()),
         INTERVAL: any(key.endswith((".interval", ".low", ".high")) for key in keys),
         OVER_SEEDS: any(row.sd for row in board.rows),
+        f"published: in results/published, of the same system, made on {' and '.join(board.published_on) or '?'}":
+            any(key.endswith(".published") for key in keys) and board.is_published,
         f"not tested against the best: {_few(untested)} (docs/significance.md says when)": bool(untested),
     }
     return [note for note, is_shown in notes.items() if is_shown]

@@ -24,6 +24,8 @@ KEYS = 32
 """How many keys one sweep may have."""
 LEVELS = 16
 """How many parts a swept key may have."""
+EXECUTION = ("resources", "track")
+"""Tables of a model that decide no result."""
 OPTIONS = ("limit", "points")
 """Keys of a sweep that are not swept."""
 
@@ -58,11 +60,19 @@ def points(name: str, sweep: Table, forbidden: Sequence[str] = ()) -> list[tuple
     problems += _too_many(sweep, [len(named) or 1, *(len(v) for _, v, *_ in swept if isinstance(v, Array))])
     if problems:
         raise SpecError(*problems)
-    ends = Counter(path[-n:] for path, *_ in swept for n in range(1, len(path) + 1))
-    axes = [_axis(path, ends, values, key_at, problems) for path, values, key_at, _ in swept]
+    titles = _titles([path for path, *_ in swept])
+    axes = [_axis(path, titles[path], values, key_at, problems) for path, values, key_at, _ in swept]
     if problems:
         raise SpecError(*problems)
     return [_point(name, choices, sweep.place) for choices in itertools.product(*[named] * bool(named), *axes)]
+
+
+def with_settings(name: str, settings: Table) -> str:
+    """Return the name of a spec under the settings of a command line, in the form of a sweep's point: `sum@seed=1`."""
+    leaves = [leaf for leaf in _leaves(settings) if leaf[0][0] not in EXECUTION]
+    titles = _titles([path for path, *_ in leaves])
+    labels = [f"{titles[path]}={_label(value)}" for path, value, *_ in leaves]
+    return _fitting(f"{name}{',' if '@' in name else '@'}{','.join(labels)}") if labels else name
 
 
 def _too_many(sweep: Table, sizes: list[int]) -> list[Problem]:
@@ -108,11 +118,15 @@ def _named(sweep: Table, problems: list[Problem]) -> Axis:
     return [(name, spread(point)) for name, point in table.items()]
 
 
-def _axis(path: tuple[str, ...], ends: Counter[tuple[str, ...]], values: Array, key_at: Place,
-          problems: list[Problem]) -> Axis:
-    """Return the choices of one key, which is named by as many of its last parts as no other key has."""
-    length = next((n for n in range(1, len(path)) if ends[path[-n:]] == 1), len(path))
-    title = _safe(".".join(path[-length:]), path)
+def _titles(paths: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
+    """Return for each key its shortest end that no other key has."""
+    ends = Counter(path[-n:] for path in paths for n in range(1, len(path) + 1))
+    lengths = {path: next((n for n in range(1, len(path)) if ends[path[-n:]] == 1), len(path)) for path in paths}
+    return {path: _safe(".".join(path[-n:]), path) for path, n in lengths.items()}
+
+
+def _axis(path: tuple[str, ...], title: str, values: Array, key_at: Place, problems: list[Problem]) -> Axis:
+    """Return the choices of one key."""
     out: dict[str, tuple[str, Table]] = {}
     for value, at in zip(values, values.items_at, strict=True):
         label = f"{title}={_label(value)}"
@@ -148,5 +162,9 @@ def _hash(value: Any) -> str:
 def _point(name: str, choices: tuple[tuple[str, Table], ...], at: Place) -> tuple[str, Table]:
     """Return one point of the grid; a name that is too long for a file ends in a hash."""
     full = f"{name}@{','.join(label for label, _ in choices)}" if choices else name
-    full = full if is_safe_name(full) else f"{full[:112]}-{_hash(full)}"
-    return full, united(Table(at), *(overriding for _, overriding in choices))
+    return _fitting(full), united(Table(at), *(overriding for _, overriding in choices))
+
+
+def _fitting(name: str) -> str:
+    """Return a name that a file can have: one that is too long ends in a hash."""
+    return name if is_safe_name(name) else f"{name[:112]}-{_hash(name)}"

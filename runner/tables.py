@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from pathlib import Path
+from itertools import chain
 
 from .errors import Problem, RegistryError, UsageError, did_you_mean
-from .results import Result, ResultNode, published
+from .results import Result, ResultNode
 from .scores import OVERALL, Scores
 
 
@@ -51,6 +52,8 @@ class Row:
 def leaderboard(results: Sequence[Result]) -> list[Row]:
     """Return the named nodes of trees scored on one suite, each once, by honest dev overall and then by name.
 
+    A name that several nodes have, as after a spec was changed, is followed by the node's id.
+
     Raise RegistryError where two results give one node different scores.
     """
     nodes: dict[str, ResultNode] = {}
@@ -60,7 +63,9 @@ def leaderboard(results: Sequence[Result]) -> list[Row]:
             raise RegistryError(Problem(f"two results give `{node.name or node.what}` ({node.id}) different scores",
                                         hint="build the specs that contain it again, from one registry"))
         names.setdefault(node.id, set()).update({node.name} - {""})
-    called = {key: tuple(sorted(found, key=lambda name: (len(name), name))) for key, found in names.items()}
+    shared = {name for name, count in Counter(chain.from_iterable(names.values())).items() if count > 1}
+    called = {key: tuple(sorted((f"{name} ({key})" if name in shared else name for name in found),
+                                key=lambda name: (len(name), name))) for key, found in names.items()}
     rows = [Row(called[key], key, node.kind, node.what, node.scores, node.shown(), _members(node, called),
                 node.is_apparent() and node.honest is None,
                 {leaf.id: leaf.parameters for leaf in node.nodes() if leaf.kind == "leaf"})
@@ -129,20 +134,6 @@ def selected(rows: Sequence[Row], patterns: str, must: bool = False) -> list[Row
             raise UsageError(f"no system is called `{pattern}`. {hint}".rstrip())
         found |= {row.id: row for row in like}
     return [row for row in rows if row.id in found]
-
-
-def read(folder: Path) -> dict[Path, list[Result]]:
-    """Return all results by the folder of their profile, in the order of their file names.
-
-    `folder` holds the folders of profiles, or is one. Raise RegistryError for a file that is damaged or foreign,
-    StorageError for one that cannot be read.
-    """
-    if not folder.is_dir():
-        raise UsageError(f"there is no folder of results at {folder}")
-    if found := published(folder):
-        return {folder: found}
-    folders = sorted(path for path in folder.iterdir() if path.is_dir())
-    return {path: found for path in folders if (found := published(path))}
 
 
 def by_suite(results: Iterable[Result]) -> dict[tuple[str, str], list[Result]]:

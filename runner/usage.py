@@ -192,7 +192,8 @@ def reproduce(bundle: Path) -> None:
     from . import bundles
     from .files import write_bytes
     from .inventory import project_here
-    from .leaderboards import text
+    from .leaderboards import tables
+    from .result_folder import read
 
     with bundles.opened(bundle) as held:
         held.verify()
@@ -200,7 +201,7 @@ def reproduce(bundle: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="mtrun-") as folder:
         for name, (_, made) in pairs.items():
             write_bytes(Path(folder) / name, made)
-        click.echo(text(Path(folder) / "results"), nl=False)
+        click.echo(tables(read(Path(folder) / "results")).text, nl=False)
     wrong = [line for name, (there, made) in pairs.items() for line in bundles.differences(name, there, made)]
     for line in wrong:
         click.echo(line)

@@ -14,17 +14,18 @@ from runner.comparison import compared, line, named, text
 from runner.errors import RegistryError, UsageError
 from runner.registry import Registry, Run
 
+FAST = 'kind = "model"\nextends = "sum.toml"\n[optimizer]\nlr_scale = 2.0\n[train]\ntasks = ["sentiment"]\n'
 ENVIRONMENT = {"mtrun": "0.1.0", "python": "3.11.7", "torch": "2.12.0", "device": "Some GPU", "threads": 1}
 
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Run]:
-    root = project(tmp_path, fast='kind = "model"\nextends = "sum.toml"\n[optimizer]\nlr_scale = 2.0\n')
+    root = project(tmp_path, fast=FAST)
     monkeypatch.chdir(root)
     old = finish(root, "sum", source={"heads/pair.py": "aaaaaaaaaaaa", "heads/cosine.py": "cccccccccccc"})
-    new = finish(root, "fast", ['train.tasks=["sentiment"]'], source={"heads/pair.py": "bbbbbbbbbbbb"},
+    new = finish(root, "fast", source={"heads/pair.py": "bbbbbbbbbbbb"},
                  seconds=1234.5, environment=ENVIRONMENT, dev=DEV | {"overall": None, "sentiment": 0.45})
-    return [old, new, finish(root, "sum", ["train.seed=2"])]
+    return [old, new, finish(root, "sum", ["train.seed=2"], name="sum")]
 
 
 @pytest.fixture

@@ -304,8 +304,8 @@ def test_a_leaf_that_cannot_be_written_does_not_keep_others_from_training(tmp_pa
     place.write_text("a file where a folder is to be")
     events = built(root, "sum", "other", settings=SMALL)
     (failed,) = [e for e in events if e.event == "failed"]
-    assert failed.name == "sum" and f"cannot make {place}" in failed.values["problems"][0]
-    assert names(events, "trained") == ["other"]
+    assert failed.name == "sum@batch_size=20" and f"cannot make {place}" in failed.values["problems"][0]
+    assert names(events, "trained") == ["other@batch_size=20"]
     place.unlink()
     assert names(built(root, "sum", "other", settings=SMALL), "trained") == ["sum"]
 
@@ -338,7 +338,7 @@ def test_a_flipped_bit_in_predictions_is_noticed_and_the_run_trained_again(tmp_p
     data[-5] ^= 16  # the length is right: only a hash tells
     path.write_bytes(data)
     events = built(root, "sum", settings=SMALL)
-    assert names(events, "damaged") == names(events, "trained") == ["sum"]
+    assert names(events, "damaged") == names(events, "trained") == ["sum@batch_size=20"]
     assert "is not what was written" in next(e for e in events if e.event == "damaged").values["problems"][0]
     assert bytes_of(root) == whole and len(list((root / "registry" / ".damaged").iterdir())) == 1
 
@@ -425,9 +425,9 @@ def test_force_replaces_a_run_and_keeps_the_old_one_until_then(tmp_path: Path) -
     built(root, "tree", settings=SMALL)
     plan = planned(root, SMALL, "tree")
     renew(plan, ["other"], stale=False)
-    assert [node.name for node in plan.todo()] == ["other"]
+    assert [node.name for node in plan.todo()] == ["other@batch_size=20"]
     renew(plan, ["tree"], stale=False)
-    assert sorted(node.name for node in plan.todo()) == ["other", "sum"]
+    assert sorted(node.name for node in plan.todo()) == ["other@batch_size=20", "sum@batch_size=20"]
     refused = mtrun(root, "build", "specs/tree.toml", "--force", "othr")
     assert "did you mean `other`" in refused.communicate(timeout=60)[1] and refused.returncode == 2
     before = {run.id: run.manifest["sha256"] for run in plan.registry.runs()}

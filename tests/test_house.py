@@ -29,6 +29,7 @@ ROWS = [
     ["models", "lineage"],
     ["loader", "schema", "attempts"],
     ["plan", "engines", "launches", "deliveries"],
+    ["result_folder", "replan"],
     ["forecast", "renewal", "housekeeping", "publication", "coalitions", "outcomes", "questions"],
     ["likeness", "records"],
     ["worth", "answers", "submission"],

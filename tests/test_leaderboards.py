@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from folders import text
 from test_tables import AVERAGE, COSINE, ROUTE, SST, SUM, ensemble, leaf, publish, result, scores
 
 from runner.cli import cli
 from runner.errors import UsageError
 from runner.formats import FORMATS
-from runner.leaderboards import text
 from runner.results import COSTS, Column
 
 HARD = leaf("a&b_<i>|$%#{x}~^\\", "8", (0.1, 0.1, 0.1, 0.25))
@@ -64,7 +64,7 @@ def test_csv_has_the_full_numbers(folder: Path) -> None:
 
 
 def test_csv_of_several_suites_is_one_table(folder: Path) -> None:
-    one = SUM.model_copy(update={"name": "solo", "scores": {"dev": {"toxicity": 0.5, "overall": 0.5}}})
+    one = SUM.model_copy(update={"name": "solo", "id": "9" * 12, "scores": {"dev": {"toxicity": 0.5, "overall": 0.5}}})
     tasks = (Column(name="toxicity", title="T", kind="binary"),)
     publish(folder, result(one, suite="x", sha256="23" * 32, tasks=tasks))
     listed = {row["name"]: row for row in csv.DictReader(io.StringIO(text(folder, "csv")))}

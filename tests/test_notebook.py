@@ -31,7 +31,7 @@ def test_a_spec_is_built_looked_at_and_asked(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="1 of 1 runs are not trained yet"):
         one.predictions()
     assert one.build() is one
-    published = json.loads((root / "results" / "demo" / "sum.json").read_bytes())["tree"]
+    published = json.loads((root / "results" / "demo" / "sum@epochs=1,tasks=sentiment.json").read_bytes())["tree"]
     frame = one.predictions("test")
     said = frame[frame.task == "sentiment"]
     assert (said.said == said.label).mean() == pytest.approx(published["scores"]["test"]["sentiment"], abs=1e-6)

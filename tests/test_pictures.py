@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from runner import graphs, pictures
 from runner.cli import cli
 from runner.dossier import Dossier, gather
 from runner.errors import UsageError
-from runner.results import ResultNode
+from runner.results import Result, ResultNode
 
 pytest.importorskip("matplotlib")
 
@@ -94,10 +95,16 @@ def test_a_sweep_has_all_its_points_whatever_they_are_called(dossier: Dossier) -
             assert [y for _, y in bar] == pytest.approx([low, high])
 
 
+def of_results(dossier: Dossier, *more: Result) -> Dossier:
+    """Return a dossier of some more results, in a project without specs."""
+    files = {Path(f"{number}.json"): result for number, result in enumerate((*dossier.results, *more))}
+    return Dossier(replace(dossier.source, files=files), dossier.folder / "nowhere")
+
+
 def test_a_sweep_has_all_its_points_where_the_specs_are_gone(dossier: Dossier) -> None:
     (one,) = (result for result in dossier.results if result.tree.name == "sum")
     alias = one.model_copy(update={"tree": one.tree.model_copy(update={"name": "rates@lr_scale=1.0"})})
-    alone = Dossier(dossier.folder, (*dossier.results, alias), dossier.folder / "nowhere")
+    alone = of_results(dossier, alias)
     line = figures(alone, "sweeps")["sweep-rates-lr_scale"].axes[0].lines[0]
     assert list(line.get_xdata()) == [1.0, 2.0, 3.0]
 
@@ -107,7 +114,7 @@ def test_seeds_are_no_axis(dossier: Dossier) -> None:
     named = [result.model_copy(update={"tree": result.tree.model_copy(update={"name": names[result.tree.name]})})
              for result in dossier.results if result.tree.name in names]
     assert len(named) == 2
-    alone = Dossier(dossier.folder, (*dossier.results, *named), dossier.folder / "nowhere")
+    alone = of_results(dossier, *named)
     assert not any("seed" in name for name in figures(alone, "sweeps"))
 
 

@@ -73,8 +73,9 @@ def test_a_new_project_builds_at_once(made: Path, capsys: pytest.CaptureFixture[
     sets = [word for setting in TINY for word in ("--set", setting)]
     assert mtrun("check", "specs/ensemble.toml") == 0
     assert mtrun("build", "specs/ensemble.toml", "--executor", "inline", *sets) == 0
-    result = json.loads((made / "results" / "demo" / "ensemble.json").read_bytes())
-    assert [member["name"] for member in result["tree"]["members"]] == ["sum", "pcgrad"]
+    (built,) = (made / "results" / "demo").glob("ensemble@*.json")
+    result = json.loads(built.read_bytes())
+    assert [member["name"].partition("@")[0] for member in result["tree"]["members"]] == ["sum", "pcgrad"]
     assert set(result["tree"]["scores"]["dev"]) == {"sentiment", "paraphrase", "similarity", "overall"}
     capsys.readouterr()
     assert mtrun("table") == 0
@@ -254,9 +255,11 @@ def test_leaves_and_trees_of_new_parts_train_and_their_source_is_recorded(made: 
                  "--set", "train.batch_size=8") == 0
     sets = [word for setting in TINY for word in ("--set", setting) if "encoder" not in setting]
     assert mtrun("build", "specs/median.toml", "--executor", "inline", *sets) == 0
-    tree = json.loads((made / "results" / "demo" / "median.json").read_bytes())["tree"]
+    (built,) = (made / "results" / "demo").glob("median@*.json")
+    tree = json.loads(built.read_bytes())["tree"]
     assert tree["scores"]["test"]["overall"] is not None
-    manifests = {m["name"]: m for m in (json.loads(p.read_bytes()) for p in made.glob("registry/*/manifest.json"))}
+    stored = [json.loads(path.read_bytes()) for path in made.glob("registry/*/manifest.json")]
+    manifests = {manifest["name"].partition("@")[0]: manifest for manifest in stored}
     assert set(manifests) == {"own", "mixed", "sum", "pcgrad"}
     own = {f"{path.parent.name}/{path.name}": sha256(path)[:12] for path in made.glob("parts/*/*.py")}
     for name, parts in (("own", "shcoder"), ("mixed", "hlce")):

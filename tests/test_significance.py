@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filed import average, built, made, said, suited
+from folders import text, written
 from scipy import stats
 
-from runner import leaderboards, resampling, significance
-from runner.errors import RegistryError
-from runner.results import SIGNIFICANCE, published, spent
+from runner import resampling, significance
+from runner.result_folder import read_profile
+from runner.results import SIGNIFICANCE, spent
 from runner.scores import outcomes
 from runner.significance import Evidence, Shelf, Significance, System, evidence
 from runner.suites import Data
@@ -45,7 +46,8 @@ def evidence_of(root: Path) -> Evidence:
 
 
 def ids(root: Path) -> dict[str, str]:
-    return {node.name: node.id for result in published(root / "results" / "demo") for node in result.tree.nodes()}
+    results = read_profile(root / "results" / "demo").results
+    return {node.name: node.id for result in results for node in result.tree.nodes()}
 
 
 # -------------------------------------------------------------------------------------------------- what is in the file
@@ -158,10 +160,10 @@ def test_predictions_that_are_gone_leave_pairs_untested_and_the_table_says_so(ro
     named, found = ids(root), evidence_of(root)
     assert found.p(named["both"], named["worse"], "dev", "sentiment") is None
     assert found.p(named["fair"], named["worse"], "dev", "sentiment") is not None
-    assert "not tested against the best: " in leaderboards.text(root / "results")
+    assert "not tested against the best: " in text(root / "results")
     built(root, "both")
     assert evidence_of(root).p(named["both"], named["worse"], "dev", "sentiment") is not None
-    assert "not tested" not in leaderboards.text(root / "results")
+    assert "not tested" not in text(root / "results")
 
 
 def test_of_very_many_systems_the_best_are_tested(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,15 +192,15 @@ def test_evidence_of_other_scores_is_not_shown_and_is_made_again(root: Path) -> 
     assert file_of(root).read_bytes() == right
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 2}',
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 2}',
                                   '{"suites": {"a": {"systems": {"x": {"dev": [[2, 0, 1]]}}}}}'])
-def test_a_damaged_file_is_an_error_that_names_it_until_the_next_build(root: Path, text: str) -> None:
+def test_a_damaged_file_is_an_error_that_names_it_until_the_next_build(root: Path, content: str) -> None:
     built(root, "both")
     right = file_of(root).read_bytes()
-    file_of(root).write_text(text)
-    with pytest.raises(RegistryError) as caught:
-        leaderboards.text(root / "results")
-    assert SIGNIFICANCE in caught.value.render() and "the next build" in caught.value.render()
+    file_of(root).write_text(content)
+    (problem,) = read_profile(root / "results" / "demo").problems
+    assert SIGNIFICANCE in problem.render() and "the next build" in problem.render()
+    assert "both" in text(root / "results"), "scores are shown all the same"
     built(root, "both")
     assert file_of(root).read_bytes() == right
 
@@ -216,7 +218,7 @@ def test_a_damaged_shelf_is_no_error(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------------------------- the table
 
 def rows(root: Path, columns: str, **options: str) -> list[dict]:
-    (sheet,) = json.loads(leaderboards.text(root / "results", "json", columns=f"name,id,{columns}", **options))
+    (sheet,) = json.loads(text(root / "results", "json", columns=f"name,id,{columns}", **options))
     found: list[dict] = sheet["rows"]
     return found
 
@@ -232,9 +234,9 @@ def test_a_mark_says_that_holms_test_against_the_best_did_not_reject(root: Path)
         adjusted = resampling.holm([p for p in raw if p is not None])
         assert [row[f"{column}.p"] for row in others] == pytest.approx(adjusted, rel=1e-3)
         assert [row[f"{column}.tied"] for row in others] == [p > 0.05 for p in adjusted]
-    (sheet,) = json.loads(leaderboards.text(root / "results", "json", columns="name,paraphrase,paraphrase.tied"))
+    (sheet,) = json.loads(text(root / "results", "json", columns="name,paraphrase,paraphrase.tied"))
     tied = {row["name"] for row in sheet["rows"] if row["paraphrase.tied"] and row["paraphrase"] < best_of(sheet)}
-    table = leaderboards.text(root / "results", "plain", columns="name,paraphrase").split("\n\n")[1]
+    table = text(root / "results", "plain", columns="name,paraphrase").split("\n\n")[1]
     assert tied and {line.split()[0] for line in table.splitlines() if "≈" in line} == tied
 
 
@@ -252,7 +254,7 @@ def test_a_smaller_group_corrects_for_fewer_tests(root: Path) -> None:
 
 def test_a_table_needs_no_registry_no_data_no_torch(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     built(root, "both", "worse")
-    expected = leaderboards.text(root / "results")
+    expected = text(root / "results")
     clone = tmp_path_factory.mktemp("clone")
     shutil.copytree(root / "results", clone / "results")
     code = ("import sys; from runner.cli import cli; cli.main(['table'], standalone_mode=False); "
@@ -260,7 +262,7 @@ def test_a_table_needs_no_registry_no_data_no_torch(root: Path, tmp_path_factory
     done = subprocess.run([sys.executable, "-c", code], cwd=clone, capture_output=True, text=True)
     assert done.stdout == f"{expected}set()\n", done.stderr
     page = (clone / "results" / "demo" / "leaderboard.md").read_bytes()
-    leaderboards.publish(root / "results")
+    written(root / "results")
     assert (root / "results" / "demo" / "leaderboard.md").read_bytes() == page
 
 

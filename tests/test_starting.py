@@ -128,7 +128,7 @@ def test_the_id_holds_that_of_the_start(made: Path) -> None:
     first, taught = node(made, "next"), node(made, "taught")
     assert first.node.model.canonical()["start"] == node(made, "sum").id  # type: ignore[union-attr]
     assert "start" not in node(made, "sum").node.model.canonical()  # type: ignore[union-attr]
-    ids = {planned(made, "next", settings=[f"train.seed={seed}"]).roots["next"] for seed in (1, 2)}
+    ids = {planned(made, "next", settings=[f"train.seed={seed}"]).roots[f"next@seed={seed}"] for seed in (1, 2)}
     assert len({*ids, first.id}) == 3
     assert taught.below == [("teacher", node(made, "sum").id), ("start", first.id)]
     assert finished(made, "taught").manifest["made_of"].keys() == {node(made, "sum").id, first.id}
@@ -144,7 +144,7 @@ def test_a_finished_one_needs_nothing_any_more(root: Path) -> None:
 
 def test_the_time_it_takes_is_known_from_another_start(made: Path) -> None:
     plan = planned(made, "third", settings=["train.seed=5"])
-    assert [leaf.name for leaf in plan.todo()] == ["sum", "next", "third"]
+    assert [leaf.name for leaf in plan.todo()] == [f"{name}@seed=5" for name in ("sum", "next", "third")]
     assert all(leaf.seconds for leaf in forecast(plan, 1).leaves.values())
 
 

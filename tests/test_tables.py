@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from folders import text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from pydantic import ValidationError
 
-from runner.errors import RegistryError, StorageError, UsageError
+from runner.errors import RegistryError, UsageError
 from runner.formats import escaped
-from runner.leaderboards import page, text
+from runner.leaderboards import page
+from runner.result_folder import read
 from runner.results import Column, Result, ResultNode
-from runner.tables import leaderboard, read
+from runner.tables import leaderboard
 
 TASKS = (Column(name="sentiment", title="SST", kind="classification"),
          Column(name="paraphrase", title="Quora", kind="binary"),
@@ -112,7 +114,7 @@ def test_the_leaderboard_is_the_golden_one(tmp_path: Path) -> None:
     (tmp_path / "demo" / "costs.json").write_text("[]")
     (tmp_path / "README.md").write_text("not a profile")
     (tmp_path / "empty").mkdir()
-    (made,) = [page(path, results) for path, results in read(tmp_path).items()]
+    (made,) = [page(one) for one in read(tmp_path)]
     assert made == GOLDEN
 
 
@@ -217,14 +219,14 @@ def test_each_suite_has_its_own_table_and_each_profile_its_own_page(tmp_path: Pa
     other = leaf("other", "6", (0.9, 0.9, 0.9, 0.9))
     publish(tmp_path, result(SUM), result(other, suite="cs224n", sha256="23" * 32), result(COSINE, sha256="45" * 32))
     publish(tmp_path, result(SUM), profile="paper")
-    pages = {path.name: page(path, results) for path, results in read(tmp_path).items()}
+    pages = {one.profile: page(one) for one in read(tmp_path)}
     assert list(pages) == ["demo", "paper"]
     headings = [line for line in pages["demo"].splitlines() if line.startswith("#") and line.endswith("dev")]
     assert headings == [f"## demo: suite {suite}, content {digits * 6}, dev" for suite, digits in
                         (("cs224n", "23"), ("demo", "01"), ("demo", "45"))]
     assert pages["demo"].count("**0.900**") == 4
     assert pages["paper"].startswith("# Leaderboard: paper\n\n## paper: suite demo")
-    assert list(read(tmp_path / "paper")) == [tmp_path / "paper"]
+    assert [one.path for one in read(tmp_path / "paper")] == [tmp_path / "paper"]
 
 
 def test_results_that_contradict_each_other_are_not_shown() -> None:
@@ -287,10 +289,10 @@ def broken(*path: str | int, to: object) -> bytes:
 def test_a_damaged_or_foreign_file_is_an_error_that_names_it(tmp_path: Path, data: bytes, said: str) -> None:
     publish(tmp_path, result(SUM))
     (tmp_path / "demo" / "wrong.json").write_bytes(data)
-    with pytest.raises(RegistryError) as caught:
-        text(tmp_path)
-    assert str(tmp_path / "demo" / "wrong.json") in caught.value.render()
-    assert said in caught.value.render()
+    (found,) = read(tmp_path)
+    (problem,) = found.problems
+    assert str(tmp_path / "demo" / "wrong.json") in problem.render() and said in problem.render()
+    assert [result.tree.name for result in found.results] == ["sum"], "the others stay"
 
 
 @settings(deadline=None)
@@ -322,11 +324,12 @@ def test_a_deep_tree_can_be_read_back() -> None:
 def test_a_folder_that_is_not_there_and_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no folder of results"):
         read(tmp_path / "absent")
-    (tmp_path / "demo" / "folder.json").mkdir(parents=True)
-    with pytest.raises(StorageError, match=r"folder\.json"):
-        read(tmp_path)
-    assert read(tmp_path / "demo" / "folder.json") == {}
-    os.rmdir(tmp_path / "demo" / "folder.json")
-    assert read(tmp_path) == {}
     with pytest.raises(UsageError, match="no results"):
+        read(tmp_path)
+    (tmp_path / "demo" / "folder.json").mkdir(parents=True)
+    os.mkfifo(tmp_path / "demo" / "pipe.json")
+    (found,) = read(tmp_path)
+    assert [problem.message.partition(": ")[0] for problem in found.problems] == [
+        f"cannot read {tmp_path / 'demo' / name}" for name in ("folder.json", "pipe.json")]
+    with pytest.raises(RegistryError, match=r"folder\.json"):
         text(tmp_path)
