@@ -9,15 +9,18 @@ import platform
 import warnings
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from types import ModuleType
 
 import click
 from tabulate import tabulate
 
+from runner import machine
+
 from . import Figure, measured
 
 FILES = ("steps", "memory", "scoring", "leaves", "growth", "trees", "nodes", "startup", "gpu")
+THREADS = 1
+"""Threads of whatever is measured, where its name does not tell."""
 PACKAGES = ("torch", "numpy", "transformers", "sentence-transformers", "tokenizers")
 
 
@@ -31,22 +34,29 @@ def main(files: tuple[str, ...], only: str, rounds: int, as_json: bool) -> None:
     warnings.filterwarnings("ignore")
     if not as_json:
         click.echo(f"{_machine()}, load {os.getloadavg()[0]:.1f}\n{_versions()}\nmedian of {rounds} rounds in turn\n")
+    has_bf16, why = machine.computes_bf16("auto")
+    if not has_bf16:
+        click.echo(f"bf16 is not measured: {why}", err=as_json)
     for file in files or FILES:
         module = importlib.import_module(f"benchmarks.{file}")
         for line in module.gate() if hasattr(module, "gate") and not only else ():
             click.echo(f"{file}: {line}", err=as_json)
-        figures = list(_figures(module, only, rounds))
+        figures = list(_figures(module, only, rounds, has_bf16))
         if as_json:
             click.echo("\n".join(json.dumps(_fields(file, figure)) for figure in figures))
         elif figures:
             click.echo(f"\n{_table(file, figures)}\n")
 
 
-def _figures(module: ModuleType, only: str, rounds: int) -> Iterator[Figure]:
-    """Yield the figures of a file that are asked for; a ratio brings the cases that it is made of."""
+def _figures(module: ModuleType, only: str, rounds: int, has_bf16: bool) -> Iterator[Figure]:
+    """Yield the figures of a file that are asked for; a ratio brings the cases that it is made of.
+
+    Those of bf16 mean nothing where it is emulated, and are left out.
+    """
     ratios = [ratio for ratio in getattr(module, "RATIOS", ()) if only in ratio.name]
     needed = {name for ratio in ratios for name in (ratio.over, ratio.under)}
-    cases = [case for case in module.cases() if only in case.name or case.name in needed]
+    cases = [case for case in module.cases()
+             if (only in case.name or case.name in needed) and (has_bf16 or "bf16" not in case.name)]
     names = {case.name for case in cases}
     yield from measured(cases, rounds, [r for r in ratios if {r.over, r.under} <= names])
 
@@ -61,12 +71,8 @@ def _table(file: str, figures: list[Figure]) -> str:
 
 def _machine() -> str:
     """Return what machine this is."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return f"{model or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    return (f"{machine.processor()}, {machine.instruction_set()}, {os.cpu_count()} cores, {THREADS} thread where no "
+            f"more are told, Python {platform.python_version()}")
 
 
 def _versions() -> str:
@@ -82,7 +88,9 @@ def _versions() -> str:
 
 def _fields(file: str, figure: Figure) -> dict[str, object]:
     return {"v": 1, "file": file, "figure": figure.name, "median": figure.median, "samples": figure.samples,
-            "unit": figure.unit, "goal": figure.goal, "stretch": figure.stretch, "met": figure.met}
+            "unit": figure.unit, "goal": figure.goal, "stretch": figure.stretch, "met": figure.met,
+            "processor": machine.processor(), "instructions": machine.instruction_set(), "torch": version("torch"),
+            "threads": THREADS}
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
+from runner import machine
 from runner.suites import Examples
 
 from . import Case, Ratio
@@ -35,7 +36,9 @@ def cases() -> list[Case]:
 
 
 def _built(jobs: int, threads: int) -> Callable[[], float]:
-    settings = [f"resources.threads={threads}", "train.epochs=1", f"train.steps={STEPS}", "train.batch_size=8"]
+    precision = "bf16" if machine.computes_bf16("auto")[0] else "fp32"
+    settings = [f"resources.threads={threads}", "train.epochs=1", f"train.steps={STEPS}", "train.batch_size=8",
+                f"train.precision={precision}"]
     return lambda: built(LEAVES, jobs, settings)
 
 

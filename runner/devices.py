@@ -14,15 +14,21 @@ CONTEXT_MEGABYTES = 800.0
 
 def found() -> dict[str, float]:
     """Return the megabytes of each GPU that may be used, by the name that CUDA_VISIBLE_DEVICES knows it by."""
+    return queried("memory.total")
+
+
+def queried(number: str, every: bool = False) -> dict[str, float]:
+    """Return a number that nvidia-smi tells of each GPU that may be used, or of `every` one, by the GPU's name."""
     if not shutil.which("nvidia-smi"):
         return {}
-    query = ["nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"]
+    query = ["nvidia-smi", f"--query-gpu=index,uuid,{number}", "--format=csv,noheader,nounits"]
     said = subprocess.run(query, capture_output=True, text=True, check=False).stdout
     rows = [[cell.strip() for cell in line.split(",")] for line in said.splitlines()]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    sizes = {name: float(row[2]) for row in rows if len(row) == 3 for name in row[:2]}
-    names = [row[0] for row in rows if len(row) == 3] if visible is None else visible.split(",")
-    return {name: sizes[name] for name in names if name in sizes}
+    rows = [row for row in rows if len(row) == 3 and row[2].replace(".", "", 1).isdecimal()]
+    visible = None if every else os.environ.get("CUDA_VISIBLE_DEVICES")
+    numbers = {name: float(row[2]) for row in rows for name in row[:2]}
+    names = [row[0] for row in rows] if visible is None else visible.split(",")
+    return {name: numbers[name] for name in names if name in numbers}
 
 
 @dataclass

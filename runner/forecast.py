@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 from .differences import Difference, Entries, Recipe, differences, entries
 from .errors import RegistryError, StorageError
+from .machine import processor
 from .plan import NEW, Plan, Planned
 from .registry import ID, Registry, Run
 from .spec import Leaf, Resources
@@ -45,14 +46,14 @@ class Earlier:
     megabytes: float | None
     """The most memory that it took."""
     machine: tuple[str, int]
-    """Device and threads."""
+    """Kind of device and threads."""
 
     @classmethod
     def of(cls, run: Run) -> Earlier:
         """Return what a run's manifest says; raise KeyError, TypeError or AttributeError where that is not enough."""
         recipe, environment = Recipe.of_manifest(run.manifest), run.manifest["environment"]
         return cls(run.id, run.manifest["name"], recipe, entries(recipe.fields), _load(recipe), run.manifest["seconds"],
-                   run.size(), run.manifest.get("megabytes"), (environment["device"], environment["threads"]))
+                   run.size(), run.manifest.get("megabytes"), (_kind(environment), environment["threads"]))
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,8 @@ def _outlook(node: Planned, plan: Plan, runs: Sequence[Earlier]) -> Outlook:
     ranked = _ranked(node, recipe, runs)
     load, defaults = _load(recipe), entries(recipe.defaults)
     alike = [run for run in ranked if run.load - defaults == load]
-    machine = machine_of(node.node.model.resources)
-    timed = next((run for run in alike if run.machine == machine), None)
+    machines = machines_of(node.node.model.resources)
+    timed = next((run for machine in machines for run in alike if run.machine == machine), None)
     seconds = timed.seconds * left * _length(recipe) / _length(timed.recipe) if timed else None
     size, megabytes = alike[0].bytes if alike else None, timed.megabytes if timed else None
     if node.reason != NEW:
@@ -182,15 +183,24 @@ def _length(recipe: Recipe) -> float:
     return length
 
 
-def machine_of(resources: Resources) -> tuple[str, int]:
-    """Return the device and threads that a leaf will be trained with, named as in a manifest, without torch."""
+def machines_of(resources: Resources) -> list[tuple[str, int]]:
+    """Return the kind of device and the threads that a leaf will be trained with, without torch.
+
+    A processor has two names, the later for runs from before its model was recorded.
+    """
     gpus = [line.partition(":")[2].strip() for path in sorted(GPUS.glob("*/information"))
             for line in path.read_text().splitlines() if line.startswith("Model:")]
     if resources.device == "cpu" or (resources.device == "auto" and not gpus):
-        return f"cpu ({os.uname().machine})", resources.threads
+        return [(f"cpu ({name})", resources.threads) for name in (processor(), os.uname().machine)]
     number = resources.device.partition(":")[2] or "0"
     name = dict(zip(map(str, range(len(gpus))), gpus, strict=True)).get(number, "")
-    return f"{resources.processes} x {name}" if resources.processes > 1 else name, resources.threads
+    return [(f"{resources.processes} x {name}" if resources.processes > 1 else name, resources.threads)]
+
+
+def _kind(environment: Mapping[str, Any]) -> str:
+    """Return the device of a run; of a processor, what is known without torch."""
+    device: str = environment["device"]
+    return f"cpu ({environment['processor']})" if device.startswith("cpu") and "processor" in environment else device
 
 
 def _progress(attempt: Path) -> tuple[int, int] | None:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from . import __version__, memory, starting, teaching
+from . import __version__, machine, memory, starting, teaching
 from .attempts import TASK, Attempt
 from .batches import seeded
 from .distillation import distilled
@@ -170,14 +170,16 @@ def describe(order: Order, data: Data, device: str) -> dict[str, Any]:
         **({"trees": order.plain_trees()} if order.trees else {}),
         "environment": {
             "mtrun": __version__, "python": platform.python_version(), "torch": torch.__version__,
-            "device": device, "threads": model.resources.threads,
+            "device": device, "processor": machine.processor(), "instructions": machine.instruction_set(),
+            "threads": model.resources.threads,
         },
     }
 
 
 def device_name(device: torch.device, count: int) -> str:
     """Return what kind of device this is, and how many there are where it is not one, for comparing costs."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
+    processor = f"cpu ({machine.processor()}, {machine.instruction_set()})"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor
     return f"{count} x {name}" if count > 1 else name
 
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner, Result
 
 from benchmarks import Case, Figure, Ratio, gpu, measured, steps, workload
+from benchmarks.__main__ import main
+from runner import machine
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,6 +54,29 @@ def test_the_command_measures_what_is_asked_for() -> None:
     (said,) = map(json.loads, done.stdout.splitlines())
     assert (said["file"], said["figure"], said["goal"], said["met"]) == ("startup", "python -c pass", None, None)
     assert said["samples"] == [said["median"]] and 0 < said["median"] < 10
+    assert (said["processor"], said["torch"], said["threads"]) == (machine.processor(), version("torch"), 1)
+    assert said["instructions"].startswith(machine.instruction_set())
+
+
+def test_bf16_is_measured_where_it_is_no_emulation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All else is measured as ever, and each output says on what."""
+    cases = [Case(name, lambda: 2.0) for name in ("a fp32", "a bf16", "b fp32")]
+    ratios = [Ratio("gain of bf16", "a fp32", "a bf16", 1), Ratio("gain", "a fp32", "b fp32", 1)]
+    monkeypatch.setitem(sys.modules, "benchmarks.steps", SimpleNamespace(cases=lambda: cases, RATIOS=ratios))
+
+    def said(native: bool, *options: str) -> Result:
+        monkeypatch.setattr(machine, "computes_bf16", lambda device: (native, "the reason"))
+        return CliRunner().invoke(main, ["steps", "--rounds", "1", *options], catch_exceptions=False)
+
+    def figures(native: bool) -> list[str]:
+        return [json.loads(line)["figure"] for line in said(native, "--json").stdout.splitlines()]
+
+    assert figures(True) == ["a fp32", "a bf16", "b fp32", "gain of bf16", "gain"]
+    assert figures(False) == ["a fp32", "b fp32", "gain"]
+    text = said(False).stdout
+    assert text.count("bf16") == 1 and "bf16 is not measured: the reason\n" in text
+    assert machine.processor() in text and f"torch {version('torch')}" in text and "1 thread" in text
+    assert "not measured" not in said(True).stdout
 
 
 def test_what_is_measured_on_a_gpu_runs_on_a_small_encoder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,14 +12,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from projects import project
 
+from runner import machine
 from runner.build import Build
 from runner.errors import RegistryError
 from runner.events import Event
 from runner.executors.inline import Inline
 from runner.plan import make
 from runner.pool import Pool
+from runner.registry import Registry
+from runner.worker import device_name
 
 PCGRAD = 'kind = "model"\nextends = "sum.toml"\ncombiner = "pcgrad"\n'
 TREE = ('kind = "ensemble"\n[tree]\ntype = "average"\nmembers = ["sum.toml", "pcgrad.toml", '
@@ -59,6 +63,10 @@ def test_a_tree_is_built_bottom_up_once(tmp_path: Path) -> None:
     assert len(tree["members"][2]["chosen"]) == 1
     costs = json.loads((root / "results" / "demo" / "costs.json").read_bytes())
     assert len(costs) == 2 and all(cost["seconds"] > 0 and cost["inference"] > 0 for cost in costs.values())
+    made = [run.manifest["environment"] for run in Registry(root / "registry").runs()]
+    device = device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"), 1)
+    assert {(one["device"], one["processor"], one["instructions"]) for one in made} == {
+        (device, machine.processor(), machine.instruction_set())} and {c["device"] for c in costs.values()} == {device}
     assert not list((root / "registry" / ".attempts").iterdir()), "nothing is left over"
 
 

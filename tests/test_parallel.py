@@ -289,5 +289,5 @@ def test_a_leaf_has_as_many_processes_as_gpus(tmp_path: Path, monkeypatch: pytes
         (gpus / str(number)).mkdir(parents=True)
         (gpus / str(number) / "information").write_text("Model: \t\t Big GPU\n")
     monkeypatch.setattr(forecast, "GPUS", gpus)
-    assert forecast.machine_of(node.model.resources) == ("4 x Big GPU", 2)
-    assert forecast.machine_of(Resources()) == ("Big GPU", 1)
+    assert forecast.machines_of(node.model.resources) == [("4 x Big GPU", 2)]
+    assert forecast.machines_of(Resources()) == [("Big GPU", 1)]

@@ -309,6 +309,22 @@ def test_a_gpu_is_known_without_torch(root: Path, tmp_path: Path, monkeypatch: p
             for name in ("auto", "cuda", "cuda:1", "cuda:2", "cpu")] == [2.0, 2.0, 1.0, None, 20.0]
 
 
+def test_a_run_on_this_processor_tells_more_than_one_on_a_processor_unknown_or_another(
+        root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecasts, "processor", lambda: "Some CPU")
+
+    def on(name: str, seed: int, took: float) -> None:
+        finish(root, "sum", [f"train.seed={seed}"], seconds=took, environment={
+            "device": f"cpu ({name}, AVX2)", "processor": name, "instructions": "AVX2", "threads": 1})
+
+    on("Another CPU", 2, 5.0)
+    assert seconds(root, "train.seed=9") is None
+    finish(root, "sum", seconds=20.0)
+    assert seconds(root, "train.seed=9") == 20.0
+    on("Some CPU", 3, 2.0)
+    assert seconds(root, "train.seed=9") == 2.0
+
+
 @pytest.mark.parametrize(("jobs", "expected"), [(1, 100), (2, 60), (3, 40), (9, 20)])
 def test_the_time_of_all_is_that_of_a_queue(root: Path, jobs: int, expected: float) -> None:
     write(root, {"specs/five.toml": MODEL + '\n[sweep]\n"train.seed" = [1, 2, 3, 4, 5]\n'})
