@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from .answers import Answers, Respondent
 from .errors import Place, Problem, RegistryError, UsageError, did_you_mean
 from .evaluate import Evaluation
+from .machine import computes_bf16
 from .network import Network
 from .orders import model_of
 from .outcomes import Outcomes, below, finished
@@ -41,6 +42,8 @@ class Trained:
         if WEIGHTS not in run.manifest["files"]:
             raise UsageError(no_weights(run))
         model = model_of(run.manifest["spec"], Place(str(run.folder / MANIFEST)), project)
+        if model.train.precision == "bf16" and not computes_bf16("auto")[0]:
+            model = model.with_precision("fp32")  # emulated, it would be slower and no more exact
         tokenizer = model.encoder.tokenizer(data, project)
         network = Network(model, data.tasks, model.encoder.build(tokenizer, project))
         try:

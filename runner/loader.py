@@ -74,6 +74,16 @@ class Loader:
         self._models = Models(self.references, self._assembly, self.profile, Table(Place(COMMAND_LINE)), self._say,
                               self._counted)
 
+    @property
+    def settled(self) -> list[str]:
+        """What the specs leave open and what it became on this machine, each with the reason."""
+        return list(self._models.settled)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is right and yet unwise on this machine."""
+        return list(self._models.warnings)
+
     def load(self, path: Path) -> list[Spec]:
         """Return the nodes of a spec: one, or a sweep's points. Raise SpecError with all problems."""
         return self.load_all([path])[0]

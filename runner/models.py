@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from .assembly import Assembly
 from .consistency import misfits, misnamed_head, unsafe_tasks
+from .differences import place_of
 from .errors import Place, SpecError
 from .heads import Head
+from .machine import computes_bf16
 from .overlays import united, without
 from .references import HEADER, References, Users
 from .spec import Leaf, Model
@@ -19,6 +21,10 @@ from .toml import Table
 
 FILED = (*HEADER, "extends", "sweep")
 """Keys of a model's file that are not the model's."""
+
+
+EMULATED = "about three times as slow as fp32"
+"""How a step of MiniLM-L6 in emulated bf16 compares, and one of scoring (docs/performance.md)."""
 
 
 @dataclass
@@ -32,6 +38,9 @@ class Models:
     say: Callable[..., None]
     count: Callable[[int, Place], None]
     """Is told how many leaves are about to be made, and where."""
+    settled: dict[str, None] = field(default_factory=dict)
+    """What was left open and became what on this machine, and why."""
+    warnings: dict[str, None] = field(default_factory=dict)
     checked: bool = False
     """Whether the profile has been looked through."""
 
@@ -66,7 +75,24 @@ class Models:
         model = self.assembly.part(Model, table, table.place, also=FILED)
         if model and not wrong:
             self.say(*misfits(model, table, self.assembly.project))
-            yield Leaf(name, model, table)
+            yield Leaf(name, self._settled(model, table), table)
+
+    def _settled(self, model: Model, table: Table) -> Model:
+        """Return a model whose precision is that of the machine where the spec leaves it open; warn of an emulated one.
+
+        The device is looked at where the plan is made: an executor's machines may be others.
+        """
+        if (asked := model.train.precision) == "fp32":
+            return model
+        is_native, why = computes_bf16(model.resources.device)
+        if asked == "auto":
+            precision: Literal["fp32", "bf16"] = "bf16" if is_native else "fp32"
+            self.settled.setdefault(f"precision `auto` is {precision} here: {why}")
+            return model.with_precision(precision)
+        if not is_native:
+            at = place_of(table, ("train", "precision"))
+            self.warnings.setdefault(f"warning: {at}: bf16 is emulated here, {EMULATED}: {why}; `auto` would take fp32")
+        return model
 
     def _fitted(self, table: Table, layers: Sequence[Table]) -> tuple[Table, bool]:
         """Return a model's table without heads that it cannot have, and whether that is wrong.

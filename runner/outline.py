@@ -27,7 +27,7 @@ def text(plan: Plan, forecast: Forecast) -> str:
     for title, node in lines:
         note = "as above" if node is None else f"{node.state:6}  {node.id}  {_note(node, forecast.leaves.get(node.id))}"
         out.append(f"{title:{width}}  {note}".rstrip())
-    out += ["", *_reasons(plan, forecast), *_totals(plan, forecast)]
+    out += ["", *_reasons(plan, forecast), *plan.settled, *_totals(plan, forecast)]
     return "\n".join(clean(line) for line in out)
 
 
@@ -133,7 +133,7 @@ def lines(plan: Plan, forecast: Forecast) -> str:
         "v": 1, "event": "planned", "profile": plan.profile, "roots": plan.roots, "nodes": len(plan.nodes),
         "train": len(plan.todo()), "states": dict(sorted(counts.items())), "jobs": forecast.jobs,
         "seconds": round(forecast.seconds, 1), "bytes": forecast.bytes, "unknown": forecast.unknown,
-        "runs": forecast.runs, "notes": plan.notes,
+        "runs": forecast.runs, "settled": plan.settled, "notes": plan.notes,
     })
     return "\n".join(json.dumps(line) for line in out)
 

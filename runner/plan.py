@@ -126,6 +126,8 @@ class Plan:
     """What the predictions files say, by id."""
     files: list[Path] = field(default_factory=list)
     """The specs, and what they stand on."""
+    settled: list[str] = field(default_factory=list)
+    """What specs leave open and what it became on this machine, each with the reason."""
     notes: list[str] = field(default_factory=list)
     """What a person should be told, such as damaged runs that will be rebuilt."""
 
@@ -176,6 +178,8 @@ def make(project: Path, specs: Sequence[Path], profile: str, settings: Sequence[
             plan.specs[node.name] = os.path.relpath(os.path.realpath(path), os.path.realpath(project))
     plan.settle()
     plan.files = loader.references.files()
+    plan.settled = loader.settled
+    plan.notes += loader.warnings if plan.todo() else []
     return plan
 
 

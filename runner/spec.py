@@ -38,8 +38,9 @@ class Train(Part):
     """Examples of each task in one step."""
     seed: int = Field(default=11711, ge=0, lt=2**32)
     """Decides weights drawn, orders and dropout."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the encoder's matrix products; weights are kept in fp32."""
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    """Arithmetic of the encoder's matrix products; weights are kept in fp32. `auto` becomes, when the plan is made,
+    bf16 where the leaf's device computes it and fp32 where it would be emulated."""
     select: Literal["best", "last"] = "best"
     """Which epoch's weights are kept: the best dev overall of the trained tasks (ties to the earlier), or the last."""
 
@@ -174,6 +175,10 @@ class Model(Part):
         Raise DataError where the encoder's are not there, StorageError where one cannot be read.
         """
         return self.encoder.inputs(project) | (self.teacher.inputs(project) if self.teacher else {})
+
+    def with_precision(self, precision: Literal["fp32", "bf16"]) -> Model:
+        """Return the same model in another arithmetic."""
+        return self.model_copy(update={"train": self.train.model_copy(update={"precision": precision})})
 
     def summary(self) -> str:
         """Return what the model is in a few words, for a table."""
