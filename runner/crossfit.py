@@ -27,7 +27,7 @@ from pydantic import TypeAdapter, ValidationError
 from .ensembles import Ensemble
 from .errors import StorageError, TrainingError
 from .files import sha256, write_bytes
-from .parts import fingerprints
+from .parts import sources
 from .predictions import Output, Predictions, one_by_one
 from .registry import Run
 from .scores import DIGITS, OVERALL, metric, metrics, overall, score_split
@@ -125,7 +125,8 @@ class CrossFit:
 
     def add_tree(self, id: str, predictions: Predictions, ensemble: Ensemble, members: Sequence[str]) -> None:
         """Take note of an ensemble whose members were added before."""
-        parts = [id, fingerprints(ensemble), [self.nodes[member].key for member in members]]
+        code = {file: sha256(path) for file, path in sources(ensemble).items()}
+        parts = [id, code, [self.nodes[member].key for member in members]]
         self.nodes[id] = Node(predictions, _digest(parts), None, ensemble, tuple(members))
 
     def honest(self, id: str) -> Scores | None:

@@ -128,7 +128,8 @@ def described(run: Run) -> Iterator[str]:
     yield f"finished {manifest.get('finished', '?')}, {manifest['seconds']:,} s: {_listed(made)}"
     for split in manifest.get("splits", ()):
         yield f"memory ran out: from step {split['step']} on a batch was computed in {split['parts']} parts"
-    yield f"predictions {run.digest}, data {manifest['suite']['sha256'][:12]}" + _dropped(manifest["suite"].get("dropped", {}))
+    dropped = _dropped(manifest["suite"].get("dropped", {}))
+    yield f"predictions {run.digest}, data {manifest['suite']['sha256'][:12]}{dropped}"
     yield from ["", "epoch   step  dev scores, then mean losses"]
     for number, line in enumerate(run.read(HISTORY).decode().splitlines(), 1):
         epoch = json.loads(line)

@@ -6,20 +6,23 @@ existence registers it. The file defines one subclass of the family's base class
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from .files import sha256
+from .files import reported, sha256
 
 
 class Part(BaseModel):
@@ -113,7 +116,7 @@ def family(base: type[Part]) -> str:
     return base.__module__.rpartition(".")[2]
 
 
-def is_family(base: type[Part]) -> bool:
+def is_family(base: type) -> bool:
     """Tell whether a class is a family's base, so that a `type` must say which of its parts is meant."""
     return inspect.isabstract(base)
 
@@ -173,14 +176,68 @@ def plain_dump(value: Any) -> Any:
     return [plain_dump(item) for item in value] if isinstance(value, tuple) else value
 
 
-def fingerprints(value: Any) -> dict[str, str]:
-    """Return the hash of the source file of every part inside a value, by family and file: `heads/cosine.py`."""
-    out: dict[str, str] = {}
+def sources(value: Any) -> dict[str, Path]:
+    """Return the source file of every part inside a value and of its family's base: `heads/cosine.py` -> its path."""
+    out: dict[str, Path] = {}
     if isinstance(value, Part):
         if value.type:
-            path = Path(inspect.getfile(type(value)))
-            out[f"{path.parent.name}/{path.name}"] = sha256(path)[:12]
+            own = Path(inspect.getfile(type(value)))
+            base = Path(inspect.getfile(next(c for c in type(value).__mro__ if is_family(c))))
+            base = Path(inspect.getfile(next(c for c in type(value).__mro__ if inspect.isabstract(c))))
+            out |= {f"{own.parent.name}/{path.name}": path for path in (own, base)}
         value = {name: getattr(value, name) for name in type(value).model_fields}
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else ():
-        out |= fingerprints(item)
+        out |= sources(item)
     return dict(sorted(out.items()))
+
+
+def fingerprints(value: Any) -> dict[str, str]:
+    """Return the fingerprint of each of its `sources`."""
+    return {file: fingerprint(path) for file, path in sources(value).items()}
+
+
+def fingerprint(path: Path) -> str:
+    """Return what is recorded of a source file: `TEXT.CODE`, 12 hex digits for its text and for its code.
+
+    Equal texts are quickly compared; where they differ, `code_hash` tells whether what is computed differs, too.
+    """
+    return f"{sha256(path)[:12]}.{code_hash(path)}"
+
+
+def code_hash(path: Path) -> str:
+    """Return 12 hex digits of the sha256 over a file's syntax tree without docstrings and imports.
+
+    So a comment, a docstring or a file that is moved changes no hash. The same for Python 3.11 and later.
+    """
+    with reported("read", path):
+        return code_hash_of(path.read_bytes())
+
+
+@cache
+def code_hash_of(text: bytes) -> str:
+    """Return the `code_hash` of a source's text."""
+    digest = hashlib.sha256()
+    _hashed(ast.parse(text), digest.update)
+    return digest.hexdigest()[:12]
+
+
+def _hashed(node: ast.AST, update: Callable[[bytes], object]) -> None:
+    """Feed a node to a hash: its kind, and each field that is set, by name."""
+    update(f"({type(node).__name__}".encode())
+    for name, value in ast.iter_fields(node):
+        items = _code_of(value) if isinstance(value, list) else [value]
+        for item in items:
+            if isinstance(item, ast.AST):
+                update(f" {name}=".encode())
+                _hashed(item, update)
+            elif item is not None:
+                update(f" {name}={type(item).__name__}:{item!r}".encode())
+    update(b")")
+
+
+def _code_of(body: list[Any]) -> list[Any]:
+    """Return statements without imports and the strings that stand alone, which are docstrings."""
+    def is_said(item: Any) -> bool:
+        return isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant) and isinstance(item.value.value, str)
+
+    return [item for item in body if not isinstance(item, ast.Import | ast.ImportFrom) and not is_said(item)]

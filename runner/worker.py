@@ -33,7 +33,7 @@ from .orders import Order
 from .parts import Known, plain_dump
 from .plan import leaf_id
 from .predictions import side_by_side
-from .provenance import fingerprints
+from .provenance import changed, fingerprints
 from .registry import EPOCHS, HISTORY, LOG, PREDICTIONS, WEIGHTS, Registry
 from .souping import Souping
 from .spec import Model, Souped
@@ -99,7 +99,7 @@ def _inputs(order: Order) -> tuple[object, object]:
 
 def _restored(order: Order, data: Data, lesson: Data, cache: Path, watch: Supervision) -> Trainer:
     """Return the trainer of a leaf, at its checkpoint where there is a sound one."""
-    checkpoint, code = watch.attempt.checkpoint, fingerprints(order.model)
+    checkpoint = watch.attempt.checkpoint
     trainer = trainer_of(order.model, data, order.project, cache, lesson)
     if checkpoint.exists():
         try:
@@ -108,10 +108,10 @@ def _restored(order: Order, data: Data, lesson: Data, cache: Path, watch: Superv
             watch.say(f"{error}; starting from the beginning")
             remove(checkpoint)
             return _restored(order, data, lesson, cache, watch)
-        old = [file for file, sha in trainer.state.source.items() if code.get(file) != sha]
+        old = changed(trainer.state.source, order.model)
         watch.say(f"resumed at step {trainer.state.step}{', begun with older code of ' * bool(old)}{', '.join(old)}")
     else:
-        trainer.state.source = code
+        trainer.state.source = fingerprints(order.model)
     return trainer
 
 

@@ -397,14 +397,22 @@ def test_data_that_change_during_training_are_noticed_before_the_commit(tmp_path
     assert _Changing(root / "t.csv", before).run(begun(root, SMALL)) == 0, "with the files put back it goes on"
 
 
+def another_train(folder: Path) -> Path:
+    """Return a file that stands for another version of train.py."""
+    path = folder / "train.py"
+    path.write_text("CODE = 'another'\n")
+    return path
+
+
 def test_older_code_is_told_and_trained_again_only_where_asked_for(tmp_path: Path,
                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     from runner import provenance
 
     root = project(tmp_path)
     built(root, "sum", settings=SMALL)
-    whole, real = bytes_of(root), provenance._of_module
-    monkeypatch.setattr(provenance, "_of_module", lambda name: "0" * 12 if name == "train" else real(name))
+    whole, real = bytes_of(root), provenance.sources
+    other = another_train(tmp_path)
+    monkeypatch.setattr(provenance, "sources", lambda model: real(model) | {"train.py": other})
     plan = planned(root, SMALL)
     (node,) = plan.nodes.values()
     assert (node.state, node.action, node.stale) == ("stale", "reuse", ("train.py",))
@@ -441,7 +449,7 @@ def test_force_replaces_a_run_and_keeps_the_old_one_until_then(tmp_path: Path) -
 
 
 def test_a_run_that_was_begun_by_older_code_stays_marked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from runner import provenance, snapshots
+    from runner import snapshots
 
     root = project(folder / "project")
     plan = planned(root, SMALL)
@@ -458,7 +466,7 @@ def test_a_run_that_was_begun_by_older_code_stays_marked(folder: Path, monkeypat
     assert ended(worker(begun(root, SMALL))) == 0
     (run,) = plan.registry.runs()
     assert b"begun with older code of network.py" in run.read("log.txt")
-    assert provenance._of_module("network") != run.manifest["source"]["network.py"]
+    assert run.manifest["source"]["network.py"] == "0" * 12
     assert [node.stale for node in planned(root, SMALL).nodes.values()] == [("network.py",)]
 
 

@@ -263,6 +263,8 @@ def test_code_of_a_part_of_ones_own_becomes_stale(root: Path) -> None:
     finish(root, "read")
     assert planned(root, "read").todo() == []
     (root / "parts" / "encoders" / "read.py").write_text(READ + "# changed\n")
+    assert planned(root, "read").nodes.popitem()[1].state == "reuse", "a comment computes nothing"
+    (root / "parts" / "encoders" / "read.py").write_text(READ + "CHANGED = True\n")
     (node,) = planned(root, "read").nodes.values()
     assert (node.action, node.state, node.reason) == ("reuse", "stale", "trained with older code of encoders/read.py")
 
