@@ -33,6 +33,7 @@ ROWS = [
     ["likeness", "records"],
     ["worth", "answers", "submission"],
     ["checkpoints", "tokens", "layout", "memory", "snapshots", "tracking"],
+    ["products"],
     ["operations"],
     ["layers"],
     ["suites.*", "losses.*", "heads.*", "encoders.*", "combiners.*", "optimizers.*", "schedules.*", "ensembles.*",
