@@ -28,8 +28,9 @@ def noise(like: Tensor, p: float) -> Tensor:
         return torch.empty_like(like).bernoulli_(1 - p).mul_(1 / (1 - p))
     count, dropped = like.numel(), round(p * 65536)
     draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-2**63, None).view(torch.int16)
-    kept = draws[:count].view(like.shape) >= dropped - 32768
-    return kept.to(like.dtype).mul_(65536 / (65536 - dropped))
+    kept = torch.empty(like.shape, dtype=like.dtype)
+    torch.ge(draws[:count].view(like.shape), dropped - 32768, out=kept)  # a quarter of the time of bools that are cast
+    return kept.mul_(65536 / (65536 - dropped))
 
 
 def dropout(x: Tensor, p: float) -> Tensor:
