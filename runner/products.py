@@ -1,6 +1,6 @@
 """Matrix products in fp32 and bf16, by the library that computes them fastest on this processor.
 
-torch has MKL compute fp32, which uses AVX-512 on Intel's processors only. On others that have it, oneDNN takes less than
+torch has MKL compute fp32, which uses AVX-512 on Intel's processors only. On AMD's that have it, oneDNN takes less than
 half the time. Which library it is depends on nothing but processor, environment and shapes, so that a run that goes on
 equals one that never stopped.
 """
@@ -24,8 +24,8 @@ LEAST = 1 << 16
 @cache
 def by_onednn() -> bool:
     """Tell whether large fp32 products are oneDNN's on this processor."""
-    return (torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.backends.mkl.is_available()
-            and torch.backends.mkldnn.is_available() and machine.vendor() == "AuthenticAMD"
+    has_both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return (has_both and machine.vendor() == "AuthenticAMD" and torch.backends.cpu.get_cpu_capability() == "AVX512"
             and not machine.limited_below_avx512() and hasattr(torch.ops.mkldnn, "_linear_pointwise"))
 
 
