@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-import numpy as np
-
+from .parts import deferred
 from .suites import Task
+
+with deferred("numpy"):
+    import numpy as np
 
 Scale = Literal["logits", "probabilities", "zscores", "ranks"]
 """What members are brought to before they are averaged; see `scaled`."""

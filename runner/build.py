@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,12 +17,14 @@ from .outcomes import below
 from .plan import Plan, Planned
 from .pool import Pool
 from .predictions import Predictions
-from .publication import complete
+from .publication import complete, shelf
+from .registry import Run
 from .replan import replanned
 from .result_folder import read_files, run_digest
 from .results import Column, Result, ResultNode
 from .scores import Scores, score
 from .spec import Filed, Leaf, Tree
+from .verdicts import Verdicts
 
 
 @dataclass
@@ -42,6 +44,10 @@ class Build:
     _crossfits: dict[str, CrossFit] = field(default_factory=dict)
     """By the suite's content."""
     _scored: dict[str, ResultNode] = field(default_factory=dict)
+    _runs: dict[str, Run] = field(default_factory=dict)
+    """The finished runs that are reused and were found sound."""
+    _known: dict[str, Result] = field(default_factory=dict)
+    """What was published of all systems before and would be again, by name."""
 
     def events(self) -> Iterator[Event]:
         """Do it all and yield events, the last of which is `done`. Raise Stopped on a signal; all can be resumed."""
@@ -59,6 +65,7 @@ class Build:
         if seen["detached"]:
             yield Event("done", values=counts | {"failed": len(self.failed), "detached": seen["detached"]})
             return
+        self._recall(nodes)
         for node in nodes:
             self.pool.check()
             yield from self._score(node)
@@ -70,14 +77,15 @@ class Build:
         yield Event("done", values=counts | {"failed": len(self.failed)})
 
     def _reuse(self, node: Planned, todo: list[Planned]) -> Event:
-        """Read a finished run's Predictions; one that turns out to be damaged is to be trained again."""
+        """Read what a tree is made of from a finished run; one that turns out to be damaged is to be trained again."""
         if isinstance(node.node, Filed):
             self._predictions[node.id] = self.plan.filed[node.id]
             return Event("reused", node.name, node.id)
         try:
             run = self.plan.registry.find(node.id)
             if run:
-                self._predictions[node.id] = run.predictions().known(self.plan.data[node.suite])
+                run.check()
+                self._runs[node.id] = run
                 return Event("reused", node.name, node.id)
             problems = [f"error: run {node.id} is gone since the build was planned"]
         except MtrunError as error:
@@ -103,11 +111,25 @@ class Build:
         self.failed.add(node.id)
         return Event("failed", node.name, node.id, {"problems": problems})
 
+    def _recall(self, nodes: Sequence[Planned]) -> None:
+        """Take the results of an earlier build where all of them are known, and nothing else would be made."""
+        kept = shelf(self.plan)
+        if not all(node.id in self._runs or not node.name or kept.has(node.id) for node in nodes):
+            return
+        verdicts = Verdicts(self.plan, self._runs)
+        found = {name: result for name in self.plan.roots if (result := verdicts.find(name))}
+        scored = {node.id: node for result in found.values() for node in result.tree.nodes()}
+        if len(found) == len(self.plan.roots) and all(node.id in scored for node in nodes):
+            self._known, self._scored = found, scored
+
     def _score(self, node: Planned) -> Iterator[Event]:
         """Make a node's Predictions and scores from what is stored or from its members."""
         if node.id in self.failed:
             return
-        made_of = () if node.id in self._predictions else (*node.members, *node.needs)
+        if node.id in self._scored:
+            yield Event("scored", node.name, node.id, {"scores": self._scored[node.id].scores})
+            return
+        made_of = () if node.id in {**self._predictions, **self._runs} else (*node.members, *node.needs)
         if broken := [m for m in made_of if m in self.failed]:
             self.failed.add(node.id)
             yield Event("blocked", node.name, node.id, {"by": [self.plan.nodes[m].name or m for m in broken]})
@@ -146,6 +168,7 @@ class Build:
             return ResultNode(name=node.name, id=node.id, kind="leaf", what=node.what, digest=node.id, scores=scores)
         run = self.plan.registry.find(node.id)
         assert run is not None
+        self._runs[node.id] = run
         chose = run.manifest["spec"]["train"]["select"] == "best"
         refits.add_leaf(node.id, predictions, run, chose)
         return ResultNode(
@@ -165,11 +188,7 @@ class Build:
 
     def _publish(self, name: str, node: Planned) -> Iterator[Event]:
         """Write the scored tree of one spec."""
-        data = self.plan.data[node.suite]
-        columns = tuple(Column(name=n, title=t.title, kind=t.kind) for n, t in data.tasks.items())
-        result = Result(profile=self.plan.profile, suite=self.plan.suites[node.suite], sha256=node.suite, tasks=columns,
-                        spec=self.plan.specs.get(name, ""), settings=self.plan.settings,
-                        tree=self._scored[node.id].model_copy(update={"name": name}))
+        result = self._known.get(name) or self._made(name, node)
         path = self.results / self.plan.profile / f"{name}.json"
         try:
             write_bytes(path, result.to_json())
@@ -212,6 +231,16 @@ class Build:
                     self._reuse(node, [])
                 list(self._score(node))
         return root in self._scored and not list(self._publish(name, self.plan.nodes[root]))
+
+    def _made(self, name: str, node: Planned) -> Result:
+        """Return the scored tree of one spec, and remember it."""
+        data = self.plan.data[node.suite]
+        columns = tuple(Column(name=n, title=t.title, kind=t.kind) for n, t in data.tasks.items())
+        result = Result(profile=self.plan.profile, suite=self.plan.suites[node.suite], sha256=node.suite, tasks=columns,
+                        spec=self.plan.specs.get(name, ""), settings=self.plan.settings,
+                        tree=self._scored[node.id].model_copy(update={"name": name}))
+        Verdicts(self.plan, self._runs).keep(name, result)
+        return result
 
     def _complete(self) -> Iterator[Event]:
         """Bring what is published beside the trees up to date."""

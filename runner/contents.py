@@ -14,6 +14,7 @@ import inspect
 import json
 import re
 import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,8 +26,8 @@ from .suites import Data, Suite
 HASH = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass
-class Contents:
+@dataclass(eq=False)
+class Contents(Mapping[str, Data]):
     """Suites by content hash; their examples are loaded when they are asked for."""
 
     project: Path
@@ -58,6 +59,18 @@ class Contents:
         """Take what others know of suites."""
         self.suites = other.suites | self.suites
         self._data = other._data | self._data
+
+    def __contains__(self, content: object) -> bool:
+        """Tell whether there are such examples, without loading them."""
+        return content in self._data or content in self.suites
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the hashes."""
+        return iter({**self.suites, **self._data})
+
+    def __len__(self) -> int:
+        """Return how many suites there are."""
+        return len({*self.suites, *self._data})
 
     def __getitem__(self, content: str) -> Data:
         """Return a suite's examples. Raise DataError where they are no longer those that were hashed."""

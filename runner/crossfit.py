@@ -21,17 +21,19 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from .ensembles import Ensemble
 from .errors import StorageError, TrainingError
 from .files import sha256, write_bytes
-from .parts import sources
+from .parts import deferred, sources
 from .predictions import Output, Predictions, one_by_one
 from .registry import Run
 from .scores import DIGITS, OVERALL, metric, metrics, overall, score_split
 from .suites import Data, Examples
+
+with deferred("numpy"):
+    import numpy as np
 
 FOLDS = 5
 REPEATS = 4

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from .errors import Problem, did_you_mean, near
-from .parts import Member, Part, is_family
+from .parts import Member, Part, documented, is_family
 from .syntax import written
 from .toml import Array, Table
 
@@ -102,7 +102,7 @@ def diagnosed(error: ValidationError, cls: type[Part], table: Table, where: str,
             yield key, Problem(f"unknown key `{key}` in {inside(where)}", table.keys_at[key], notes, hint)
         elif one["type"] == "missing" and len(one["loc"]) == 1:
             if key not in meant and "extends" not in meant:
-                yield key, _missing(key, cls.model_fields[key], table, where, known)
+                yield key, _missing(key, documented(cls)[key], table, where, known)
         else:
             yield key, _wrong(one, key, cls, table, where)
 

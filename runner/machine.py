@@ -48,6 +48,11 @@ def _names() -> Iterator[str]:
     yield platform.machine()
 
 
+def vendor() -> str:
+    """Return who made the processor, as x86 has it: `GenuineIntel`, `AuthenticAMD`; nothing where that is not known."""
+    return _cpuinfo().get("vendor_id", "")
+
+
 def instruction_set() -> str:
     """Return the instruction set that torch's kernels use, and oneDNN's limit where one is set."""
     import torch  # here, since nothing else of this module needs it
@@ -89,6 +94,11 @@ def _processor_bf16() -> tuple[bool, str]:
         name = next(name for name in LIMITS if os.environ.get(name))
         return False, f"{name}={clean(_limit())} keeps oneDNN from the processor's {flag}"
     return True, f"the processor has {flag}"
+
+
+def limited_below_avx512() -> bool:
+    """Tell whether the environment keeps oneDNN from AVX-512."""
+    return _limit().lower() in TOO_LOW and "avx512" not in _limit().lower()
 
 
 def _limit() -> str:

@@ -31,14 +31,19 @@ def complete(plan: Plan, found: Mapping[str, Predictions], folder: Path) -> None
     """
     results = read_profile(folder).results
     named = {node.id for result in results for node in result.tree.nodes() if node.name}
-    shelf = Shelf(plan.registry.cache / SHELF / plan.profile)
-    shelf.keep({id: said for id, said in found.items() if id in named and not plan.registry.has(id)}, named)
+    kept = shelf(plan)
+    kept.keep({id: said for id, said in found.items() if id in named and not plan.registry.has(id)}, named)
 
     def find(id: str) -> Predictions | None:
-        return found.get(id) or _of_run(plan.registry, id) or shelf.find(id)
+        return found.get(id) or _of_run(plan.registry, id) or kept.find(id)
 
-    update(folder, results, {sha256: plan.data[sha256] for sha256 in plan.suites}, find)
+    update(folder, results, plan.data, find)
     _write_costs(folder / COSTS, plan.registry, results)
+
+
+def shelf(plan: Plan) -> Shelf:
+    """Return where the Predictions are kept of the systems of a plan's profile that are no runs."""
+    return Shelf(plan.registry.cache / SHELF / plan.profile)
 
 
 def _of_run(registry: Registry, id: str) -> Predictions | None:

@@ -145,6 +145,11 @@ class Run:
             raise RegistryError(f"run {self.id} is damaged: {path} is not what was written")
         return data
 
+    def check(self) -> None:
+        """Read what a tree is made of: its Predictions and those of its epochs. Raise RegistryError or StorageError."""
+        for name in (EPOCHS,) * self.has_epochs() + (PREDICTIONS,):
+            self.read(name)
+
     def predictions(self) -> Predictions:
         """Return its Predictions, verified as its epochs' are, for later. Raise RegistryError or StorageError."""
         if self.has_epochs():

@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
-
+from .parts import deferred
 from .suites import Task
+
+with deferred("numpy"):
+    import numpy as np
 
 RESAMPLES = 2000
 LEVEL = 0.95

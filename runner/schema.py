@@ -23,7 +23,7 @@ from pydantic.fields import FieldInfo
 from .ensembles import Ensemble
 from .errors import Place, Problem, SpecError
 from .executors import Executor
-from .parts import Member, Part, family, find, is_family, names
+from .parts import Member, Part, documented, family, find, is_family, names
 from .spec import Model, Soup
 from .suites import Suite
 from .sweeps import NODES, POINTS
@@ -64,7 +64,7 @@ class Schemas:
         """Return the schema of each kind of file."""
         model = self.table(Model)["properties"]
         suites = self.alternatives(Suite)
-        model["suite"] = _about(Model.model_fields["suite"]) | {"title": family(Suite), "anyOf": [_FILE, *suites]}
+        model["suite"] = _about(documented(Model)["suite"]) | {"title": family(Suite), "anyOf": [_FILE, *suites]}
         header = {"extends": _EXTENDS, "description": _ABOUT}
         starter = {"description": _STARTER} | self._part(Executor, False, LEVELS)
         tree = {"description": "The node at the top.", "title": family(Ensemble), "anyOf": self.alternatives(Ensemble)}
@@ -98,7 +98,7 @@ class Schemas:
     def table(self, cls: type[Part], name: str = "", complete: bool = False, levels: int = LEVELS) -> Json:
         """Return the table that describes a part; `name` is its type."""
         kind = {"type": _type(name, _doc(cls))} if name else {}
-        fields = {key: self._field(field, complete, levels) for key, field in cls.model_fields.items()}
+        fields = {key: self._field(field, complete, levels) for key, field in documented(cls).items()}
         needed = [*kind, *(key for key, field in cls.model_fields.items() if field.is_required())]
         out = {"description": f"`{name}`: {_doc(cls)}" if name else _doc(cls), "type": "object",
                "properties": {**kind, **fields}, "additionalProperties": False}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
+from .parts import deferred
 from .predictions import Predictions
 from .suites import SPLITS, Data, Task
+
+with deferred("numpy"):
+    import numpy as np
 
 OVERALL = "overall"
 """The column of the mean over a suite's tasks, next to those named by tasks."""

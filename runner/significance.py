@@ -226,20 +226,23 @@ def update(folder: Path, results: Sequence[Result], data: Mapping[str, Data], fi
     except RegistryError:
         old = Significance()  # it is made again
     new = Significance(suites={
-        sha256: _renewed(old.suites.get(sha256, Evidence()), sha256, named, data.get(sha256), find)
+        sha256: _renewed(old.suites.get(sha256, Evidence()), sha256, named, data, find)
         for sha256, named in systems.items()})
     if not (folder / SIGNIFICANCE).exists() or new != old:
         write_bytes(folder / SIGNIFICANCE, new.to_json())
 
 
-def _renewed(old: Evidence, sha256: str, systems: Mapping[str, ResultNode], data: Data | None, find: Find) -> Evidence:
-    """Return what is still true of the old evidence, with what can be added."""
+def _renewed(old: Evidence, sha256: str, systems: Mapping[str, ResultNode], datas: Mapping[str, Data],
+             find: Find) -> Evidence:
+    """Return what is still true of the old evidence, with what can be added; data are asked for where they are needed.
+    """
     tested = sorted(sorted(systems, key=lambda id: _rank(systems[id]))[:MOST])
     kept = old.only({id: node.shown() for id, node in systems.items()}, tested)
     lacking = [pair for pair in combinations(tested, 2) if _pair(*pair) not in kept.pairs]
     alone = systems.keys() - kept.systems.keys()
-    if data is None or not (lacking or alone):
+    if not (lacking or alone) or sha256 not in datas:
         return kept
+    data = datas[sha256]
     wanted = {id: find(id) for id in sorted({*alone, *(id for pair in lacking for id in pair)})}
     found = {id: System(said, systems[id].shown()) for id, said in wanted.items()
              if said and score(said, data) == systems[id].scores}
@@ -266,6 +269,10 @@ class Shelf:
         with contextlib.suppress(MtrunError):
             return Predictions.read(self._path(id))
         return None
+
+    def has(self, id: str) -> bool:
+        """Tell whether something is kept of a system."""
+        return self._path(id).exists()
 
     def keep(self, found: Mapping[str, Predictions], ids: Collection[str]) -> None:
         """Keep what is new and remove what is of none of `ids`. Raise StorageError."""

@@ -23,7 +23,7 @@ from runner.heads import Head
 from runner.loader import Loader
 from runner.losses import Loss
 from runner.optimizers import Optimizer
-from runner.parts import Part, family, find, names
+from runner.parts import Part, documented, family, find, names
 from runner.regularizers import Regularizer
 from runner.schedules import Schedule
 from runner.schema import Schemas
@@ -195,7 +195,7 @@ def test_every_part_and_option_is_in_it(base: type[Part]) -> None:
         assert " ".join(cls.__doc__.split()) in " ".join(text.split())
         rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", text.partition("####")[0], re.M))
         assert list(rows) == list(cls.model_fields)
-        for key, field in cls.model_fields.items():
+        for key, field in documented(cls).items():
             assert " ".join((field.description or "").replace("|", "\\|").split()) in rows[key]
             assert ("| required |" in rows[key]) == field.is_required()
 

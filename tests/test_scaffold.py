@@ -25,7 +25,7 @@ from runner.heads import Head
 from runner.loader import Loader
 from runner.losses import Loss
 from runner.optimizers import Optimizer
-from runner.parts import Part, family, find, names
+from runner.parts import Part, documented, family, find, names
 from runner.regularizers import Regularizer
 from runner.schedules import Schedule
 from runner.schema import Schemas
@@ -155,7 +155,7 @@ def test_a_new_part_is_found_documented_and_assembled(bare: Path, kind: str, mon
     cls = find(base, "my_own", bare)
     assert cls and cls.type == "my_own" and cls.__name__ == "MyOwn"
     assert names(base, bare) == sorted([*names(base), "my_own"])
-    assert all(field.description for field in cls.model_fields.values())
+    assert all(field.description for field in documented(cls).values())
     needed = {"loss": "mse", "lr": 0.1, "members": []}
     values = {key: needed[key] for key, field in cls.model_fields.items() if field.is_required()}
     assembly = Assembly(bare)

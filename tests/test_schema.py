@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator
 from projects import project, write
+from pydantic._internal._docs_extraction import extract_docstrings_from_cls
 
 from runner import cli
 from runner.combiners import Combiner
@@ -25,7 +26,7 @@ from runner.heads import Head
 from runner.loader import Loader
 from runner.losses import Loss
 from runner.optimizers import Optimizer
-from runner.parts import Part, family, find, names
+from runner.parts import Part, documented, family, find, names
 from runner.schedules import Schedule
 from runner.schema import FOLDER, Schemas
 from runner.suites import Suite
@@ -139,7 +140,7 @@ def test_every_part_is_an_alternative_with_all_its_options(base: type[Part]) -> 
             assert " ".join(cls.__doc__.split()) in " ".join(one["description"].split())
             assert one["additionalProperties"] is False
             assert set(one["properties"]) == {"type", *cls.model_fields}
-            for key, field in cls.model_fields.items():
+            for key, field in documented(cls).items():
                 shown = one["properties"][key]
                 assert shown.get("description") == field.description
                 if not field.is_required() and field.default is not None:
@@ -303,3 +304,13 @@ def test_a_part_of_the_project_that_is_broken_is_named(tmp_path: Path, monkeypat
     assert run("schema", "--write") == 2
     assert "parts/heads/broken.py" in capsys.readouterr().err
     assert not (tmp_path / FOLDER).exists()
+
+
+@pytest.mark.parametrize("base", FAMILIES, ids=family)
+def test_fields_are_described_as_pydantic_itself_would_have_it(base: type[Part]) -> None:
+    for cls in (base, *filter(None, (find(base, name) for name in names(base)))):
+        about = {key: field.description for key, field in documented(cls).items()}
+        for made in cls.__mro__:
+            if issubclass(made, Part):
+                assert extract_docstrings_from_cls(made).items() <= about.items()
+        assert all(about.values()), about
