@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from runner import memory
+from runner import memory, products
 from runner.train import Trainer, Watch
 
 from . import Case, Ratio, workload
@@ -88,7 +88,7 @@ def _ours(combiner: str, precision: str) -> Callable[[], float]:
 
 
 def _products(dtype: torch.dtype) -> Callable[[], float]:
-    """Time the products that a step cannot do without: forward, and backward by inputs and by weights.
+    """Time the products that a step cannot do without, by the same library: forward, backward by inputs and by weights.
 
     Of the last layer keys and values are needed for all tokens, all else for the [CLS] rows; those inside attention,
     a hundredth, are left out.
@@ -107,9 +107,9 @@ def _products(dtype: torch.dtype) -> Callable[[], float]:
     def step() -> None:
         for x, weight, gradient, layers in operands():
             for _ in range(layers):
-                torch.mm(x, weight.t())
-                torch.mm(gradient, weight)
-                torch.mm(gradient.t(), x)
+                products.linear(x, weight)
+                products.linear(gradient, weight.t())
+                products.across(gradient, x, (len(x),))
 
     return lambda: _timed(step)
 
