@@ -150,3 +150,8 @@ def _point(name: str, choices: tuple[tuple[str, Table], ...], at: Place) -> tupl
     full = f"{name}@{','.join(label for label, _ in choices)}" if choices else name
     full = full if is_safe_name(full) else f"{full[:112]}-{_hash(full)}"
     return full, united(Table(at), *(overriding for _, overriding in choices))
+
+
+def is_point(point: str, name: str) -> bool:
+    """Tell whether a name may be that of a point of a sweep called `name`, or of a build of it with settings."""
+    return point.startswith(f"{name}@"[:112])
