@@ -15,7 +15,7 @@ PACKAGE = ROOT / "runner"
 ROWS = [
     ["errors"],
     ["files", "syntax", "events", "devices"],
-    ["toml", "leases", "archives"],
+    ["toml", "leases", "archives", "manifests"],
     ["parts", "overlays"],
     ["diagnosis", "sweeps", "suites"],
     ["assembly", "references", "contents"],
