@@ -100,6 +100,11 @@ class Attempt:
         """Return the name of what is trained; empty where that is not known."""
         return str(_read(self.folder / TASK).get("name", ""))
 
+    def model(self) -> dict[str, Any]:
+        """Return what is trained; empty where that is not known."""
+        model = _read(self.folder / TASK).get("model")
+        return model if isinstance(model, dict) else {}
+
     def report(self, progress: dict[str, Any]) -> None:
         """Tell the build how far the run is."""
         post(self.folder / "progress.json", json.dumps(progress).encode())

@@ -28,12 +28,13 @@ from .build import Build
 from .errors import MtrunError, Problem, UsageError, clean
 from .executors.inline import Inline
 from .files import copy_new, make_folder, reported
+from .manifests import LIMIT, sealed, unsealed
 from .outcomes import finished
 from .plan import Plan
 from .pool import Pool
 from .predictions import Predictions
 from .records import Record, Size, judged, labels
-from .registry import LIMIT, MANIFEST, WEIGHTS, Registry, sealed, unsealed
+from .registry import MANIFEST, WEIGHTS, Registry
 from .spec import Filed
 from .suites import Data
 

@@ -6,8 +6,9 @@ import hashlib
 from collections.abc import Mapping
 
 from .errors import RegistryError
+from .manifests import unsealed
 from .predictions import Predictions
-from .registry import FORMAT, MANIFEST, PREDICTIONS, Registry, Run, unsealed
+from .registry import FORMAT, MANIFEST, PREDICTIONS, Registry, Run
 
 
 def sent(registry: Registry, id: str) -> dict[str, bytes]:

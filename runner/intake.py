@@ -9,9 +9,10 @@ from . import trust
 from .bundles import PREDICTED, Bundle
 from .errors import DataError, MtrunError, Place, Problem, UsageError
 from .files import copy_new, make_folder, publish, remove, reported, write_bytes
+from .manifests import unsealed
 from .orders import model_of
 from .plan import content_id
-from .registry import MANIFEST, Registry, Run, unsealed
+from .registry import MANIFEST, Registry, Run
 from .results import COSTS, SIGNIFICANCE, Result
 
 BESIDE = (COSTS, SIGNIFICANCE)

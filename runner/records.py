@@ -13,11 +13,12 @@ from .assembly import Assembly, tabled
 from .ensembles import Ensemble
 from .errors import DataError, Place, Problem
 from .files import is_safe_name, json_bytes
+from .manifests import sealed
 from .outcomes import below
 from .parts import Member, deferred, plain_dump
 from .plan import Plan, Planned
 from .predictions import Predictions
-from .registry import Registry, sealed
+from .registry import Registry
 from .spec import Filed, Stored, Tree
 from .suites import Data, Examples, Task
 from .toml import Table

@@ -7,8 +7,6 @@
     registry/.damaged/             runs that failed a check, set aside
     registry/.replaced/            runs that were trained again though they were sound
     registry/.cache/               what can be made again at any time
-
-A manifest is JSON whose last line holds the sha256 of all bytes above it: `head -n -2 manifest.json | sha256sum`.
 """
 
 from __future__ import annotations
@@ -23,12 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import from_json
-
 from . import leases
 from .errors import Problem, RegistryError, StorageError
-from .files import is_safe_name, json_bytes, make_folder, publish, remove, reported, sha256, write_bytes, write_new
+from .files import make_folder, publish, remove, reported, sha256, write_bytes, write_new
+from .manifests import sealed, start, unsealed
 from .predictions import Predictions
 
 FORMAT = 1
@@ -40,59 +36,6 @@ WEIGHTS = "model.safetensors"
 HISTORY = "history.jsonl"
 LOG = "log.txt"
 ID = re.compile(r"[0-9a-f]{12}")
-LIMIT = 1 << 22
-"""Most bytes of a manifest."""
-
-_SEAL = re.compile(rb'(,\n) "sha256": "([0-9a-f]{64})"\n}\n\Z')
-
-
-class _Manifest(BaseModel):
-    """What every manifest must have for the rest of the house to read it."""
-
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
-
-    format: int
-    id: str
-    name: str
-    what: str
-    files: dict[str, dict[str, int | str]]
-    spec: dict[str, Any]
-    suite: dict[str, Any]
-    dev: dict[str, float | None]
-    epoch: int
-    parameters: int
-    seconds: float
-
-
-def sealed(manifest: Mapping[str, Any]) -> bytes:
-    """Return the bytes of a manifest: its JSON, with the sha256 of all above it as the last line."""
-    above = json_bytes(manifest).removesuffix(b"\n}\n") + b",\n"
-    return above + f' "sha256": "{hashlib.sha256(above).hexdigest()}"\n}}\n'.encode()
-
-
-def unsealed(data: bytes) -> dict[str, Any]:
-    """Return what the bytes of a manifest say, `sha256` included; raise ValueError for any damage."""
-    seal = _SEAL.search(data, max(0, len(data) - 100))
-    if not seal or hashlib.sha256(data[: seal.end(1)]).hexdigest().encode() != seal[2]:
-        raise ValueError("it is not what was written")
-    try:
-        manifest: dict[str, Any] = from_json(data, allow_inf_nan=False)  # three times as fast as json.loads
-        _Manifest.model_validate(manifest)
-        for name, entry in manifest["files"].items():
-            if not is_safe_name(name) or type(entry["size"]) is not int or type(entry["sha256"]) is not str:
-                raise ValueError(f"its entry of the file {name!r} cannot be meant")
-    except (ValidationError, KeyError, RecursionError) as error:
-        raise ValueError(f"it is not a manifest ({type(error).__name__})") from None
-    return manifest
-
-
-def _start(path: str) -> bytes:
-    """Return a file, or its start where it is longer than any manifest."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return os.read(descriptor, min(os.fstat(descriptor).st_size, LIMIT))
-    finally:
-        os.close(descriptor)
 
 
 @dataclass(frozen=True)
@@ -235,7 +178,7 @@ class Registry:
         """Return a run from its manifest alone, or None where there is none; raise RegistryError for damage."""
         path = f"{self.root}/{id}/{MANIFEST}"
         try:
-            manifest = unsealed(_start(path))
+            manifest = unsealed(start(path))
         except FileNotFoundError:
             if not os.path.lexists(f"{self.root}/{id}"):
                 return None

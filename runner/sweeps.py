@@ -168,3 +168,8 @@ def _point(name: str, choices: tuple[tuple[str, Table], ...], at: Place) -> tupl
 def _fitting(name: str) -> str:
     """Return a name that a file can have: one that is too long ends in a hash."""
     return name if is_safe_name(name) else f"{name[:112]}-{_hash(name)}"
+
+
+def is_point(point: str, name: str) -> bool:
+    """Tell whether a name may be that of a point of a sweep called `name`, or of a build of it with settings."""
+    return point.startswith(f"{name}@"[:112])

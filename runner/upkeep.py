@@ -119,8 +119,8 @@ def rm(words: tuple[str, ...], weights: bool, force: bool) -> None:
 
     registry = registry_here()
     runs = list(_runs(registry, words))
-    if not (force or weights) and (needed := _published(registry, runs)):
-        raise UsageError(f"published results refer to {', '.join(needed)}; `--force` removes the runs all the same")
+    if not (force or weights):
+        _check_published(registry, runs)
     for run in runs:
         with registry.claim(run.id) as lease:
             if lease is None:
@@ -144,10 +144,17 @@ def _runs(registry: Registry, words: Sequence[str]) -> Iterator[Run]:
                 yield run
 
 
-def _published(registry: Registry, runs: Sequence[Run]) -> list[str]:
-    """Return the names of runs that a published result refers to."""
-    texts = [path.read_text() for path in registry.root.parent.glob("results/**/*.json")]
-    return [f"{run.manifest['name']} ({run.id})" for run in runs if any(run.id in text for text in texts)]
+def _check_published(registry: Registry, runs: Sequence[Run]) -> None:
+    """Raise UsageError where a published result refers to a run, or cannot be read."""
+    from .errors import UsageError
+    from .retention import Retention
+
+    results = Retention()
+    results.add_results(registry.root.parent)
+    for path, why in results.unread.items():
+        raise UsageError(f"{path} cannot be read ({why}), and may refer to the runs; `--force` removes these anyway")
+    if needed := [f"{run.manifest['name']} ({run.id})" for run in runs if run.id in results.ids]:
+        raise UsageError(f"published results refer to {', '.join(needed)}; `--force` removes the runs all the same")
 
 
 @click.command()
@@ -158,14 +165,15 @@ def gc(dry_run: bool) -> None:
     Never a live attempt, nor a run that a spec under any profile or a published result refers to.
     """
     from .errors import clean
-    from .housekeeping import References, garbage, sweep
+    from .housekeeping import garbage, sweep
     from .inventory import project_here
+    from .retention import Retention
 
     registry, total = registry_here(), 0
-    references = References.of(project_here())
-    for note in references.notes:
+    retention = Retention.of(project_here())
+    for note in retention.notes:
         click.echo(clean(note), err=True)
-    for found in list(garbage(registry, references)):
+    for found in list(garbage(registry, retention)):
         if dry_run or sweep(registry, found):
             total += found.size
             click.echo(clean(f"{os.path.relpath(found.path)}  {found.size:,} bytes: {found.why}"))

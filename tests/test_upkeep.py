@@ -19,7 +19,6 @@ from test_registry import commit, files, manifest
 
 from runner.attempts import Attempt
 from runner.cli import cli
-from runner.housekeeping import References
 from runner.loader import Loader
 from runner.plan import make
 from runner.registry import WEIGHTS, Registry, sealed
@@ -153,22 +152,6 @@ def test_gc_removes_what_nothing_refers_to(root: Path) -> None:
     assert registry.ids() == sorted([ids(root)["sum"], "aaaaaaaaaaaa"]), "`mean-2` is neither a spec nor published"
     assert not list((registry.root / ".damaged").iterdir())
     assert len(done.stdout.splitlines()) == 6
-
-
-def test_gc_keeps_every_run_of_a_spec_whose_data_are_missing(root: Path) -> None:
-    (root / "specs" / "suites" / "gone.toml").write_text(
-        'kind = "suite"\ntype = "files"\nfolder = "gone"\n[tasks.sentiment]\ntitle = "S"\nkind = "classification"\n'
-        'classes = 5\ncolumns = ["sentence"]\nlabel = "label"\ntrain = "t.csv"\ndev = "d.csv"\n')
-    profile = (root / "specs" / "profiles" / "demo.toml").read_text()
-    (root / "specs" / "profiles" / "paper.toml").write_text(
-        profile.replace("tiny.toml", "gone.toml").partition("[heads")[0])
-    (root / "specs" / "mean.toml").write_text('kind = "model"\n[heads.sentiment]\ntype = "linear"\n'
-                                              'loss = "cross_entropy"\n[combiner]\ntype = "mean"\n'
-                                              '[schedule]\ntype = "constant"\n')
-    references = References.of(root)
-    assert "mean" in references.names and any("mean" in note for note in references.notes)
-    assert references.keep("aaaaaaaaaaaa", "mean") and references.keep("aabbbbbbbbbb", "mean-2")
-    assert not references.keep("aabbbbbbbbbb", "meander")
 
 
 def test_copies_touches_and_clocks_cause_no_rebuild(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
