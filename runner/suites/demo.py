@@ -40,19 +40,19 @@ SPREAD = 0.3
 """Largest error of a similarity label."""
 DENIED = 0.15
 """Share of events that did not happen, where a frame can say so."""
-SWAPPED = 0.4
+SWAPPED = 0.25
 """Share of unequal pairs that differ by who is who."""
 CHANGED_AGAIN = 0.3
 """Chance that an unequal pair differs in one more respect, again and again."""
 NEAR = 0.6
 """Chance that a changed meaning is a near one, such as a nurse for a doctor."""
-KEPT_EQUAL, KEPT_UNEQUAL, KEPT_GRADED = 0.3, 0.5, 0.4
-"""Chance that a pair's second sentence keeps a choice of words; low for equal ones, so that shared words say little."""
+KEPT_EQUAL, KEPT_UNEQUAL, KEPT_GRADED = 0.5, 0.5, 0.4
+"""Chance that a pair's second sentence keeps a choice of words; no higher for equal ones: shared words say little."""
 CLAIMS, DENIALS = 0.65, 0.25
 """Shares of clauses that claim and that deny; the rest turn their word over."""
 DEGREED = 0.5
 """Share of claims with an adverb of degree."""
-JOINED = 0.35
+JOINED = 0.25
 """Share of reviews of two clauses."""
 
 
@@ -272,7 +272,7 @@ class Demo(Suite):
 
     train: int = Field(default=4000, ge=1, le=10_000)
     """Training examples of each task."""
-    dev: int = Field(default=500, ge=1, le=10_000)
+    dev: int = Field(default=1000, ge=1, le=10_000)
     """Dev examples of each task."""
     test: int = Field(default=800, ge=1, le=10_000)
     """Test examples of each task; they have labels too."""
