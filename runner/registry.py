@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import os
 import re
+import stat
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -108,19 +109,36 @@ class Run:
         return Predictions.from_bytes(self.read(EPOCHS), str(self.folder / EPOCHS))
 
     def verify(self) -> None:
-        """Read all files. Raise RegistryError that names those that are not what was written."""
+        """Read all files. Raise RegistryError that names those that are not what was written.
+
+        What cannot be read may be sound: where nothing is damaged but something cannot be read, raise StorageError.
+        """
         problems: list[Problem] = []
+        unread: list[Problem] = []
         for name, entry in self.manifest["files"].items():
             path = self.folder / name
             try:
-                if path.stat().st_size != entry["size"] or sha256(path) != entry["sha256"]:
-                    problems.append(Problem(f"run {self.id} is damaged: {path} is not what was written"))
-            except FileNotFoundError:
+                with reported("read", path):
+                    is_same = path.stat().st_size == entry["size"] and sha256(path) == entry["sha256"]
+            except StorageError as error:
+                if not isinstance(error.__cause__, FileNotFoundError):
+                    unread += error.problems
+                    continue
                 problems.append(Problem(f"run {self.id} is damaged: {path} is missing"))
-            except StorageError as error:  # a disk that cannot read it back
-                problems += error.problems
+            else:
+                problems += [] if is_same else [Problem(f"run {self.id} is damaged: {path} is not what was written")]
         if problems:
-            raise RegistryError(*problems)
+            raise RegistryError(*problems, *unread)
+        if unread:
+            raise StorageError(*unread)
+
+
+def _length(path: Path) -> int | None:
+    """Return the bytes of a file; None where there is no such file. Raise StorageError where that cannot be told."""
+    with reported("read", path), contextlib.suppress(FileNotFoundError):
+        found = os.stat(path)
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
+    return None
 
 
 @dataclass(frozen=True)
@@ -170,7 +188,7 @@ class Registry:
         run = self.listed(id)
         for name, entry in run.manifest["files"].items() if run else ():
             path = self.root / id / name
-            if not path.is_file() or path.stat().st_size != entry["size"]:
+            if _length(path) != entry["size"]:
                 raise RegistryError(f"run {id} is damaged: {path} is missing or of another length")
         return run
 
@@ -192,9 +210,9 @@ class Registry:
         return Run(id, self.root, manifest)
 
     def runs(self) -> Iterator[Run]:
-        """Yield all finished runs by id, without those that are damaged to the eye."""
+        """Yield all finished runs by id, without those that are damaged to the eye or cannot be read."""
         for id in self.ids():
-            with contextlib.suppress(RegistryError):
+            with contextlib.suppress(RegistryError, StorageError):
                 if run := self.find(id):
                     yield run
 
