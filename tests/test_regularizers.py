@@ -16,6 +16,7 @@ from test_train import digest, resumed, whole
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, kl_divergence
 from torch.func import functional_call
+from torch.nn import functional
 
 from runner import masking
 from runner.batches import Batch
@@ -136,7 +137,8 @@ def spoken(network: Network, batch: Batch, encoder: dict[str, Tensor] | None = N
     bert = network.encoder
 
     def hook(module: torch.nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (given[0] + moved, *given[1:])  # type: ignore[operator]
+        rows = functional.pad(moved, (0, 0, 0, len(given[0]) - len(moved)))  # type: ignore[arg-type]
+        return (given[0] + rows, *given[1:])
 
     handle = bert.norm.register_forward_pre_hook(hook) if moved is not None else None
     embeddings = network.dropout(functional_call(bert, encoder or {}, (batch.packed,)))
