@@ -210,7 +210,6 @@ def sources(value: Any) -> dict[str, Path]:
         if value.type:
             own = Path(inspect.getfile(type(value)))
             base = Path(inspect.getfile(next(c for c in type(value).__mro__ if is_family(c))))
-            base = Path(inspect.getfile(next(c for c in type(value).__mro__ if inspect.isabstract(c))))
             out |= {f"{own.parent.name}/{path.name}": path for path in (own, base)}
         value = {name: getattr(value, name) for name in type(value).model_fields}
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else ():
