@@ -78,6 +78,14 @@ def computes_bf16(device: str) -> tuple[bool, str]:
     return found[which] >= CAPABILITY, f"the GPU has compute capability {found[which]}"
 
 
+def emulated_bf16() -> str:
+    """Return how a step in emulated bf16 compares with one in fp32 on such a processor (docs/performance.md)."""
+    if sys.platform == "linux" and "flags" in _cpuinfo():
+        has_avx512 = "avx512bw" in _cpuinfo()["flags"].split() and not limited_below_avx512()
+        return "two to three times as slow as fp32" if has_avx512 else "about eleven times as slow as fp32"
+    return "slower than fp32"
+
+
 def _processor_bf16() -> tuple[bool, str]:
     """Tell whether torch computes bf16 products natively on this processor, and why.
 

@@ -11,7 +11,7 @@ from .consistency import misfits, misnamed_head, unsafe_tasks
 from .differences import place_of
 from .errors import Place, SpecError
 from .heads import Head
-from .machine import computes_bf16
+from .machine import computes_bf16, emulated_bf16
 from .overlays import united, without
 from .references import HEADER, References, Users
 from .spec import Leaf, Model
@@ -21,10 +21,6 @@ from .toml import Table
 
 FILED = (*HEADER, "extends", "sweep")
 """Keys of a model's file that are not the model's."""
-
-
-EMULATED = "about three times as slow as fp32"
-"""How a step of MiniLM-L6 in emulated bf16 compares, and one of scoring (docs/performance.md)."""
 
 
 @dataclass
@@ -91,7 +87,8 @@ class Models:
             return model.with_precision(precision)
         if not is_native:
             at = place_of(table, ("train", "precision"))
-            self.warnings.setdefault(f"warning: {at}: bf16 is emulated here, {EMULATED}: {why}; `auto` would take fp32")
+            self.warnings.setdefault(f"warning: {at}: bf16 is emulated here, {emulated_bf16()} ({why}); "
+                                     "`precision = \"auto\"` takes fp32")
         return model
 
     def _fitted(self, table: Table, layers: Sequence[Table]) -> tuple[Table, bool]:
