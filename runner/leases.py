@@ -118,5 +118,4 @@ def _now(folder: Path) -> float:
         return os.fstat(descriptor).st_mtime
     finally:
         os.close(descriptor)
-        with contextlib.suppress(FileNotFoundError):  # who clears the folder may take it for a dead one's
-            os.unlink(probe)
+        os.unlink(probe)
