@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .crossfit import CrossFit
 from .ensembles import Choice, Ensemble
-from .errors import MtrunError, RegistryError, StorageError
+from .errors import MtrunError, StorageError
 from .events import Event
 from .files import write_bytes
 from .forecast import forecast, longest_first
@@ -88,10 +88,8 @@ class Build:
                 self._runs[node.id] = run
                 return Event("reused", node.name, node.id)
             problems = [f"error: run {node.id} is gone since the build was planned"]
-        except RegistryError as error:
+        except MtrunError as error:
             problems = [problem.render() for problem in error.problems]
-        except MtrunError as error:  # it cannot be read, and may well be sound
-            return self._failure(node, [problem.render() for problem in error.problems])
         if isinstance(node.node, Leaf):
             todo.append(node)
             return Event("damaged", node.name, node.id, {"problems": problems})

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from . import leases
 from .attempts import Attempt
-from .errors import RegistryError, StorageError
+from .errors import RegistryError
 from .files import remove
 from .registry import ID, Registry
 from .retention import Retention
@@ -40,8 +40,8 @@ def garbage(registry: Registry, retention: Retention) -> Iterator[Garbage]:
     for id in registry.ids():
         try:
             run = registry.listed(id)
-        except (RegistryError, StorageError):
-            continue  # a damaged one is set aside by the build that needs it, another may be sound
+        except RegistryError:
+            continue  # it is set aside by the build that needs it
         if run and not retention.keep(id, run.manifest["name"], run.manifest["spec"]):
             why = f"the run `{run.manifest['name']}`, to which no spec or result refers"
             yield Garbage(run.folder, why, _size(run.folder), id)

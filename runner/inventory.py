@@ -13,7 +13,7 @@ from typing import Any
 
 from . import leases
 from .attempts import Attempt
-from .errors import RegistryError, StorageError, clean
+from .errors import RegistryError, clean
 from .registry import HISTORY, ID, Registry, Run
 
 POLL_SECONDS = 0.2
@@ -45,8 +45,8 @@ class Inventory:
         for id in registry.ids():
             try:
                 run = registry.listed(id)
-            except (RegistryError, StorageError) as error:
-                damaged[id] = f"is damaged: {error}" if isinstance(error, RegistryError) else str(error)
+            except RegistryError as error:
+                damaged[id] = str(error)
                 continue
             if run and _fits(run.manifest["name"], id, patterns):
                 runs.append(run)
@@ -60,7 +60,7 @@ class Inventory:
         for one in self.attempts:
             yield one.text()
         for id, why in self.damaged.items():
-            yield f"{id} {why}; `mtrun verify` tells more"
+            yield f"{id} is damaged: {why}; `mtrun verify` tells more"
 
 
 @dataclass(frozen=True)

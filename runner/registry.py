@@ -15,7 +15,6 @@ import contextlib
 import hashlib
 import os
 import re
-import stat
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -109,36 +108,19 @@ class Run:
         return Predictions.from_bytes(self.read(EPOCHS), str(self.folder / EPOCHS))
 
     def verify(self) -> None:
-        """Read all files. Raise RegistryError that names those that are not what was written.
-
-        What cannot be read may be sound: where nothing is damaged but something cannot be read, raise StorageError.
-        """
+        """Read all files. Raise RegistryError that names those that are not what was written."""
         problems: list[Problem] = []
-        unread: list[Problem] = []
         for name, entry in self.manifest["files"].items():
             path = self.folder / name
             try:
-                with reported("read", path):
-                    is_same = path.stat().st_size == entry["size"] and sha256(path) == entry["sha256"]
-            except StorageError as error:
-                if not isinstance(error.__cause__, FileNotFoundError):
-                    unread += error.problems
-                    continue
+                if path.stat().st_size != entry["size"] or sha256(path) != entry["sha256"]:
+                    problems.append(Problem(f"run {self.id} is damaged: {path} is not what was written"))
+            except FileNotFoundError:
                 problems.append(Problem(f"run {self.id} is damaged: {path} is missing"))
-            else:
-                problems += [] if is_same else [Problem(f"run {self.id} is damaged: {path} is not what was written")]
+            except StorageError as error:  # a disk that cannot read it back
+                problems += error.problems
         if problems:
-            raise RegistryError(*problems, *unread)
-        if unread:
-            raise StorageError(*unread)
-
-
-def _length(path: Path) -> int | None:
-    """Return the bytes of a file; None where there is no such file. Raise StorageError where that cannot be told."""
-    with reported("read", path), contextlib.suppress(FileNotFoundError):
-        found = os.stat(path)
-        return found.st_size if stat.S_ISREG(found.st_mode) else None
-    return None
+            raise RegistryError(*problems)
 
 
 @dataclass(frozen=True)
@@ -188,7 +170,7 @@ class Registry:
         run = self.listed(id)
         for name, entry in run.manifest["files"].items() if run else ():
             path = self.root / id / name
-            if _length(path) != entry["size"]:
+            if not path.is_file() or path.stat().st_size != entry["size"]:
                 raise RegistryError(f"run {id} is damaged: {path} is missing or of another length")
         return run
 
@@ -210,9 +192,9 @@ class Registry:
         return Run(id, self.root, manifest)
 
     def runs(self) -> Iterator[Run]:
-        """Yield all finished runs by id, without those that are damaged to the eye or cannot be read."""
+        """Yield all finished runs by id, without those that are damaged to the eye."""
         for id in self.ids():
-            with contextlib.suppress(RegistryError, StorageError):
+            with contextlib.suppress(RegistryError):
                 if run := self.find(id):
                     yield run
 

@@ -83,16 +83,13 @@ def logs(word: str, follow: bool) -> None:
 @click.argument("words", nargs=-1, metavar="[RUN]...", shell_complete=completion.runs)
 @click.option("--set-aside", is_flag=True, help="Move damaged runs to .damaged/, so that a build trains them again.")
 def verify(words: tuple[str, ...], set_aside: bool) -> None:
-    """Read every byte of finished runs and compare it with what was written.
-
-    Exit code 3 on damage, 1 where a run cannot be read: such a run may be sound and stays where it is.
-    """
+    """Read every byte of finished runs and compare it with what was written; exit code 3 on damage."""
     from .comparison import named
-    from .errors import RegistryError, StorageError, clean
+    from .errors import RegistryError, clean
 
     registry = registry_here()
     ids = [named(registry, word).id for word in words] or registry.ids()
-    damaged = unread = 0
+    damaged = 0
     for id in ids:
         try:
             if run := registry.find(id):
@@ -105,15 +102,10 @@ def verify(words: tuple[str, ...], set_aside: bool) -> None:
                 with registry.claim(id) as lease:
                     if lease is not None:
                         registry.set_aside(id)
-        except StorageError as error:  # it may be sound: it stays where it is
-            unread += 1
-            for problem in error.problems:
-                click.echo(clean(f"{id}  {problem.message}"))
-    also = f", {unread:,} cannot be read" if unread else ""
-    click.echo(f"{len(ids):,} run{'s' * (len(ids) != 1)}, {damaged:,} damaged{also}", err=True)
+    click.echo(f"{len(ids):,} run{'s' * (len(ids) != 1)}, {damaged:,} damaged", err=True)
     if damaged and not set_aside:
         click.echo("`mtrun verify --set-aside` moves them away, so that the next build trains them again", err=True)
-    sys.exit(3 if damaged else 1 if unread else 0)
+    sys.exit(3 if damaged else 0)
 
 
 @click.command()
