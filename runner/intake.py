@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from . import trust
 from .bundles import PREDICTED, Bundle
 from .errors import DataError, MtrunError, Place, Problem, UsageError
 from .files import copy_new, make_folder, publish, remove, reported, write_bytes
@@ -13,27 +12,21 @@ from .manifests import unsealed
 from .orders import model_of
 from .plan import content_id
 from .registry import MANIFEST, Registry, Run
-from .results import COSTS, SIGNIFICANCE, Result
+from .results import COSTS, SIGNIFICANCE
 
 BESIDE = (COSTS, SIGNIFICANCE)
 """Files about all results of a profile; those of a project that has results stay as they are until its next build."""
 
 
-def executable(held: Bundle) -> list[str]:
-    """Return what of a bundle a build would run on this machine, a line each. Raise DataError for damage."""
-    return trust.executable({name: held.read(name, PREDICTED) for name in held.below("specs")}, held.record.settings)
-
-
 def take(held: Bundle, project: Path) -> list[str]:
     """Put runs, specs and results of a bundle into a project; return what was new. Nothing there is overwritten.
 
-    Where the project has a run of the same id, or the result of the same system, its own stays. Raise DataError for
-    damage, UsageError where the project has other files of the same names: then nothing was done.
+    Raise DataError for damage, UsageError where the project has other files of the same names: then nothing was done.
     """
     held.verify()
     texts = {name: held.read(name, PREDICTED) for name in (*held.below("specs"), *held.below("results"))}
-    other = [name for name, content in texts.items() if Path(name).name not in BESIDE
-             and _differs(project / name, content) and not _is_replica(project / name, content)]
+    other = [name for name, content in texts.items()
+             if Path(name).name not in BESIDE and _differs(project / name, content)]
     if other:
         more = f" and {len(other) - 3} more" if len(other) > 3 else ""
         raise UsageError(Problem(f"the project has other files of the same names: {', '.join(other[:3])}{more}",
@@ -52,13 +45,6 @@ def _differs(path: Path, content: bytes) -> bool:
     """Tell whether something else than the content lies at a path."""
     with reported("read", path), contextlib.suppress(FileNotFoundError):
         return path.is_symlink() or path.read_bytes() != content
-    return False
-
-
-def _is_replica(path: Path, content: bytes) -> bool:
-    """Tell whether a result that is there is of the same system: it stays, since it is of the runs that are there."""
-    with contextlib.suppress(MtrunError):
-        return Result.from_json(path.read_bytes(), str(path)).tree.id == Result.from_json(content, path.name).tree.id
     return False
 
 

@@ -86,12 +86,7 @@ def read(path: Path, shown_as: str = "") -> Table:
             data = file.read(_BYTES + 1)
     except (OSError, ValueError) as error:
         raise SpecError(_unreadable(path, shown, error)) from None
-    return parsed(data, shown)
-
-
-def parsed(data: bytes, shown_as: str) -> Table:
-    """Return what the bytes of a TOML file say; errors name it `shown_as`. Raise SpecError."""
-    return parse(data.decode(errors="surrogateescape"), shown_as)
+    return parse(data.decode(errors="surrogateescape"), shown)
 
 
 def parse(text: str, shown_as: str) -> Table:

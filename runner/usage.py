@@ -166,24 +166,17 @@ def _for_others(plan: Plan, runs: Mapping[str, Run]) -> dict[str, bytes]:
 @click.command("import")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path), default=Path())
-@click.option("--trust", "is_trusted", is_flag=True, help="Take executors and options of jobs too: they run here.")
-def import_bundle(bundle: Path, folder: Path, is_trusted: bool) -> None:
+def import_bundle(bundle: Path, folder: Path) -> None:
     """Take runs, specs and results of a BUNDLE into the project DIR, after a check of all of it.
 
-    Nothing that is there is overwritten. What a build would run on this machine is told, and taken with --trust only.
+    Nothing that is there is overwritten.
     """
-    import shlex
-
-    from . import bundles, intake, trust
+    from . import bundles, intake
     from .errors import clean
 
     with bundles.opened(bundle) as held:
-        if (lines := intake.executable(held)) and not is_trusted:
-            raise trust.refused(lines, shlex.join(["mtrun", "import", str(bundle), str(folder), "--trust"]))
         new = intake.take(held, folder.resolve())
         record = held.record
-    for line in lines:
-        click.echo(clean(f"a build runs: {line}"), err=True)
     runs, specs = (sum(name.startswith(kind) for name in new) for kind in ("registry/", "specs/"))
     click.echo(f"{folder}: {runs} runs and {specs} specs are new; systems: {', '.join(record.systems)}")
     options = [f"--profile {record.profile}", *(f"--set {text}" for text in record.settings)]

@@ -7,8 +7,6 @@ import hashlib
 import io
 import json
 import os
-import re
-import shlex
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -203,49 +201,6 @@ def test_no_name_leads_out_or_elsewhere(exported: Path, tmp_path: Path, name: st
     files = resigned({**files_of(exported), name: b"evil"})
     refused(packed(tmp_path / "evil.zip", files), tmp_path / "new")
     assert not list(tmp_path.rglob("*escaped*")) and not Path("/tmp/escaped.toml").exists()
-
-
-RUN = "touch owned {command}"
-EXECUTED = {
-    "specs/profiles/demo.toml": f'\n[executor]\ntype = "command"\nhosts = ["x"]\ntemplate = "{RUN}"\n',
-    "specs/profiles/more.toml": 'executor = "slurm"\n',
-    "specs/profiles/setup.toml": f'executor.type = "slurm"\nexecutor.setup = ["{RUN}"]\n',
-    "specs/deeper/x.csv": f'executor = {{ type = "command", template = "{RUN}" }}\n',
-    "specs/bom.toml": f'\ufeff[executor]\ntype = "command"\ntemplate = "{RUN}"\n',
-    "specs/job.toml": '[resources]\nextra = ["--prolog=owned"]\n',
-    "specs/models.toml": f'["executor"]\ntemplate = "{RUN}"\n',
-}
-
-
-@pytest.mark.parametrize("name", EXECUTED)
-def test_what_would_be_run_is_told_and_taken_where_it_is_trusted(exported: Path, tmp_path: Path, name: str) -> None:
-    files = files_of(exported)
-    files[name] = files.get(name, b"") + EXECUTED[name].encode()
-    evil = packed(tmp_path / "evil.zip", resigned(files))
-    done = mtrun(tmp_path, "import", str(evil), "new")
-    line = next(number for number, text in enumerate(files[name].decode().splitlines(), 1)
-                if "executor" in text or "extra" in text)
-    assert done.code == 2 and f"{name}:{line}: " in done.err
-    assert "owned" in done.err or '"slurm"' in done.err
-    assert not (tmp_path / "new").exists(), "nothing was taken"
-    (pasted,) = re.findall(r"`mtrun (import .*)`", done.err)
-    taken = mtrun(tmp_path, *shlex.split(pasted))
-    assert taken.code == 0 and f"a build runs: {name}:{line}: " in taken.err
-    assert (tmp_path / "new" / name).read_bytes() == files[name]
-
-
-def test_settings_of_a_bundle_are_told_as_its_specs_are(exported: Path, tmp_path: Path) -> None:
-    def change(record: dict) -> None:  # type: ignore[type-arg]
-        record["settings"] = ["executor.template=touch owned"]
-
-    evil = packed(tmp_path / "evil.zip", resigned(files_of(exported), change))
-    done = mtrun(tmp_path, "import", str(evil), "new")
-    assert done.code == 2 and "executor.template=touch owned" in done.err
-
-
-def test_what_runs_nothing_is_taken_without_a_word(exported: Path, tmp_path: Path) -> None:
-    done = mtrun(tmp_path, "import", str(exported), "new")
-    assert done.code == 0 and "runs:" not in done.err
 
 
 @pytest.mark.parametrize("system", ["../../x", "a/b", "", "x\x00"])

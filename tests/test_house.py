@@ -24,7 +24,7 @@ ROWS = [
     ["scores", "scorefiles", "heads"],
     ["ensembles"],
     ["spec", "registry", "results"],
-    ["consistency", "differences", "trust", "provenance", "crossfit", "significance", "executors"],
+    ["consistency", "differences", "provenance", "crossfit", "significance", "executors"],
     ["orders"],
     ["models", "lineage"],
     ["loader", "schema", "attempts"],
