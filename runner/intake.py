@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from uuid import uuid4
 
 from .bundles import PREDICTED, Bundle
 from .errors import DataError, MtrunError, Place, Problem, UsageError
@@ -12,6 +13,7 @@ from .manifests import unsealed
 from .orders import model_of
 from .plan import content_id
 from .registry import MANIFEST, Registry, Run
+from .reservations import reserved
 from .results import COSTS, SIGNIFICANCE
 
 BESIDE = (COSTS, SIGNIFICANCE)
@@ -33,11 +35,13 @@ def take(held: Bundle, project: Path) -> list[str]:
                                  hint="import into a folder of its own: `mtrun import BUNDLE DIR`"))
     for id in held.record.runs:
         _check_id(held, id, project)
-    new = [f"registry/{id}" for id in held.record.runs if _take_run(held, id, project)]
-    for name, content in texts.items():
-        if not (project / name).exists():
-            write_bytes(project / name, content)
-            new.append(name)
+    with reserved(Registry(project / "registry")) as mine:  # until specs and results refer to the runs
+        mine.hold(held.record.runs)
+        new = [f"registry/{id}" for id in held.record.runs if _take_run(held, id, project)]
+        for name, content in texts.items():
+            if not (project / name).exists():
+                write_bytes(project / name, content)
+                new.append(name)
     return new
 
 
@@ -64,8 +68,7 @@ def _take_run(held: Bundle, id: str, project: Path) -> bool:
     registry = Registry(project / "registry")
     if _sound(registry, id):
         return False
-    staged = registry.attempts / f"staged-{id}-import"
-    remove(staged)
+    staged = registry.attempts / f"staged-{id}-{uuid4().hex[:8]}"  # its own, since several may import at a time
     make_folder(staged)
     try:
         for name in held.below(f"registry/{id}"):
@@ -76,9 +79,11 @@ def _take_run(held: Bundle, id: str, project: Path) -> bool:
 
 
 def _sound(registry: Registry, id: str) -> Run | None:
-    """Return a run that is there and not damaged to the eye; a damaged one is set aside."""
+    """Return a run that is there and not damaged to the eye; a damaged one is set aside, unless it is being made."""
     try:
         return registry.find(id)
     except MtrunError:
-        registry.set_aside(id)
+        with registry.claim(id) as lease:
+            if lease is not None:
+                registry.set_aside(id)
         return None

@@ -3,7 +3,8 @@
     registry/<id>/                 one finished run; it appears by one rename, manifest and all
     registry/.attempts/<id>/       work in progress, as `runner/attempts.py` has it
     registry/.attempts/<id>.lock   the lease of whoever works on it
-    registry/.attempts/staged-*/   runs that are being written
+    registry/.attempts/staged-*/   runs that are being written, or removed
+    registry/.builds/              what running commands need, as `runner/reservations.py` has it
     registry/.damaged/             runs that failed a check, set aside
     registry/.replaced/            runs that were trained again though they were sound
     registry/.cache/               what can be made again at any time
@@ -163,10 +164,11 @@ class Registry:
         """Return a run from its manifest alone, or None where there is none; raise RegistryError for damage."""
         path = f"{self.root}/{id}/{MANIFEST}"
         try:
-            manifest = unsealed(start(path))
-        except FileNotFoundError:
-            if not os.path.lexists(f"{self.root}/{id}"):
+            data = self._manifest(id)
+            if data is None:
                 return None
+            manifest = unsealed(data)
+        except FileNotFoundError:
             raise RegistryError(f"run {id} is damaged: {path} is missing") from None
         except (NotADirectoryError, IsADirectoryError, ValueError) as error:
             raise RegistryError(f"run {id} is damaged: {path} cannot be read ({error})") from None
@@ -175,6 +177,12 @@ class Registry:
         if manifest["format"] != FORMAT or manifest["id"] != id:
             raise RegistryError(f"run {id} is damaged: {path} is of another run or format")
         return Run(id, self.root, manifest)
+
+    def _manifest(self, id: str) -> bytes | None:
+        """Return the bytes of a manifest, or None where there is no run; one may come or go at this moment."""
+        with contextlib.suppress(FileNotFoundError):
+            return start(f"{self.root}/{id}/{MANIFEST}")
+        return start(f"{self.root}/{id}/{MANIFEST}") if os.path.lexists(f"{self.root}/{id}") else None
 
     def runs(self) -> Iterator[Run]:
         """Yield all finished runs by id, without those that are damaged to the eye."""
@@ -234,10 +242,14 @@ class Registry:
         write_bytes(run.folder / MANIFEST, sealed(kept))
         remove(run.folder / WEIGHTS)
 
-    def drop(self, id: str) -> None:
-        """Remove a run: it is gone at once, then its files are. Raise StorageError."""
+    def discard(self, path: Path, id: str) -> Path:
+        """Move a run, or work on one, out of reach; return where its files are to be removed. Raise StorageError."""
         trash = self.attempts / f"staged-{id}-{uuid.uuid4().hex[:8]}"
         make_folder(self.attempts)
-        with reported("remove", self.root / id), contextlib.suppress(FileNotFoundError):
-            os.rename(self.root / id, trash)
-        remove(trash)
+        with reported("remove", path), contextlib.suppress(FileNotFoundError):
+            os.rename(path, trash)
+        return trash
+
+    def drop(self, id: str) -> None:
+        """Remove a run: it is gone at once, then its files are. Raise StorageError."""
+        remove(self.discard(self.root / id, id))

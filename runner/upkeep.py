@@ -6,6 +6,8 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +16,7 @@ from . import completion
 
 if TYPE_CHECKING:
     from .registry import Registry, Run
+    from .reservations import Needs
 
 RUN = click.argument("word", metavar="RUN", shell_complete=completion.runs)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line on standard output.")
@@ -115,19 +118,37 @@ def verify(words: tuple[str, ...], set_aside: bool) -> None:
 def rm(words: tuple[str, ...], weights: bool, force: bool) -> None:
     """Remove runs, named by id, beginning of an id, name, or pattern such as `sum-*`."""
     from .errors import UsageError, clean
+    from .files import remove
     from .registry import WEIGHTS
+    from .reservations import removal
 
     registry = registry_here()
-    runs = list(_runs(registry, words))
-    if not (force or weights):
-        _check_published(registry, runs)
-    for run in runs:
-        with registry.claim(run.id) as lease:
-            if lease is None:
-                raise UsageError(f"the run {run.id} is in training")
+    with removal(registry) as needs:
+        runs = list(_runs(registry, words))
+        if not (force or weights):
+            _check_published(registry, runs)
+        _check_needed(needs, runs, force)
+        places = [_taken(registry, run, weights) for run in runs]
+    for run, place in zip(runs, places, strict=True):
+        if place is not None:
+            remove(place)
             size = run.manifest["files"].get(WEIGHTS, {"size": 0})["size"] if weights else run.size()
-            (registry.drop_weights(run) if weights else registry.drop(run.id))
-        click.echo(clean(f"{run.id}  {run.manifest['name']}: {size / 1e6:,.1f} MB removed"))
+            click.echo(clean(f"{run.id}  {run.manifest['name']}: {size / 1e6:,.1f} MB removed"))
+    if busy := [run.id for run, place in zip(runs, places, strict=True) if place is None]:
+        raise UsageError(f"the run {', '.join(busy)} is in training")
+
+
+def _taken(registry: Registry, run: Run, weights: bool) -> Path | None:
+    """Take a run, or its weights, away; return where files are still to be removed, None where it is in training."""
+    from .registry import WEIGHTS
+
+    with registry.claim(run.id) as lease:
+        if lease is None:
+            return None
+        if weights:
+            registry.drop_weights(run)
+            return run.folder / WEIGHTS
+        return registry.discard(run.folder, run.id)
 
 
 def _runs(registry: Registry, words: Sequence[str]) -> Iterator[Run]:
@@ -142,6 +163,17 @@ def _runs(registry: Registry, words: Sequence[str]) -> Iterator[Run]:
             if run.id not in seen:
                 seen.add(run.id)
                 yield run
+
+
+def _check_needed(needs: Needs, runs: Sequence[Run], force: bool) -> None:
+    """Raise UsageError where a running command needs a run; what was left to an engine can be removed by force."""
+    from .errors import Problem, UsageError
+
+    for run in runs:
+        need = needs.who(run.id)
+        if need and not (force and need.is_detached):
+            hint = "`--force` removes it all the same" if need.is_detached else "wait for its end, or stop it"
+            raise UsageError(Problem(f"the run {run.id} is needed by {need}", hint=hint))
 
 
 def _check_published(registry: Registry, runs: Sequence[Run]) -> None:
@@ -162,21 +194,30 @@ def _check_published(registry: Registry, runs: Sequence[Run]) -> None:
 def gc(dry_run: bool) -> None:
     """Remove what nothing refers to: runs, work of builds that died, damaged runs that were set aside.
 
-    Never a live attempt, nor a run that a spec under any profile or a published result refers to.
+    Never what a running command needs, nor a run that a spec under any profile or a published result refers to.
     """
     from .errors import clean
-    from .housekeeping import garbage, sweep
+    from .housekeeping import clear, garbage, present, take
     from .inventory import project_here
+    from .reservations import needs, removal
     from .retention import Retention
 
-    registry, total = registry_here(), 0
-    retention = Retention.of(project_here())
-    for note in retention.notes:
+    registry, project, total = registry_here(), project_here(), 0
+    known = present(registry)
+    retention = Retention.of(project)
+    with nullcontext(needs(registry)) if dry_run else removal(registry) as others:
+        retention.add_results(project)  # those too that came meanwhile
+        found = list(garbage(registry, retention, others, known))
+        places = [one.path if dry_run else take(registry, one) for one in found]
+    for note in (*retention.notes, *others.notes):
         click.echo(clean(note), err=True)
-    for found in list(garbage(registry, retention)):
-        if dry_run or sweep(registry, found):
-            total += found.size
-            click.echo(clean(f"{os.path.relpath(found.path)}  {found.size:,} bytes: {found.why}"))
+    for one, place in zip(found, places, strict=True):
+        if place is None:
+            continue
+        if not dry_run:
+            clear(registry, one, place)
+        total += one.size
+        click.echo(clean(f"{os.path.relpath(one.path)}  {one.size:,} bytes: {one.why}"))
     click.echo(f"{total:,} bytes {'would be' if dry_run else 'were'} removed", err=True)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import SPEC, SPECS, one_node, planned, planning
+from .options import SPEC, SPECS, one_node, planning, reserving
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -46,7 +46,7 @@ def predict(spec: Path, texts: tuple[str, ...], pairs: tuple[tuple[str, str], ..
     from .answers import Style
 
     asked = None if interactive and not (texts or pairs or source) else _asked(texts, pairs, source, form)
-    plan = planned([spec], profile, settings)
+    plan, _ = reserving([spec], profile, settings)
     from .inference import System  # here, since it imports torch and a wrong spec should be told at once
 
     system = System(plan, one_node(plan, node))
@@ -105,7 +105,7 @@ def submit(spec: Path, output: Path | None, node: str | None, profile: str, sett
     from .files import write_bytes
     from .outcomes import Outcomes
 
-    plan = planned([spec], profile, settings)
+    plan, _ = reserving([spec], profile, settings)
     root = one_node(plan, node)
     data = plan.data[plan.nodes[root].suite]
     predictions = Outcomes.of(plan, root).predictions[root]
@@ -139,7 +139,7 @@ def export(specs: tuple[Path, ...], output: Path | None, profile: str, settings:
     from . import archives, bundles
     from .outcomes import finished
 
-    plan = planned(specs, profile, settings)
+    plan, _ = reserving(specs, profile, settings)
     runs = {id: run for root in plan.roots.values() for id, run in finished(plan, root).items()}
     path = output or Path(f"{specs[0].stem}.mtrun.zip")
     files = bundles.files(plan, settings, _for_others(plan, runs))

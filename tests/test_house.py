@@ -24,7 +24,7 @@ ROWS = [
     ["scores", "scorefiles", "heads"],
     ["ensembles"],
     ["spec", "registry", "results"],
-    ["consistency", "differences", "provenance", "crossfit", "significance", "executors"],
+    ["consistency", "differences", "provenance", "reservations", "crossfit", "significance", "executors"],
     ["orders"],
     ["models", "lineage"],
     ["loader", "schema", "attempts"],
