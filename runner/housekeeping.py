@@ -6,12 +6,12 @@ import os
 import re
 from collections.abc import Collection, Iterator
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import leases
 from .attempts import Attempt
-from .errors import RegistryError
+from .errors import RegistryError, StorageError
 from .files import remove
 from .registry import ID, Registry
 from .reservations import Needs
@@ -34,42 +34,81 @@ class Garbage:
 
 def present(registry: Registry) -> set[str]:
     """Return the names of what is there: whatever comes after the references were read is not looked at."""
-    return {*registry.ids(), *(path.name for path in _inside(registry.attempts))}
+    there = set(registry.ids())
+    with suppress(OSError):
+        there.update(os.listdir(registry.attempts))
+    return there
 
 
-def garbage(registry: Registry, retention: Retention, needs: Needs, known: Collection[str]) -> Iterator[Garbage]:
-    """Yield what of `known` can be removed; never what a live process, a spec or a published result needs."""
-    for folder, why in ((".damaged", "a damaged run, set aside"), (".replaced", "a run that was trained again")):
-        for path in _inside(registry.root / folder):
-            yield Garbage(path, why, _size(path), path.name[:12])
-    for path in _inside(registry.attempts):
-        if path.name in known:
-            yield from _of_attempts(registry, retention, needs, path)
-    for id in registry.ids():
+@dataclass
+class Survey:
+    """One look at all that is there and can be removed."""
+
+    registry: Registry
+    retention: Retention
+    needs: Needs
+    known: Collection[str]
+    """What was there before the references were read."""
+    unread: list[str] = field(default_factory=list)
+    """What the machine refused to read, and which stays."""
+
+    def garbage(self) -> Iterator[Garbage]:
+        """Yield what can be removed; never what a live process, a spec or a published result needs."""
+        for folder, why in ((".damaged", "a damaged run, set aside"), (".replaced", "a run that was trained again")):
+            for path in self._inside(self.registry.root / folder):
+                yield Garbage(path, why, _size(path), path.name[:12])
+        for path in self._inside(self.registry.attempts):
+            if path.name in self.known:
+                yield from self._of_attempts(path)
+        for id in self.registry.ids():
+            if id in self.known:
+                yield from self._of_runs(id)
+
+    def _of_runs(self, id: str) -> Iterator[Garbage]:
+        """Yield a run where it is garbage; a damaged one is set aside by the build that needs it."""
         try:
-            run = registry.listed(id) if id in known else None
+            run = self.registry.listed(id)
         except RegistryError:
-            continue  # it is set aside by the build that needs it
-        if run and not retention.keep(id, run.manifest["name"], run.manifest["spec"]) and not needs.who(id):
+            return
+        except StorageError as error:
+            self.unread.append(str(error))
+            return
+        if run and not self.retention.keep(id, run.manifest["name"], run.manifest["spec"]) and not self.needs.who(id):
             why = f"the run `{run.manifest['name']}`, to which no spec or result refers"
             yield Garbage(run.folder, why, _size(run.folder), id)
 
-
-def _of_attempts(registry: Registry, retention: Retention, needs: Needs, path: Path) -> Iterator[Garbage]:
-    """Yield a file or folder of `.attempts` where it is garbage; work that was left to an engine is none."""
-    if match := _STAGED.fullmatch(path.name) or _LOCK.fullmatch(path.name):
-        id, why = match[1], "left by a build that died"
-    elif ID.fullmatch(path.name):
-        id, attempt = path.name, Attempt(path)
-        name = attempt.name()
-        is_finished = (registry.root / id).exists()
-        if not is_finished and (retention.keep(id, name, attempt.model()) or attempt.job()[0]):
-            return
-        why = "work on a run that is finished" if is_finished else f"work on `{name}`, to which no spec refers"
-    else:
+    def _of_attempts(self, path: Path) -> Iterator[Garbage]:
+        """Yield a file or folder of `.attempts` where it is garbage; work that was left to an engine is none."""
         id, why = "", "left by a build that died"
-    if not id or (leases.holder(registry.lease(id)) is None and not needs.who(id)):
-        yield Garbage(path, why, _size(path), id)
+        if match := _STAGED.fullmatch(path.name) or _LOCK.fullmatch(path.name):
+            id = match[1]
+        elif ID.fullmatch(path.name):
+            id, why = path.name, self._of_work(path)
+        if why and (not id or (leases.holder(self.registry.lease(id)) is None and not self.needs.who(id))):
+            yield Garbage(path, why, _size(path), id)
+
+    def _of_work(self, path: Path) -> str:
+        """Return why work in progress is garbage; an empty string where it is none."""
+        attempt = Attempt(path)
+        if self.registry.has(path.name):
+            return "work on a run that is finished"
+        try:
+            attempt.check()
+        except StorageError as error:
+            self.unread.append(str(error))
+            return ""
+        if self.retention.keep(path.name, attempt.name(), attempt.model()) or attempt.job()[0]:
+            return ""
+        return f"work on `{attempt.name()}`, to which no spec refers"
+
+    def _inside(self, folder: Path) -> list[Path]:
+        """Return what is in a folder; nothing where there is none."""
+        try:
+            return sorted(folder.iterdir())
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError):
+                self.unread.append(f"cannot read {folder}: {error.strerror}")
+            return []
 
 
 def take(registry: Registry, found: Garbage) -> Path | None:
@@ -93,10 +132,6 @@ def clear(registry: Registry, found: Garbage, place: Path) -> None:
     with registry.claim(found.id) if found.id else nullcontext(0) as lease:
         if lease is not None:
             remove(place)
-
-
-def _inside(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def _size(path: Path) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from .bundles import PREDICTED, Bundle
-from .errors import DataError, MtrunError, Place, Problem, UsageError
+from .errors import DataError, Place, Problem, RegistryError, UsageError
 from .files import copy_new, make_folder, publish, remove, reported, write_bytes
 from .manifests import unsealed
 from .orders import model_of
@@ -23,7 +23,8 @@ BESIDE = (COSTS, SIGNIFICANCE)
 def take(held: Bundle, project: Path) -> list[str]:
     """Put runs, specs and results of a bundle into a project; return what was new. Nothing there is overwritten.
 
-    Raise DataError for damage, UsageError where the project has other files of the same names: then nothing was done.
+    Raise DataError for damage, UsageError where the project has other files of the same names, StorageError where one
+    of its runs cannot be read: then nothing was done.
     """
     held.verify()
     texts = {name: held.read(name, PREDICTED) for name in (*held.below("specs"), *held.below("results"))}
@@ -35,6 +36,8 @@ def take(held: Bundle, project: Path) -> list[str]:
                                  hint="import into a folder of its own: `mtrun import BUNDLE DIR`"))
     for id in held.record.runs:
         _check_id(held, id, project)
+        with contextlib.suppress(RegistryError):  # a damaged one gives way
+            Registry(project / "registry").find(id)
     with reserved(Registry(project / "registry")) as mine:  # until specs and results refer to the runs
         mine.hold(held.record.runs)
         new = [f"registry/{id}" for id in held.record.runs if _take_run(held, id, project)]
@@ -82,7 +85,7 @@ def _sound(registry: Registry, id: str) -> Run | None:
     """Return a run that is there and not damaged to the eye; a damaged one is set aside, unless it is being made."""
     try:
         return registry.find(id)
-    except MtrunError:
+    except RegistryError:
         with registry.claim(id) as lease:
             if lease is not None:
                 registry.set_aside(id)

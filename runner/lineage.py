@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from .assembly import Assembly, tabled
 from .consistency import place
 from .ensembles import Ensemble, member_fields
-from .errors import Place, Problem, RegistryError, SpecError
+from .errors import Place, Problem, RegistryError, SpecError, StorageError
 from .heads import Head
 from .orders import model_of
 from .parts import Known, Member
@@ -110,8 +110,8 @@ class Lineage:
         return trained_as(self.nodes[id].node, self.project)
 
     def _run(self, id: str) -> Run | None:
-        """Return a finished run; None where there is none, or a damaged one that will be trained again."""
-        with contextlib.suppress(RegistryError):
+        """Return a finished run; None where there is none, a damaged one, or one that cannot be read."""
+        with contextlib.suppress(RegistryError, StorageError):
             return self.registry.find(id)
         return None
 

@@ -88,27 +88,46 @@ def logs(word: str, follow: bool) -> None:
 def verify(words: tuple[str, ...], set_aside: bool) -> None:
     """Read every byte of finished runs and compare it with what was written; exit code 3 on damage."""
     from .comparison import named
-    from .errors import RegistryError, clean
+    from .errors import RegistryError, StorageError, clean
 
     registry = registry_here()
-    ids = [named(registry, word).id for word in words] or registry.ids()
-    damaged = 0
+    there = registry.ids()
+    ids = [word if word in there else named(registry, word).id for word in words] or there
+    damaged = unread = 0
     for id in ids:
         try:
-            if run := registry.find(id):
-                run.verify()
+            registry.check(id)
+            continue
         except RegistryError as error:
-            damaged += 1
-            for problem in error.problems:
-                click.echo(clean(f"{id}  {problem.message}"))
+            damaged, problems = damaged + 1, error.problems
             if set_aside:
-                with registry.claim(id) as lease:
-                    if lease is not None:
-                        registry.set_aside(id)
-    click.echo(f"{len(ids):,} run{'s' * (len(ids) != 1)}, {damaged:,} damaged", err=True)
+                _set_aside(registry, id)
+        except StorageError as error:
+            unread, problems = unread + 1, error.problems
+        for problem in problems:
+            click.echo(clean(f"{id}  {problem.message}"))
+    counts = f"{damaged:,} damaged" + (f", {unread:,} that cannot be read" if unread else "")
+    click.echo(f"{len(ids):,} run{'s' * (len(ids) != 1)}, {counts}", err=True)
     if damaged and not set_aside:
         click.echo("`mtrun verify --set-aside` moves them away, so that the next build trains them again", err=True)
-    sys.exit(3 if damaged else 0)
+    if unread:
+        click.echo("what cannot be read is not known to be damaged, and is left where it is", err=True)
+    sys.exit(3 if damaged else 1 if unread else 0)
+
+
+def _set_aside(registry: Registry, id: str) -> None:
+    """Move a damaged run away, unless somebody works on it or a sound one has taken its place."""
+    from .errors import RegistryError, StorageError
+
+    try:
+        with registry.claim(id) as lease:
+            if lease is not None:
+                try:
+                    registry.check(id)
+                except RegistryError:
+                    registry.set_aside(id)
+    except StorageError as error:
+        click.echo(error.render(), err=True)
 
 
 @click.command()
@@ -117,7 +136,7 @@ def verify(words: tuple[str, ...], set_aside: bool) -> None:
 @click.option("--force", is_flag=True, help="Remove a run that a published result refers to, too.")
 def rm(words: tuple[str, ...], weights: bool, force: bool) -> None:
     """Remove runs, named by id, beginning of an id, name, or pattern such as `sum-*`."""
-    from .errors import UsageError, clean
+    from .errors import MtrunError, UsageError, clean
     from .files import remove
     from .registry import WEIGHTS
     from .reservations import removal
@@ -128,23 +147,29 @@ def rm(words: tuple[str, ...], weights: bool, force: bool) -> None:
         if not (force or weights):
             _check_published(registry, runs)
         _check_needed(needs, runs, force)
-        places = [_taken(registry, run, weights) for run in runs]
-    for run, place in zip(runs, places, strict=True):
-        if place is not None:
-            remove(place)
+        taken, refused = dict[str, Path](), list[str]()
+        for run in runs:
+            try:
+                taken[run.id] = _taken(registry, run, weights)
+            except MtrunError as error:
+                refused.append(str(error))
+    for run in runs:
+        if run.id in taken:
+            remove(taken[run.id])
             size = run.manifest["files"].get(WEIGHTS, {"size": 0})["size"] if weights else run.size()
             click.echo(clean(f"{run.id}  {run.manifest['name']}: {size / 1e6:,.1f} MB removed"))
-    if busy := [run.id for run, place in zip(runs, places, strict=True) if place is None]:
-        raise UsageError(f"the run {', '.join(busy)} is in training")
+    if refused:
+        raise UsageError(*refused)
 
 
-def _taken(registry: Registry, run: Run, weights: bool) -> Path | None:
-    """Take a run, or its weights, away; return where files are still to be removed, None where it is in training."""
+def _taken(registry: Registry, run: Run, weights: bool) -> Path:
+    """Take a run, or its weights, away; return where files are still to be removed. Raise UsageError, StorageError."""
+    from .errors import UsageError
     from .registry import WEIGHTS
 
     with registry.claim(run.id) as lease:
         if lease is None:
-            return None
+            raise UsageError(f"the run {run.id} is in training")
         if weights:
             registry.drop_weights(run)
             return run.folder / WEIGHTS
@@ -196,29 +221,38 @@ def gc(dry_run: bool) -> None:
 
     Never what a running command needs, nor a run that a spec under any profile or a published result refers to.
     """
-    from .errors import clean
-    from .housekeeping import clear, garbage, present, take
+    from .errors import StorageError, clean
+    from .housekeeping import Survey, clear, present, take
     from .inventory import project_here
     from .reservations import needs, removal
     from .retention import Retention
 
-    registry, project, total = registry_here(), project_here(), 0
+    registry, project, total, failed = registry_here(), project_here(), 0, list[str]()
     known = present(registry)
     retention = Retention.of(project)
     with nullcontext(needs(registry)) if dry_run else removal(registry) as others:
         retention.add_results(project)  # those too that came meanwhile
-        found = list(garbage(registry, retention, others, known))
-        places = [one.path if dry_run else take(registry, one) for one in found]
-    for note in (*retention.notes, *others.notes):
+        survey, taken = Survey(registry, retention, others, known), []
+        for one in list(survey.garbage()):
+            try:
+                taken.append((one, one.path if dry_run else take(registry, one)))
+            except StorageError as error:
+                failed.append(str(error))
+    for note in (*retention.notes, *others.notes, *(f"{what}; it is kept" for what in survey.unread)):
         click.echo(clean(note), err=True)
-    for one, place in zip(found, places, strict=True):
-        if place is None:
-            continue
-        if not dry_run:
-            clear(registry, one, place)
-        total += one.size
-        click.echo(clean(f"{os.path.relpath(one.path)}  {one.size:,} bytes: {one.why}"))
+    for one, place in taken:
+        try:
+            if place is None:
+                continue
+            if not dry_run:
+                clear(registry, one, place)
+            total += one.size
+            click.echo(clean(f"{os.path.relpath(one.path)}  {one.size:,} bytes: {one.why}"))
+        except StorageError as error:
+            failed.append(str(error))
     click.echo(f"{total:,} bytes {'would be' if dry_run else 'were'} removed", err=True)
+    if failed:
+        raise StorageError(*failed)
 
 
 COMMANDS = (list_runs, show, logs, verify, rm, gc)

@@ -25,7 +25,7 @@ from runner.build import Build
 from runner.errors import StorageError
 from runner.events import Event
 from runner.files import remove
-from runner.housekeeping import clear, garbage, present, take
+from runner.housekeeping import Survey, clear, present, take
 from runner.plan import Plan
 from runner.registry import Registry
 from runner.reservations import needs, removal, reserved
@@ -276,7 +276,7 @@ def _remove(folder: Path, stop: Any, wrong: Any, removed: Any) -> None:
     while not stop.is_set():
         known = present(registry)
         with removal(registry) as others:
-            found = list(garbage(registry, Retention(), others, known))
+            found = list(Survey(registry, Retention(), others, known).garbage())
             places = [take(registry, one) for one in found]
         for one, place in zip(found, places, strict=True):
             if place is not None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from projects import project
 from systems import mtrun
 
-from runner.housekeeping import garbage, present
+from runner.housekeeping import Survey, present
 from runner.plan import make
 from runner.registry import Registry
 from runner.reservations import Needs
@@ -103,7 +103,7 @@ def finish(root: Path, profile: str, *settings: str) -> None:
 def removed(root: Path) -> set[str]:
     """Return the ids of the runs that gc would remove."""
     registry = Registry(root / "registry")
-    return {one.id for one in garbage(registry, Retention.of(root), Needs(), present(registry))}
+    return {one.id for one in Survey(registry, Retention.of(root), Needs(), present(registry)).garbage()}
 
 
 def replace(path: Path, old: str, new: str) -> None:
