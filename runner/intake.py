@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shlex
 from pathlib import Path
+from textwrap import wrap
 from uuid import uuid4
 
 from .bundles import PREDICTED, Bundle
 from .errors import DataError, Place, Problem, RegistryError, UsageError
+from .executables import executables
 from .files import copy_new, make_folder, publish, remove, reported, write_bytes
 from .manifests import unsealed
 from .orders import model_of
 from .plan import content_id
+from .references import ENDING
 from .registry import MANIFEST, Registry, Run
 from .reservations import reserved
 from .results import COSTS, SIGNIFICANCE
@@ -20,11 +25,25 @@ BESIDE = (COSTS, SIGNIFICANCE)
 """Files about all results of a profile; those of a project that has results stay as they are until its next build."""
 
 
-def take(held: Bundle, project: Path) -> list[str]:
+WIDE = 400
+"""How many characters of what would be run are told in a line, so that none of them is cut away."""
+
+
+def foreign(held: Bundle, project: Path) -> list[str]:
+    """Return a line, or more where it is long, for each thing in a bundle that says what is run, and that is new.
+
+    Raise SpecError for a spec that is no TOML, DataError for damage.
+    """
+    names = [name for name in held.below("specs") if name.endswith(ENDING) and not os.path.lexists(project / name)]
+    found = executables({name: held.read(name) for name in names}, held.record.settings)
+    return [line for one in found for line in wrap(str(one), WIDE, drop_whitespace=False, break_on_hyphens=False)]
+
+
+def take(held: Bundle, project: Path, trusted: bool = False) -> list[str]:
     """Put runs, specs and results of a bundle into a project; return what was new. Nothing there is overwritten.
 
-    Raise DataError for damage, UsageError where the project has other files of the same names, StorageError where one
-    of its runs cannot be read: then nothing was done.
+    Raise DataError for damage, UsageError where it says what is run and is not trusted, or the project has other files
+    of the same names, StorageError where one of its runs cannot be read: then nothing was done.
     """
     held.verify()
     texts = {name: held.read(name, PREDICTED) for name in (*held.below("specs"), *held.below("results"))}
@@ -34,6 +53,11 @@ def take(held: Bundle, project: Path) -> list[str]:
         more = f" and {len(other) - 3} more" if len(other) > 3 else ""
         raise UsageError(Problem(f"the project has other files of the same names: {', '.join(other[:3])}{more}",
                                  hint="import into a folder of its own: `mtrun import BUNDLE DIR`"))
+    if not trusted and (found := foreign(held, project)):
+        command = shlex.join(["mtrun", "import", "--trust", str(held.archive.path), str(project)])
+        raise UsageError(Problem("this bundle says what is to be run on this machine, and so it is not taken",
+                                 Place(str(held.archive.path)), tuple(found),
+                                 f"if you trust whoever made it, `{command}` takes it"))
     for id in held.record.runs:
         _check_id(held, id, project)
         with contextlib.suppress(RegistryError):  # a damaged one gives way

@@ -17,7 +17,7 @@ from .heads import Head
 from .orders import model_of
 from .parts import Known, Member
 from .registry import MANIFEST, WEIGHTS, Registry, Run
-from .spec import Filed, Leaf, Model, Node, Souped, Stored, Tree
+from .spec import Filed, Leaf, Model, Node, Resources, Souped, Stored, Tree
 from .suites import Suite
 
 
@@ -218,13 +218,17 @@ class Lineage:
 
 
 def trained_as(node: Member, project: Path) -> Model:
-    """Return what a leaf is to be trained as, or a stored run was. Raise SpecError for one of no valid spec."""
+    """Return what a leaf is to be trained as, or a stored run was, but for what it was given to be trained with.
+
+    Raise SpecError for one of no valid spec.
+    """
     if isinstance(node, Leaf):
         return node.model
     assert isinstance(node, Stored)
     run = Registry(project / "registry").find(node.id)
     assert run
-    return model_of(run.manifest["spec"], Place(str(run.folder / MANIFEST)), project)
+    model = model_of(run.manifest["spec"], Place(str(run.folder / MANIFEST)), project)
+    return model.model_copy(update={"resources": Resources()})
 
 
 def suite_of(run: Run, project: Path) -> Suite:

@@ -166,21 +166,27 @@ def _for_others(plan: Plan, runs: Mapping[str, Run]) -> dict[str, bytes]:
 @click.command("import")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path), default=Path())
-def import_bundle(bundle: Path, folder: Path) -> None:
+@click.option("--trust", is_flag=True, help="Take specs that say what is run, such as an executor's command line.")
+def import_bundle(bundle: Path, folder: Path, trust: bool) -> None:
     """Take runs, specs and results of a BUNDLE into the project DIR, after a check of all of it.
 
-    Nothing that is there is overwritten.
+    Nothing that is there is overwritten, and nothing that would run other code than mtrun's is taken unasked.
     """
+    import shlex
+
     from . import bundles, intake
     from .errors import clean
 
     with bundles.opened(bundle) as held:
-        new = intake.take(held, folder.resolve())
+        ran = intake.foreign(held, folder.resolve())
+        new = intake.take(held, folder.resolve(), trust)
         record = held.record
     runs, specs = (sum(name.startswith(kind) for name in new) for kind in ("registry/", "specs/"))
     click.echo(f"{folder}: {runs} runs and {specs} specs are new; systems: {', '.join(record.systems)}")
-    options = [f"--profile {record.profile}", *(f"--set {text}" for text in record.settings)]
-    click.echo(clean(f"they were built with {' '.join(options)}"), err=True)
+    for line in ran:
+        click.echo(clean(f"taken on trust, and run by a build: {line}"), err=True)
+    options = ["--profile", record.profile, *(word for text in record.settings for word in ("--set", text))]
+    click.echo(clean(f"they were built with {shlex.join(options)}"), err=True)
 
 
 @click.command()

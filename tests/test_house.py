@@ -19,6 +19,7 @@ ROWS = [
     ["parts", "overlays"],
     ["diagnosis", "sweeps", "suites"],
     ["assembly", "references", "contents"],
+    ["executables"],
     ["blends", "losses", "predictions", "resampling", "encoders", "combiners", "optimizers", "schedules",
      "regularizers"],
     ["scores", "scorefiles", "heads"],
