@@ -343,3 +343,20 @@ def test_what_a_detached_build_left_is_forgotten_once_all_is_removed(root: Path)
     assert mtrun(root, "rm", "--force", "aaaaaaaaaaaa").code == 0
     gc(root)
     assert not list((root / "registry" / ".builds").iterdir())
+
+
+@pytest.mark.parametrize(("values", "left"), [
+    ({"detached": 2, "failed": 0}, 1), ({"failed": 0}, 0), ({"failed": 1}, 0)], ids=["detached", "done", "failed"])
+def test_the_command_leaves_a_reservation_where_it_is_detached(root: Path, monkeypatch: pytest.MonkeyPatch,
+                                                              values: dict[str, int], left: int) -> None:
+    def events(self: Build) -> Iterator[Event]:
+        self.plan.registry.attempt(self.plan.todo()[0].id).mkdir(parents=True)  # as a worker in a queue has one
+        yield Event("done", values={"nodes": 3, "trained": 0, **values})
+
+    monkeypatch.setattr(Build, "events", events)
+    assert mtrun(root, "build", "specs/mean.toml", *SET).code == min(1, values["failed"])
+    found = list(needs(registry_of(root)))
+    assert len(found) == left and all(need.is_detached and len(need.ids) == 3 for need in found)
+    monkeypatch.undo()
+    assert mtrun(root, "build", "specs/mean.toml", *SET).code == 0
+    assert not list((root / "registry" / ".builds").iterdir()), "the same build has finished it"
