@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import StorageError
-from .files import json_bytes, make_folder, overwrite, post, remove, write_bytes
+from .files import json_bytes, make_folder, overwrite, post, remove, reported, write_bytes
 
 if TYPE_CHECKING:
     from .orders import Order
@@ -99,6 +99,11 @@ class Attempt:
     def name(self) -> str:
         """Return the name of what is trained; empty where that is not known."""
         return str(_read(self.folder / TASK).get("name", ""))
+
+    def check(self) -> None:
+        """Raise StorageError where there is a task that cannot be read, so that nothing is known of the attempt."""
+        with reported("read", self.folder / TASK), contextlib.suppress(FileNotFoundError):
+            (self.folder / TASK).read_bytes()
 
     def model(self) -> dict[str, Any]:
         """Return what is trained; empty where that is not known."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .crossfit import CrossFit
 from .ensembles import Choice, Ensemble
-from .errors import MtrunError, StorageError
+from .errors import MtrunError, RegistryError, StorageError
 from .events import Event
 from .files import write_bytes
 from .forecast import forecast, longest_first
@@ -77,7 +77,10 @@ class Build:
         yield Event("done", values=counts | {"failed": len(self.failed)})
 
     def _reuse(self, node: Planned, todo: list[Planned]) -> Event:
-        """Read what a tree is made of from a finished run; one that turns out to be damaged is to be trained again."""
+        """Read what a tree is made of from a finished run; one that is damaged or gone is to be trained again.
+
+        One that cannot be read fails: it is not known to be damaged, and so nothing takes its place.
+        """
         if isinstance(node.node, Filed):
             self._predictions[node.id] = self.plan.filed[node.id]
             return Event("reused", node.name, node.id)
@@ -88,8 +91,10 @@ class Build:
                 self._runs[node.id] = run
                 return Event("reused", node.name, node.id)
             problems = [f"error: run {node.id} is gone since the build was planned"]
-        except MtrunError as error:
+        except RegistryError as error:
             problems = [problem.render() for problem in error.problems]
+        except MtrunError as error:
+            return self._failure(node, [problem.render() for problem in error.problems])
         if isinstance(node.node, Leaf):
             todo.append(node)
             return Event("damaged", node.name, node.id, {"problems": problems})

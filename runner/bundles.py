@@ -34,7 +34,7 @@ from .plan import Plan
 from .pool import Pool
 from .predictions import Predictions
 from .records import Record, Size, judged, labels
-from .registry import MANIFEST, WEIGHTS, Registry
+from .registry import EPOCHS, HISTORY, LOG, MANIFEST, PREDICTIONS, WEIGHTS, Registry
 from .spec import Filed
 from .suites import Data
 
@@ -45,9 +45,12 @@ MOST = 1 << 26
 """Most bytes of the record, of a file of labels and of a result."""
 NEWER = re.compile(r"tree(\.members\.\d+)*\.digest|spec|settings\.\d+")
 """Keys that results of older versions do not have."""
+RUN_FILES = (MANIFEST, PREDICTIONS, EPOCHS, WEIGHTS, HISTORY, LOG)
 _KNOWN = re.compile("|".join([
-    r"specs/.+\.(toml|csv|tsv|safetensors)", r"registry/[0-9a-f]{12}/[^/]+", r"results/[^/]+/[^/]+\.json",
-    r"(labels|tokenizers)/[0-9a-f]{12}\.json", r"predictions/[0-9a-f]{12}\.safetensors", r"transformers/[^/]+"]))
+    r"specs/.+\.(toml|csv|tsv|safetensors)", rf"registry/[0-9a-f]{{12}}/({'|'.join(map(re.escape, RUN_FILES))})",
+    r"results/[^/]+/[^/]+\.json", r"(labels|tokenizers)/[0-9a-f]{12}\.json",
+    r"predictions/[0-9a-f]{12}\.safetensors", r"transformers/[^/]+\.(json|safetensors|txt)"]))
+"""No file of a bundle is code, and none but those of `specs/` can be read as a spec."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from . import completion, gallery, upkeep, usage
-from .options import JSON, SPECS, one_project, planned, planning
+from .options import JSON, SPECS, one_project, planned, planning, reserving
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -52,7 +52,7 @@ def build(specs: tuple[Path, ...], profile: str, settings: tuple[str, ...], as_j
     from .renewal import renew
 
     settings_of_models, settings_of_engine = engines.divided(settings)
-    plan = planned(specs, profile, settings_of_models)
+    plan, mine = reserving(specs, profile, settings_of_models)
     renew(plan, forced, rebuild_stale)
     if dry_run:
         show_plan(plan, as_json, jobs)
@@ -66,6 +66,10 @@ def build(specs: tuple[Path, ...], profile: str, settings: tuple[str, ...], as_j
         signal.signal(number, pool.interrupt)
     with view(as_json, quiet) as shown:
         done = last(work.events(), shown)
+    if done.values.get("detached"):
+        mine.leave()
+    elif not done.values["failed"]:
+        mine.finish()
     if not as_json:
         for path in work.written:
             click.echo(os.path.relpath(path))
@@ -163,7 +167,8 @@ def members(spec: Path, profile: str, settings: tuple[str, ...], as_json: bool, 
     from .coalitions import grove_of
     from .worth import appraise
 
-    found = appraise(grove_of(planned([spec], profile, settings), split), points is not None)
+    plan, _ = reserving([spec], profile, settings)
+    found = appraise(grove_of(plan, split), points is not None)
     click.echo(appraisal.line(found, points) if as_json else appraisal.text(found, points))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .differences import Difference, Recipe, differences
-from .errors import RegistryError, UsageError, clean, did_you_mean
+from .errors import RegistryError, StorageError, UsageError, clean, did_you_mean
 from .registry import ID, Registry, Run
 from .scores import OVERALL
 
@@ -43,9 +43,9 @@ def named(registry: Registry, word: str) -> Run:
 
 
 def _names(registry: Registry) -> Iterator[tuple[str, str]]:
-    """Yield id and name of every run that is not damaged."""
+    """Yield id and name of every run that is not damaged and can be read."""
     for id in registry.ids():
-        with suppress(RegistryError):
+        with suppress(RegistryError, StorageError):
             if run := registry.listed(id):
                 yield id, run.manifest["name"]
 

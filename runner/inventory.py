@@ -13,7 +13,7 @@ from typing import Any
 
 from . import leases
 from .attempts import Attempt
-from .errors import RegistryError, clean
+from .errors import RegistryError, StorageError, clean
 from .registry import HISTORY, ID, Registry, Run
 
 POLL_SECONDS = 0.2
@@ -36,22 +36,31 @@ class Inventory:
     runs: list[Run]
     damaged: dict[str, str] = field(default_factory=dict)
     """Why runs cannot be listed, by id."""
+    unread: list[str] = field(default_factory=list)
+    """What the machine refused to read."""
     attempts: list[InProgress] = field(default_factory=list)
 
     @classmethod
     def of(cls, registry: Registry, patterns: Sequence[str] = (), key: str = "name") -> Inventory:
         """Return what fits: names or ids like one of `patterns`, such as `sum-*`; sorted, equal ones by id."""
-        runs, damaged = [], {}
+        runs, damaged, unread = [], dict[str, str](), list[str]()
         for id in registry.ids():
             try:
                 run = registry.listed(id)
             except RegistryError as error:
                 damaged[id] = str(error)
                 continue
+            except StorageError as error:
+                unread.append(str(error))
+                continue
             if run and _fits(run.manifest["name"], id, patterns):
                 runs.append(run)
-        attempts = [one for one in in_progress(registry) if _fits(one.name, one.id, patterns)]
-        return cls(sorted(runs, key=KEYS[key]), damaged, attempts)
+        try:
+            attempts = [one for one in in_progress(registry) if _fits(one.name, one.id, patterns)]
+        except OSError as error:  # somebody else's folder
+            attempts = []
+            unread.append(f"cannot read {registry.attempts}: {error.strerror}")
+        return cls(sorted(runs, key=KEYS[key]), damaged, unread, attempts)
 
     def notes(self) -> Iterator[str]:
         """Yield what a person should know besides the list."""
@@ -61,6 +70,7 @@ class Inventory:
             yield one.text()
         for id, why in self.damaged.items():
             yield f"{id} is damaged: {why}; `mtrun verify` tells more"
+        yield from self.unread
 
 
 @dataclass(frozen=True)

@@ -118,4 +118,5 @@ def _now(folder: Path) -> float:
         return os.fstat(descriptor).st_mtime
     finally:
         os.close(descriptor)
-        os.unlink(probe)
+        with contextlib.suppress(FileNotFoundError):  # who clears the folder may take it for a dead one's
+            os.unlink(probe)

@@ -12,12 +12,12 @@ from typing import Any, Protocol
 from .assembly import Assembly, tabled
 from .consistency import place
 from .ensembles import Ensemble, member_fields
-from .errors import Place, Problem, RegistryError, SpecError
+from .errors import Place, Problem, RegistryError, SpecError, StorageError
 from .heads import Head
 from .orders import model_of
 from .parts import Known, Member
 from .registry import MANIFEST, WEIGHTS, Registry, Run
-from .spec import Filed, Leaf, Model, Node, Souped, Stored, Tree
+from .spec import Filed, Leaf, Model, Node, Resources, Souped, Stored, Tree
 from .suites import Suite
 
 
@@ -110,8 +110,8 @@ class Lineage:
         return trained_as(self.nodes[id].node, self.project)
 
     def _run(self, id: str) -> Run | None:
-        """Return a finished run; None where there is none, or a damaged one that will be trained again."""
-        with contextlib.suppress(RegistryError):
+        """Return a finished run; None where there is none, a damaged one, or one that cannot be read."""
+        with contextlib.suppress(RegistryError, StorageError):
             return self.registry.find(id)
         return None
 
@@ -218,13 +218,17 @@ class Lineage:
 
 
 def trained_as(node: Member, project: Path) -> Model:
-    """Return what a leaf is to be trained as, or a stored run was. Raise SpecError for one of no valid spec."""
+    """Return what a leaf is to be trained as, or a stored run was, but for what it was given to be trained with.
+
+    Raise SpecError for one of no valid spec.
+    """
     if isinstance(node, Leaf):
         return node.model
     assert isinstance(node, Stored)
     run = Registry(project / "registry").find(node.id)
     assert run
-    return model_of(run.manifest["spec"], Place(str(run.folder / MANIFEST)), project)
+    model = model_of(run.manifest["spec"], Place(str(run.folder / MANIFEST)), project)
+    return model.model_copy(update={"resources": Resources()})
 
 
 def suite_of(run: Run, project: Path) -> Suite:

@@ -18,7 +18,7 @@ from .lineage import trained_as
 from .models import FILED, Models
 from .overlays import COMMAND_LINE, setting, united, without
 from .parts import Member, find, names
-from .references import HEADER, LEVELS, References, Users, alike, ring
+from .references import HEADER, LEVELS, SCORES, References, Users, alike, ring
 from .registry import ID, Registry
 from .scorefiles import is_score_file
 from .spec import Filed, Leaf, Model, Soup, Souped, Spec, Stored, Tree
@@ -285,7 +285,7 @@ class Loader:
         if isinstance(value, str) and value.startswith("run:"):
             return [self._stored(value.removeprefix("run:"), at)]
         if isinstance(value, str) and is_score_file(value):
-            path = self.references.named(value, at, "a predictions file")
+            path = self.references.named(value, at, SCORES)
             return [Filed(path.stem, path, at, self.references.shown(path))]
         return self._spec(self.references.named(value, at), at)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,9 +64,11 @@ def unsealed(data: bytes) -> dict[str, Any]:
 
 
 def start(path: str) -> bytes:
-    """Return a file, or its start where it is longer than any manifest."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Return a file, or its start where it is longer than any manifest. Raise ValueError for what is no file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("it is no regular file")
         return os.read(descriptor, min(os.fstat(descriptor).st_size, LIMIT))
     finally:
         os.close(descriptor)

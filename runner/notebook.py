@@ -22,6 +22,8 @@ from .outcomes import Outcomes
 from .plan import Plan, make
 from .pool import Pool
 from .questions import Question
+from .registry import Registry
+from .reservations import reserved
 from .scores import decided
 from .syntax import written
 
@@ -77,11 +79,11 @@ class Loaded:
         """Train what is missing, `jobs` leaves at a time, and write the results. Raise MtrunError where that fails."""
         from .executors.local import Local
 
-        plan = self.plan()
-        pool = Pool(plan.registry, plan.project, Local(), jobs)
-        work = Build(plan, pool, plan.project / "results")
-        with _stopping(pool):
-            failed = [event for event in work.events() if event.event == "failed"]
+        with self._reserved() as plan:
+            pool = Pool(plan.registry, plan.project, Local(), jobs)
+            work = Build(plan, pool, plan.project / "results")
+            with _stopping(pool):
+                failed = [event for event in work.events() if event.event == "failed"]
         if failed:
             raise MtrunError(*_problems(failed))
         self.__dict__.pop("_system", None)  # its weights may be those of other runs now
@@ -91,9 +93,9 @@ class Loaded:
         """Return what the system said of a split: a row for each task and id, with scores, decision and label."""
         import pandas as pd
 
-        plan = self.plan()
-        (root,) = plan.roots.values()
-        data, said = plan.data[plan.nodes[root].suite], Outcomes.of(plan, root).predictions[root]
+        with self._reserved() as plan:
+            (root,) = plan.roots.values()
+            data, said = plan.data[plan.nodes[root].suite], Outcomes.of(plan, root).predictions[root]
         frames = []
         for task, output in said.outputs.get(split, {}).items():
             labels = data.splits[task][split].labels
@@ -116,9 +118,17 @@ class Loaded:
         """The system with its weights; read once."""
         from .inference import System
 
-        plan = self.plan()
-        (root,) = plan.roots.values()
-        return System(plan, root)
+        with self._reserved() as plan:
+            (root,) = plan.roots.values()
+            return System(plan, root)
+
+    @contextmanager
+    def _reserved(self) -> Iterator[Plan]:
+        """Give the plan, whose runs nobody removes meanwhile."""
+        with reserved(Registry(project_of(self.spec) / "registry")) as mine:
+            plan = self.plan()
+            mine.hold(plan.nodes)
+            yield plan
 
 
 @contextmanager

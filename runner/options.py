@@ -12,6 +12,7 @@ from . import completion
 
 if TYPE_CHECKING:
     from .plan import Plan
+    from .reservations import Reservation
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,6 +38,18 @@ def planned(specs: Sequence[Path], profile: str, settings: Sequence[str]) -> Pla
     for note in plan.notes:
         click.echo(note, err=True)
     return plan
+
+
+def reserving(specs: Sequence[Path], profile: str, settings: Sequence[str]) -> tuple[Plan, Reservation]:
+    """Return the plan of specs, whose runs nobody removes until the command ends."""
+    from .registry import Registry
+    from .reservations import reserved
+
+    registry = Registry(one_project(specs) / "registry")
+    mine = click.get_current_context().with_resource(reserved(registry))
+    plan = planned(specs, profile, settings)
+    mine.hold(plan.nodes)
+    return plan, mine
 
 
 def one_project(specs: Sequence[Path]) -> Path:

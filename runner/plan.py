@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from .contents import Contents
 from .ensembles import Ensemble
-from .errors import DataError, Problem, RegistryError, SpecError, did_you_mean
+from .errors import DataError, Problem, RegistryError, SpecError, StorageError, did_you_mean
 from .lineage import Lineage, suite_of
 from .loader import Loader
 from .predictions import Predictions
@@ -227,6 +227,9 @@ class _Planner:
         except RegistryError as error:
             self.plan.notes.append(f"{error}; it will be set aside and trained again")
             return "train", "damaged", ()
+        except StorageError as error:
+            self.plan.notes.append(f"{error}; the run is left as it is")
+            return "reuse", "cannot be read", ()
         if run:
             stale = older(run, model)
             files = ", ".join(stale[:3]) + (f" and {len(stale) - 3} more files" if len(stale) > 3 else "")

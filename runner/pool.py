@@ -238,7 +238,14 @@ class Pool:
             worker.seen = time.monotonic()
             yield from self._progress(worker)
             return
-        is_finished = self._is_finished(node, is_ours=True)
+        try:
+            is_finished = self._is_finished(node, is_ours=True)
+        except MtrunError as error:  # the run cannot be read: nothing takes its place, and other leaves go on
+            self._running.remove(worker)
+            with worker.claim:
+                worker.attempt.dismiss()
+                yield self._failure(node, [problem.render() for problem in error.problems])
+            return
         if code == 0 and not is_finished and time.monotonic() - worker.seen < SHARING_SECONDS:
             return  # on a shared file system the run may be seen a little later
         self._running.remove(worker)

@@ -30,6 +30,11 @@ HEADER = ("kind", "name", "description")
 EXECUTOR = "executor"
 """The key of a profile that says how workers are started, and nothing of models."""
 
+ENDING = ".toml"
+"""How the name of a file ends that another one names as a spec."""
+SCORES = "a predictions file"
+"""What else a spec may name."""
+
 Users = dict[str, Place]
 """For a file, as places show it: what names it."""
 
@@ -90,6 +95,8 @@ class References:
             raise SpecError(Problem(f"no file `{value}`", at, (looked,), alike(folder, value)))
         if path.is_dir():
             raise SpecError(Problem(f"`{value}` is a folder, not {what}", at, hint="name a file in it"))
+        if what != SCORES and not value.endswith(ENDING):  # so that a spec never hides in a file of another kind
+            raise SpecError(Problem(f"`{value}` is not {what}: its name does not end with `{ENDING}`", at))
         return path
 
     def layers(self, path: Path, users: Users) -> list[Table]:

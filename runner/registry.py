@@ -3,7 +3,8 @@
     registry/<id>/                 one finished run; it appears by one rename, manifest and all
     registry/.attempts/<id>/       work in progress, as `runner/attempts.py` has it
     registry/.attempts/<id>.lock   the lease of whoever works on it
-    registry/.attempts/staged-*/   runs that are being written
+    registry/.attempts/staged-*/   runs that are being written, or removed
+    registry/.builds/              what running commands need, as `runner/reservations.py` has it
     registry/.damaged/             runs that failed a check, set aside
     registry/.replaced/            runs that were trained again though they were sound
     registry/.cache/               what can be made again at any time
@@ -15,6 +16,7 @@ import contextlib
 import hashlib
 import os
 import re
+import stat
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from . import leases
-from .errors import Problem, RegistryError, StorageError
-from .files import make_folder, publish, remove, reported, sha256, write_bytes, write_new
+from .errors import RegistryError, StorageError
+from .files import make_folder, publish, remove, reported, write_bytes, write_new
 from .manifests import sealed, start, unsealed
 from .predictions import Predictions
 
@@ -36,6 +38,19 @@ WEIGHTS = "model.safetensors"
 HISTORY = "history.jsonl"
 LOG = "log.txt"
 ID = re.compile(r"[0-9a-f]{12}")
+
+
+def _unread(id: str, path: str | Path, error: OSError) -> RegistryError | StorageError:
+    """Return what it means that a file of a run could not be read, which nobody else decides.
+
+    It is damage where something else than a file is there, or nothing. Whatever else the machine refuses, such as
+    permission or a read of a bad disk, tells nothing of the run: it is to be left where it is.
+    """
+    if isinstance(error, FileNotFoundError):
+        return RegistryError(f"run {id} is damaged: {path} is missing")
+    if isinstance(error, NotADirectoryError | IsADirectoryError):
+        return RegistryError(f"run {id} is damaged: {path} cannot be read ({error.strerror})")
+    return StorageError(f"cannot read {path}: {error.strerror or error}")
 
 
 @dataclass(frozen=True)
@@ -78,12 +93,9 @@ class Run:
         if entry is None:
             raise RegistryError(f"run {self.id} has no file {name}")
         try:
-            with reported("read", path):
-                data = path.read_bytes()
-        except StorageError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                raise RegistryError(f"run {self.id} is damaged: {path} is missing") from None
-            raise
+            data = path.read_bytes()
+        except OSError as error:
+            raise _unread(self.id, path, error) from error
         if len(data) != entry["size"] or hashlib.sha256(data).hexdigest() != entry["sha256"]:
             raise RegistryError(f"run {self.id} is damaged: {path} is not what was written")
         return data
@@ -108,19 +120,24 @@ class Run:
         return Predictions.from_bytes(self.read(EPOCHS), str(self.folder / EPOCHS))
 
     def verify(self) -> None:
-        """Read all files. Raise RegistryError that names those that are not what was written."""
-        problems: list[Problem] = []
+        """Read all files. Raise RegistryError that names those that are not what was written, else StorageError."""
+        errors: list[RegistryError | StorageError] = []
         for name, entry in self.manifest["files"].items():
             path = self.folder / name
             try:
-                if path.stat().st_size != entry["size"] or sha256(path) != entry["sha256"]:
-                    problems.append(Problem(f"run {self.id} is damaged: {path} is not what was written"))
-            except FileNotFoundError:
-                problems.append(Problem(f"run {self.id} is damaged: {path} is missing"))
-            except StorageError as error:  # a disk that cannot read it back
-                problems += error.problems
-        if problems:
+                with path.open("rb") as file:
+                    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                    is_same = (file.tell(), sha256) == (entry["size"], entry["sha256"])
+            except OSError as error:
+                errors.append(_unread(self.id, path, error))
+                continue
+            if not is_same:
+                errors.append(RegistryError(f"run {self.id} is damaged: {path} is not what was written"))
+        problems = [problem for error in errors for problem in error.problems]
+        if any(isinstance(error, RegistryError) for error in errors):
             raise RegistryError(*problems)
+        if errors:
+            raise StorageError(*problems)
 
 
 @dataclass(frozen=True)
@@ -160,41 +177,68 @@ class Registry:
 
     def has(self, id: str) -> bool:
         """Tell whether there is a finished run, sound or not."""
-        return (self.root / id).exists()
+        return os.path.lexists(self.root / id)
 
     def find(self, id: str) -> Run | None:
         """Return a finished run, or None where there is none; raise RegistryError where it is damaged to the eye.
 
-        The manifest is verified, of the other files presence and size only: reading one verifies the rest.
+        The manifest is verified, of the other files presence and size only: reading one verifies the rest. Raise
+        StorageError where that cannot be told.
         """
         run = self.listed(id)
         for name, entry in run.manifest["files"].items() if run else ():
             path = self.root / id / name
-            if not path.is_file() or path.stat().st_size != entry["size"]:
+            try:
+                status = os.stat(path)
+            except OSError as error:
+                if not self.has(id):
+                    return None  # it was removed at this moment
+                raise _unread(id, path, error) from error
+            if not stat.S_ISREG(status.st_mode) or status.st_size != entry["size"]:
                 raise RegistryError(f"run {id} is damaged: {path} is missing or of another length")
         return run
 
     def listed(self, id: str) -> Run | None:
-        """Return a run from its manifest alone, or None where there is none; raise RegistryError for damage."""
+        """Return a run from its manifest alone, or None where there is none.
+
+        Raise RegistryError where it is damaged, StorageError where that cannot be told.
+        """
         path = f"{self.root}/{id}/{MANIFEST}"
         try:
-            manifest = unsealed(start(path))
-        except FileNotFoundError:
-            if not os.path.lexists(f"{self.root}/{id}"):
+            data = self._manifest(id)
+            if data is None:
                 return None
-            raise RegistryError(f"run {id} is damaged: {path} is missing") from None
-        except (NotADirectoryError, IsADirectoryError, ValueError) as error:
+            manifest = unsealed(data)
+        except ValueError as error:
             raise RegistryError(f"run {id} is damaged: {path} cannot be read ({error})") from None
         except OSError as error:
-            raise StorageError(f"cannot read {path}: {error.strerror}") from error
+            raise _unread(id, path, error) from error
         if manifest["format"] != FORMAT or manifest["id"] != id:
             raise RegistryError(f"run {id} is damaged: {path} is of another run or format")
         return Run(id, self.root, manifest)
 
+    def _manifest(self, id: str) -> bytes | None:
+        """Return the bytes of a manifest, or None where there is no run; one may come or go at this moment."""
+        with contextlib.suppress(FileNotFoundError):
+            return start(f"{self.root}/{id}/{MANIFEST}")
+        return start(f"{self.root}/{id}/{MANIFEST}") if os.path.lexists(f"{self.root}/{id}") else None
+
+    def check(self, id: str) -> Run | None:
+        """Return a finished run after reading all of it, or None where there is none; raise what `find` raises."""
+        run = self.find(id)
+        try:
+            if run:
+                run.verify()
+        except RegistryError:
+            if self.has(id):
+                raise
+            return None
+        return run
+
     def runs(self) -> Iterator[Run]:
-        """Yield all finished runs by id, without those that are damaged to the eye."""
+        """Yield all finished runs by id, without those that are damaged to the eye or cannot be read."""
         for id in self.ids():
-            with contextlib.suppress(RegistryError):
+            with contextlib.suppress(RegistryError, StorageError):
                 if run := self.find(id):
                     yield run
 
@@ -229,11 +273,12 @@ class Registry:
         return run
 
     def _is_in_the_way(self, id: str, replaces: str) -> bool:
-        """Set aside the run that is there if it is damaged or to be replaced; return False where it is to stay."""
+        """Set aside the run that is there if it is damaged or to be replaced; return False where it is to stay.
+
+        Raise StorageError where it cannot be told whether it is damaged.
+        """
         try:
-            there = self.find(id)
-            if there:
-                there.verify()
+            there = self.check(id)
         except RegistryError:
             self.set_aside(id)
             return True
@@ -249,10 +294,14 @@ class Registry:
         write_bytes(run.folder / MANIFEST, sealed(kept))
         remove(run.folder / WEIGHTS)
 
-    def drop(self, id: str) -> None:
-        """Remove a run: it is gone at once, then its files are. Raise StorageError."""
+    def discard(self, path: Path, id: str) -> Path:
+        """Move a run, or work on one, out of reach; return where its files are to be removed. Raise StorageError."""
         trash = self.attempts / f"staged-{id}-{uuid.uuid4().hex[:8]}"
         make_folder(self.attempts)
-        with reported("remove", self.root / id), contextlib.suppress(FileNotFoundError):
-            os.rename(self.root / id, trash)
-        remove(trash)
+        with reported("remove", path), contextlib.suppress(FileNotFoundError):
+            os.rename(path, trash)
+        return trash
+
+    def drop(self, id: str) -> None:
+        """Remove a run: it is gone at once, then its files are. Raise StorageError."""
+        remove(self.discard(self.root / id, id))

@@ -6,6 +6,8 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +16,7 @@ from . import completion
 
 if TYPE_CHECKING:
     from .registry import Registry, Run
+    from .reservations import Needs
 
 RUN = click.argument("word", metavar="RUN", shell_complete=completion.runs)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line on standard output.")
@@ -85,27 +88,46 @@ def logs(word: str, follow: bool) -> None:
 def verify(words: tuple[str, ...], set_aside: bool) -> None:
     """Read every byte of finished runs and compare it with what was written; exit code 3 on damage."""
     from .comparison import named
-    from .errors import RegistryError, clean
+    from .errors import RegistryError, StorageError, clean
 
     registry = registry_here()
-    ids = [named(registry, word).id for word in words] or registry.ids()
-    damaged = 0
+    there = registry.ids()
+    ids = [word if word in there else named(registry, word).id for word in words] or there
+    damaged = unread = 0
     for id in ids:
         try:
-            if run := registry.find(id):
-                run.verify()
+            registry.check(id)
+            continue
         except RegistryError as error:
-            damaged += 1
-            for problem in error.problems:
-                click.echo(clean(f"{id}  {problem.message}"))
+            damaged, problems = damaged + 1, error.problems
             if set_aside:
-                with registry.claim(id) as lease:
-                    if lease is not None:
-                        registry.set_aside(id)
-    click.echo(f"{len(ids):,} run{'s' * (len(ids) != 1)}, {damaged:,} damaged", err=True)
+                _set_aside(registry, id)
+        except StorageError as error:
+            unread, problems = unread + 1, error.problems
+        for problem in problems:
+            click.echo(clean(f"{id}  {problem.message}"))
+    counts = f"{damaged:,} damaged" + (f", {unread:,} that cannot be read" if unread else "")
+    click.echo(f"{len(ids):,} run{'s' * (len(ids) != 1)}, {counts}", err=True)
     if damaged and not set_aside:
         click.echo("`mtrun verify --set-aside` moves them away, so that the next build trains them again", err=True)
-    sys.exit(3 if damaged else 0)
+    if unread:
+        click.echo("what cannot be read is not known to be damaged, and is left where it is", err=True)
+    sys.exit(3 if damaged else 1 if unread else 0)
+
+
+def _set_aside(registry: Registry, id: str) -> None:
+    """Move a damaged run away, unless somebody works on it or a sound one has taken its place."""
+    from .errors import RegistryError, StorageError
+
+    try:
+        with registry.claim(id) as lease:
+            if lease is not None:
+                try:
+                    registry.check(id)
+                except RegistryError:
+                    registry.set_aside(id)
+    except StorageError as error:
+        click.echo(error.render(), err=True)
 
 
 @click.command()
@@ -114,20 +136,44 @@ def verify(words: tuple[str, ...], set_aside: bool) -> None:
 @click.option("--force", is_flag=True, help="Remove a run that a published result refers to, too.")
 def rm(words: tuple[str, ...], weights: bool, force: bool) -> None:
     """Remove runs, named by id, beginning of an id, name, or pattern such as `sum-*`."""
-    from .errors import UsageError, clean
+    from .errors import MtrunError, UsageError, clean
+    from .files import remove
     from .registry import WEIGHTS
+    from .reservations import removal
 
     registry = registry_here()
-    runs = list(_runs(registry, words))
-    if not (force or weights):
-        _check_published(registry, runs)
+    with removal(registry) as needs:
+        runs = list(_runs(registry, words))
+        if not (force or weights):
+            _check_published(registry, runs)
+        _check_needed(needs, runs, force)
+        taken, refused = dict[str, Path](), list[str]()
+        for run in runs:
+            try:
+                taken[run.id] = _taken(registry, run, weights)
+            except MtrunError as error:
+                refused.append(str(error))
     for run in runs:
-        with registry.claim(run.id) as lease:
-            if lease is None:
-                raise UsageError(f"the run {run.id} is in training")
+        if run.id in taken:
+            remove(taken[run.id])
             size = run.manifest["files"].get(WEIGHTS, {"size": 0})["size"] if weights else run.size()
-            (registry.drop_weights(run) if weights else registry.drop(run.id))
-        click.echo(clean(f"{run.id}  {run.manifest['name']}: {size / 1e6:,.1f} MB removed"))
+            click.echo(clean(f"{run.id}  {run.manifest['name']}: {size / 1e6:,.1f} MB removed"))
+    if refused:
+        raise UsageError(*refused)
+
+
+def _taken(registry: Registry, run: Run, weights: bool) -> Path:
+    """Take a run, or its weights, away; return where files are still to be removed. Raise UsageError, StorageError."""
+    from .errors import UsageError
+    from .registry import WEIGHTS
+
+    with registry.claim(run.id) as lease:
+        if lease is None:
+            raise UsageError(f"the run {run.id} is in training")
+        if weights:
+            registry.drop_weights(run)
+            return run.folder / WEIGHTS
+        return registry.discard(run.folder, run.id)
 
 
 def _runs(registry: Registry, words: Sequence[str]) -> Iterator[Run]:
@@ -142,6 +188,17 @@ def _runs(registry: Registry, words: Sequence[str]) -> Iterator[Run]:
             if run.id not in seen:
                 seen.add(run.id)
                 yield run
+
+
+def _check_needed(needs: Needs, runs: Sequence[Run], force: bool) -> None:
+    """Raise UsageError where a running command needs a run; what was left to an engine can be removed by force."""
+    from .errors import Problem, UsageError
+
+    for run in runs:
+        need = needs.who(run.id)
+        if need and not (force and need.is_detached):
+            hint = "`--force` removes it all the same" if need.is_detached else "wait for its end, or stop it"
+            raise UsageError(Problem(f"the run {run.id} is needed by {need}", hint=hint))
 
 
 def _check_published(registry: Registry, runs: Sequence[Run]) -> None:
@@ -162,22 +219,40 @@ def _check_published(registry: Registry, runs: Sequence[Run]) -> None:
 def gc(dry_run: bool) -> None:
     """Remove what nothing refers to: runs, work of builds that died, damaged runs that were set aside.
 
-    Never a live attempt, nor a run that a spec under any profile or a published result refers to.
+    Never what a running command needs, nor a run that a spec under any profile or a published result refers to.
     """
-    from .errors import clean
-    from .housekeeping import garbage, sweep
+    from .errors import StorageError, clean
+    from .housekeeping import Survey, clear, present, take
     from .inventory import project_here
+    from .reservations import needs, removal
     from .retention import Retention
 
-    registry, total = registry_here(), 0
-    retention = Retention.of(project_here())
-    for note in retention.notes:
+    registry, project, total, failed = registry_here(), project_here(), 0, list[str]()
+    known = present(registry)
+    retention = Retention.of(project)
+    with nullcontext(needs(registry)) if dry_run else removal(registry) as others:
+        retention.add_results(project)  # those too that came meanwhile
+        survey, taken = Survey(registry, retention, others, known), []
+        for one in list(survey.garbage()):
+            try:
+                taken.append((one, one.path if dry_run else take(registry, one)))
+            except StorageError as error:
+                failed.append(str(error))
+    for note in (*retention.notes, *others.notes, *(f"{what}; it is kept" for what in survey.unread)):
         click.echo(clean(note), err=True)
-    for found in list(garbage(registry, retention)):
-        if dry_run or sweep(registry, found):
-            total += found.size
-            click.echo(clean(f"{os.path.relpath(found.path)}  {found.size:,} bytes: {found.why}"))
+    for one, place in taken:
+        try:
+            if place is None:
+                continue
+            if not dry_run:
+                clear(registry, one, place)
+            total += one.size
+            click.echo(clean(f"{os.path.relpath(one.path)}  {one.size:,} bytes: {one.why}"))
+        except StorageError as error:
+            failed.append(str(error))
     click.echo(f"{total:,} bytes {'would be' if dry_run else 'were'} removed", err=True)
+    if failed:
+        raise StorageError(*failed)
 
 
 COMMANDS = (list_runs, show, logs, verify, rm, gc)

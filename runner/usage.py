@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import SPEC, SPECS, one_node, planned, planning
+from .options import SPEC, SPECS, one_node, planning, reserving
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -46,7 +46,7 @@ def predict(spec: Path, texts: tuple[str, ...], pairs: tuple[tuple[str, str], ..
     from .answers import Style
 
     asked = None if interactive and not (texts or pairs or source) else _asked(texts, pairs, source, form)
-    plan = planned([spec], profile, settings)
+    plan, _ = reserving([spec], profile, settings)
     from .inference import System  # here, since it imports torch and a wrong spec should be told at once
 
     system = System(plan, one_node(plan, node))
@@ -105,7 +105,7 @@ def submit(spec: Path, output: Path | None, node: str | None, profile: str, sett
     from .files import write_bytes
     from .outcomes import Outcomes
 
-    plan = planned([spec], profile, settings)
+    plan, _ = reserving([spec], profile, settings)
     root = one_node(plan, node)
     data = plan.data[plan.nodes[root].suite]
     predictions = Outcomes.of(plan, root).predictions[root]
@@ -139,7 +139,7 @@ def export(specs: tuple[Path, ...], output: Path | None, profile: str, settings:
     from . import archives, bundles
     from .outcomes import finished
 
-    plan = planned(specs, profile, settings)
+    plan, _ = reserving(specs, profile, settings)
     runs = {id: run for root in plan.roots.values() for id, run in finished(plan, root).items()}
     path = output or Path(f"{specs[0].stem}.mtrun.zip")
     files = bundles.files(plan, settings, _for_others(plan, runs))
@@ -166,21 +166,27 @@ def _for_others(plan: Plan, runs: Mapping[str, Run]) -> dict[str, bytes]:
 @click.command("import")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path), default=Path())
-def import_bundle(bundle: Path, folder: Path) -> None:
+@click.option("--trust", is_flag=True, help="Take specs that say what is run, such as an executor's command line.")
+def import_bundle(bundle: Path, folder: Path, trust: bool) -> None:
     """Take runs, specs and results of a BUNDLE into the project DIR, after a check of all of it.
 
-    Nothing that is there is overwritten.
+    Nothing that is there is overwritten, and nothing that would run other code than mtrun's is taken unasked.
     """
+    import shlex
+
     from . import bundles, intake
     from .errors import clean
 
     with bundles.opened(bundle) as held:
-        new = intake.take(held, folder.resolve())
+        ran = intake.foreign(held, folder.resolve())
+        new = intake.take(held, folder.resolve(), trust)
         record = held.record
     runs, specs = (sum(name.startswith(kind) for name in new) for kind in ("registry/", "specs/"))
     click.echo(f"{folder}: {runs} runs and {specs} specs are new; systems: {', '.join(record.systems)}")
-    options = [f"--profile {record.profile}", *(f"--set {text}" for text in record.settings)]
-    click.echo(clean(f"they were built with {' '.join(options)}"), err=True)
+    for line in ran:
+        click.echo(clean(f"taken on trust, and run by a build: {line}"), err=True)
+    options = ["--profile", record.profile, *(word for text in record.settings for word in ("--set", text))]
+    click.echo(clean(f"they were built with {shlex.join(options)}"), err=True)
 
 
 @click.command()

@@ -149,6 +149,21 @@ def test_what_is_published_is_shown_where_nothing_was_built(machines: tuple[Path
     assert sorted(path.name for path in (tmp_path / "results").rglob("*")) == before
 
 
+def test_a_bundle_of_another_machine_leaves_what_is_here(machines: tuple[Path, Path], tmp_path: Path) -> None:
+    here, there = machines
+    assert mtrun(there, "export", "specs/deep.toml", "-o", str(tmp_path / "b.zip")).code == 0
+    root = shutil.copytree(here, tmp_path / "p")
+    (root / "results" / "demo" / "deep.json").unlink()
+    done = mtrun(root, "import", str(tmp_path / "b.zip"))
+    assert done.code == 0 and "0 runs" in done.out, done.err
+    table = mtrun(root, "table", "results")
+    assert table.code == 0 and "deep.json" in table.err, "the imported tree is of the other machine's runs"
+    build(root, "sum")
+    file = Path("results", "demo", "deep.json")
+    assert (root / file).read_bytes() == (here / file).read_bytes()
+    assert mtrun(root, "import", str(tmp_path / "b.zip")).code == 0
+
+
 # Damage --------------------------------------------------------------------------------------------------------------
 
 

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from projects import project
 from systems import mtrun
 
-from runner.housekeeping import garbage
+from runner.housekeeping import Survey, present
 from runner.plan import make
 from runner.registry import Registry
+from runner.reservations import Needs
 from runner.retention import Retention
 from runner.spec import Leaf
 from runner.sweeps import is_point, points, spread
@@ -101,7 +102,8 @@ def finish(root: Path, profile: str, *settings: str) -> None:
 
 def removed(root: Path) -> set[str]:
     """Return the ids of the runs that gc would remove."""
-    return {one.id for one in garbage(Registry(root / "registry"), Retention.of(root))}
+    registry = Registry(root / "registry")
+    return {one.id for one in Survey(registry, Retention.of(root), Needs(), present(registry)).garbage()}
 
 
 def replace(path: Path, old: str, new: str) -> None:
