@@ -68,10 +68,13 @@ def points(name: str, sweep: Table, forbidden: Sequence[str] = ()) -> list[tuple
 
 
 def with_settings(name: str, settings: Table) -> str:
-    """Return the name of a spec under the settings of a command line, in the form of a sweep's point: `sum@seed=1`."""
+    """Return the name of a spec under the settings of a command line, in the form of a sweep's point: `sum@seed=1`.
+
+    Keys of `[train]` stand by themselves, all others in full (`sum@suite.seed=1`), so that no two models share a name.
+    """
     leaves = [leaf for leaf in _leaves(settings) if leaf[0][0] not in EXECUTION]
-    titles = _titles([path for path, *_ in leaves])
-    labels = [f"{titles[path]}={_label(value)}" for path, value, *_ in leaves]
+    titles = [_safe(".".join(path[path[0] == "train" and len(path) > 1 :]), path) for path, *_ in leaves]
+    labels = [f"{title}={_label(value)}" for title, (_, value, *_) in zip(titles, leaves, strict=True)]
     return _fitting(f"{name}{',' if '@' in name else '@'}{','.join(labels)}") if labels else name
 
 

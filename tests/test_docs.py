@@ -82,7 +82,7 @@ def normal(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("name", "made_last"), [
-    ("walkthrough", "trial/results/demo/both@epochs=1,train=200.json"),
+    ("walkthrough", "trial/results/demo/both@epochs=1,suite.train=200.json"),
     pytest.param("predict", "trial/sum/transformers/config.json", marks=pytest.mark.long),
 ])
 def test_a_walk_answers_as_the_page_says(tmp_path: Path, name: str, made_last: str) -> None:

@@ -243,6 +243,14 @@ def test_each_setting_has_a_result_of_its_own_and_the_table_a_row(tmp_path: Path
     assert "sum@seed=2" in mtrun(root, "show", "sum@seed=2").out
 
 
+def test_settings_of_one_short_name_are_two_names(tmp_path: Path) -> None:
+    root = project(tmp_path)
+    for setting in ("train.seed=5", "suite.seed=5", "optimizer.lr=0.002", "resources.threads=1"):
+        build(root, "sum", settings=[setting])
+    names = {path.stem for path in (root / "results" / "demo").glob("sum*.json")}
+    assert names == {"sum@seed=5", "sum@suite.seed=5", "sum@optimizer.lr=0.002", "sum"}
+
+
 def test_two_models_of_one_name_are_told_apart(tmp_path: Path) -> None:
     root = project(tmp_path, **SPECS)
     build(root, "mean")
