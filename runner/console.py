@@ -42,7 +42,7 @@ def line(event: Event) -> str:
         "detached": lambda: f"{name}: left to {v['job']}",
         "failed": lambda: "\n".join([f"{name}: failed{_place(v)}{_end(v)}", *v["problems"], *_log(v)]),
         "blocked": lambda: f"{name}: not built, since {', '.join(v['by'])} failed",
-        "rescored": lambda: f"{name}: scored again, as runs below it changed ({os.path.relpath(v['file'])})",
+        "rescored": lambda: f"{name}: scored again from the runs that are here ({os.path.relpath(v['file'])})",
         "done": lambda: f"done: {v['trained']} trained, {v['failed']} failed" + _left(v),
     }
     if event.event == "scored":

@@ -84,7 +84,8 @@ def read_profile(folder: Path) -> ResultFolder:
         significance = Significance.read(folder)
     except RegistryError as error:
         problems += error.problems
-    kept = _one_set(files, Registry(project_of(folder / "results") / "registry"))
+    is_published = folder.resolve().parent.name == PUBLISHED  # whatever runs are here
+    kept = _one_set(files, None if is_published else Registry(project_of(folder / "results") / "registry"))
     if damage := list(_contradictions(kept)):
         return ResultFolder(folder, {}, problems=[*problems, *damage])
     left_out = {path: files[path] for path in files if path not in kept}
@@ -118,24 +119,22 @@ def _listed(folder: Path) -> list[Path]:
         return [path for path in folder.iterdir() if path.name[0] != "."] if folder.is_dir() else []
 
 
-def _one_set(files: Mapping[Path, Result], registry: Registry) -> dict[Path, Result]:
+def _one_set(files: Mapping[Path, Result], registry: Registry | None) -> dict[Path, Result]:
     """Return results no two of which hold different replicas of one node, in the order of their files.
 
     Preferred are those that are of the runs in the registry, then those whose replicas most other results hold, too.
     """
+    files = _of_runs_here(files, registry)
     nodes = {path: {node.id: node for node in result.tree.nodes()} for path, result in files.items()}
     held = Counter((node.id, node.answer) for by_id in nodes.values() for node in by_id.values())
     replicas = Counter(id for id, _ in held)
     if all(count == 1 for count in replicas.values()):
         return dict(files)
-    here = {id: run_digest(registry, id) for id, count in replicas.items() if count > 1}
     total = Counter(id for by_id in nodes.values() for id in by_id)
 
-    def order(path: Path) -> tuple[bool, float, int, str]:
-        inside = nodes[path].values()
-        shares = [held[node.id, node.answer] / total[node.id] for node in inside]
-        is_other = any(node.digest != here.get(node.id) for node in inside if here.get(node.id) and not node.members)
-        return is_other, -sum(shares) / len(shares), -len(shares), path.name
+    def order(path: Path) -> tuple[float, int, str]:
+        shares = [held[node.id, node.answer] / total[node.id] for node in nodes[path].values()]
+        return -sum(shares) / len(shares), -len(shares), path.name
 
     chosen: dict[str, str] = {}
     kept = set()
@@ -145,6 +144,19 @@ def _one_set(files: Mapping[Path, Result], registry: Registry) -> dict[Path, Res
             chosen |= answers
             kept.add(path)
     return {path: result for path, result in files.items() if path in kept}
+
+
+def _of_runs_here(files: Mapping[Path, Result], registry: Registry | None) -> dict[Path, Result]:
+    """Return the results without those of other replicas than the runs in the registry; all where none is of these."""
+    if registry is None:
+        return dict(files)
+    ids = {leaf.id for result in files.values() for leaf in result.tree.leaves() if leaf.digest}
+    here = {id: digest for id in ids if (digest := run_digest(registry, id))}
+    pairs = {path: {(here[leaf.id], leaf.digest) for leaf in result.tree.leaves() if leaf.digest and leaf.id in here}
+             for path, result in files.items()}
+    others = {path for path, found in pairs.items() if any(mine != theirs for mine, theirs in found)}
+    is_of_them = any(found and path not in others for path, found in pairs.items())
+    return {path: result for path, result in files.items() if path not in others or not is_of_them}
 
 
 def run_digest(registry: Registry, id: str) -> str | None:

@@ -62,8 +62,10 @@ def together(do: Callable[[Ranks], Any], count: int = 2) -> list[Any]:
     """Return what so many processes return, each of which is one of the ranks; what they raise is returned, too."""
     store = dist.TCPStore("127.0.0.1", 0, count, True, wait_for_workers=False)
     pipes, started = [], []
+    all_there = FORK.Event()  # the store's thread may hold a lock of the C library while it greets who connects
 
     def be(number: int, pipe: Any) -> None:
+        all_there.wait()
         try:
             pipe.send(do(Ranks.joined(number, count, dist.TCPStore("127.0.0.1", store.port, count, False))))
         except Exception as error:
@@ -76,6 +78,7 @@ def together(do: Callable[[Ranks], Any], count: int = 2) -> list[Any]:
         started[-1].start()
         other.close()
         pipes.append(pipe)
+    all_there.set()
     found = [pipe.recv() for pipe in pipes]
     for process in started:
         process.join()

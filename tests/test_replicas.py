@@ -85,6 +85,16 @@ def test_results_of_two_machines_make_one_table_of_one_set_of_answers(mixed: Pat
     assert [path.name for path in found.left_out] == ["mean.json"]
 
 
+def test_a_result_of_other_replicas_is_left_out_though_no_other_result_has_its_runs(mixed: Path) -> None:
+    (mixed / "results" / "demo" / "deep.json").unlink()
+    (found,) = read(mixed / "results")  # sum.json is of a run here, mean.json of another machine's `sum` and `pcgrad`
+    assert [path.name for path in found.files] == ["sum.json"]
+    assert [path.name for path in found.left_out] == ["mean.json"]
+    (mixed / "results" / "demo" / "sum.json").unlink()
+    (found,) = read(mixed / "results")
+    assert [path.name for path in found.files] == ["mean.json"], "where none is of the runs here all are shown"
+
+
 def test_without_the_registry_the_greater_part_is_shown(mixed: Path) -> None:
     shutil.rmtree(mixed / "registry")
     (found,) = read(mixed / "results")
