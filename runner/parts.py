@@ -231,7 +231,7 @@ def fingerprint(path: Path) -> str:
 
 
 def code_hash(path: Path) -> str:
-    """Return 12 hex digits of the sha256 over a file's syntax tree without docstrings and imports.
+    """Return 12 hex digits of the sha256 over a file's syntax tree without docstrings and imports of mtrun's own.
 
     So a comment, a docstring or a file that is moved changes no hash. The same for Python 3.11 and later.
     """
@@ -256,14 +256,20 @@ def _hashed(node: ast.AST, update: Callable[[bytes], object]) -> None:
             if isinstance(item, ast.AST):
                 update(f" {name}=".encode())
                 _hashed(item, update)
-            elif item is not None:
+            elif item is not None or isinstance(value, list):
                 update(f" {name}={type(item).__name__}:{item!r}".encode())
     update(b")")
 
 
 def _code_of(body: list[Any]) -> list[Any]:
-    """Return statements without imports and the strings that stand alone, which are docstrings."""
+    """Return statements without the strings that stand alone, which are docstrings, and without imports of mtrun's own.
+
+    Those say where a file lies; what is imported from elsewhere says what is computed.
+    """
+    def is_ours(item: Any) -> bool:
+        return isinstance(item, ast.ImportFrom) and (item.level > 0 or f"{item.module}.".startswith("runner."))
+
     def is_said(item: Any) -> bool:
         return isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant) and isinstance(item.value.value, str)
 
-    return [item for item in body if not isinstance(item, ast.Import | ast.ImportFrom) and not is_said(item)]
+    return [item for item in body if not is_ours(item) and not is_said(item)]

@@ -13,7 +13,7 @@ from .files import write_bytes
 from .plan import Plan
 from .predictions import Predictions
 from .registry import Registry
-from .result_folder import read_profile
+from .result_folder import read_files, read_profile
 from .results import COSTS, Result, costs
 from .significance import Shelf, update
 
@@ -29,16 +29,17 @@ def complete(plan: Plan, found: Mapping[str, Predictions], folder: Path) -> None
     `found` are the Predictions of a build by id; those of earlier builds are looked for in the registry. Raise
     RegistryError for a damaged result, StorageError for what cannot be written.
     """
-    results = read_profile(folder).results
-    named = {node.id for result in results for node in result.tree.nodes() if node.name}
+    everything, one_set = list(read_files(folder)[0].values()), read_profile(folder)
+    named = {node.id for result in everything for node in result.tree.nodes() if node.name}
     kept = shelf(plan)
     kept.keep({id: said for id, said in found.items() if id in named and not plan.registry.has(id)}, named)
 
     def find(id: str) -> Predictions | None:
         return found.get(id) or _of_run(plan.registry, id) or kept.find(id)
 
-    update(folder, results, plan.data, find)
-    _write_costs(folder / COSTS, plan.registry, results)
+    if one_set.files:  # else results contradict one another, and nothing is known to be theirs
+        update(folder, one_set.results, plan.data, find)
+    _write_costs(folder / COSTS, plan.registry, everything)
 
 
 def shelf(plan: Plan) -> Shelf:

@@ -164,7 +164,7 @@ class Result(_Record):
 
 def costs(folder: Path) -> dict[str, dict[str, Any]]:
     """Return what each model in a folder of results cost, by id; nothing where that is not known."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         found = json.loads((folder / COSTS).read_bytes())
         if isinstance(found, dict):
             return {id: cost for id, cost in found.items() if isinstance(cost, dict)}

@@ -20,7 +20,9 @@ from runner.spec import Leaf
 
 CODE = '''"""Module."""
 
-from x import y
+from torch import relu as act
+
+from .x import y
 
 
 class A:
@@ -35,11 +37,19 @@ class A:
         return a + 1  # a comment
 '''
 SAME = {"comment": ("# a comment", "# another"), "docstring": ("Return something.", "Compute something."),
-        "attribute's docstring": ("What the field is.", "A number."), "import": ("from x import y", "from .x import z"),
+        "attribute's docstring": ("What the field is.", "A number."),
+        "own import": ("from .x import y", "from runner.heads import y"),
         "layout": ("a + 1", "(a  +\n                1)"), "no docstring": ('    """Docstring."""\n', "")}
 OTHER = {"operator": ("a + 1", "a - 1"), "constant": ("= 3", "= 4"), "type of constant": ("= 3", "= 3.0"),
          "string": ('"a string"', '"another"'), "name": ("def f", "def g"), "annotation": ("a: int", "a: float"),
-         "order": ("a + 1", "1 + a"), "bytes": ('"a string"', 'b"a string"')}
+         "order": ("a + 1", "1 + a"), "bytes": ('"a string"', 'b"a string"'),
+         "foreign import": ("relu as act", "gelu as act")}
+
+
+@pytest.mark.parametrize(("one", "other"), [
+    ("{**a, 'x': c}", "{'x': a, **c}"), ("def f(*, a, b=1): pass", "def f(*, a=1, b): pass")])
+def test_what_is_left_out_has_its_place(tmp_path: Path, one: str, other: str) -> None:
+    assert hash_of(tmp_path, one) != hash_of(tmp_path, other)
 
 
 def hash_of(folder: Path, text: str) -> str:
