@@ -43,7 +43,10 @@ def list_runs(patterns: tuple[str, ...], key: str, reverse: bool, as_json: bool)
     from .inventory import Inventory, runs_json, runs_text
 
     gc.disable()  # ten thousand manifests are a million objects without a cycle
-    found = Inventory.of(registry_here(), patterns, key)
+    try:
+        found = Inventory.of(registry_here(), patterns, key)
+    finally:
+        gc.enable()
     runs = found.runs[::-1] if reverse else found.runs
     if runs or not as_json:
         click.echo(runs_json(runs) if as_json else runs_text(runs))
