@@ -136,10 +136,12 @@ def most_memory(one: System, count: int) -> int:
     When garbage is collected depends on all that the process did before: the least of several is the answers' own.
     """
     gc.collect()
+    gc.freeze()  # else old objects of other tests have garbage collected less often
     tracemalloc.start()
     answered = sum(len(said.answers) for said in one.answers(endless(count)))
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
+    gc.unfreeze()
     assert answered == count
     return most
 
@@ -148,7 +150,7 @@ def test_memory_does_not_grow_with_the_questions(trained: Path) -> None:
     one = system(trained, "sum")
     most_memory(one, PORTION)
     few, many = (min(most_memory(one, count * PORTION) for _ in range(3)) for count in (2, 8))
-    assert many < 1.1 * few
+    assert many < 1.5 * few  # four times as many questions: memory that grew with them would be four times as much
 
 
 @pytest.mark.long
