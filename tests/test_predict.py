@@ -130,18 +130,21 @@ def endless(count: int) -> Iterator[Question]:
         yield Question(str(number), (f"The film is {number % 97} times good and {number % 89} times bad.",))
 
 
-def most_memory(one: System, count: int) -> int:
-    """Return the most bytes that Python held while so many questions were answered.
+def collected(questions: Iterator[Question]) -> Iterator[Question]:
+    """Yield questions and collect garbage before each portion: when Python does depends on all that the process did."""
+    for number, question in enumerate(questions):
+        if number % PORTION == 0:
+            gc.collect()
+        yield question
 
-    When garbage is collected depends on all that the process did before: the least of several is the answers' own.
-    """
+
+def most_memory(one: System, count: int) -> int:
+    """Return the most bytes that Python held while so many questions were answered, without garbage."""
     gc.collect()
-    gc.freeze()  # else old objects of other tests have garbage collected less often
     tracemalloc.start()
-    answered = sum(len(said.answers) for said in one.answers(endless(count)))
+    answered = sum(len(said.answers) for said in one.answers(collected(endless(count))))
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    gc.unfreeze()
     assert answered == count
     return most
 
@@ -149,8 +152,8 @@ def most_memory(one: System, count: int) -> int:
 def test_memory_does_not_grow_with_the_questions(trained: Path) -> None:
     one = system(trained, "sum")
     most_memory(one, PORTION)
-    few, many = (min(most_memory(one, count * PORTION) for _ in range(3)) for count in (2, 8))
-    assert many < 1.5 * few  # four times as many questions: memory that grew with them would be four times as much
+    few, many = most_memory(one, 2 * PORTION), most_memory(one, 8 * PORTION)
+    assert many < 1.1 * few
 
 
 @pytest.mark.long
