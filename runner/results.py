@@ -162,13 +162,31 @@ class Result(_Record):
                                     hint="build its spec again, or move the file out of the folder of results"))
 
 
+class _Cost(BaseModel):
+    """What is made use of in an entry of costs.json; other keys may be there."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+    seconds: float | None = None
+    inference: float | None = None
+    megabytes: float | None = None
+    device: str = ""
+    made_of: list[str] = []
+
+
 def costs(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return what each model in a folder of results cost, by id; nothing where that is not known."""
-    with contextlib.suppress(OSError, ValueError, RecursionError):
+    """Return what each model in a folder of results cost, by id; nothing where that is not known or makes no sense."""
+    try:
         found = json.loads((folder / COSTS).read_bytes())
-        if isinstance(found, dict):
-            return {id: cost for id, cost in found.items() if isinstance(cost, dict)}
-    return {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return {id: cost for id, cost in found.items() if _is_cost(cost)} if isinstance(found, dict) else {}
+
+
+def _is_cost(cost: Any) -> bool:
+    with contextlib.suppress(ValidationError):
+        return bool(_Cost.model_validate(cost))
+    return False
 
 
 def spent(costs: Mapping[str, Mapping[str, Any]], leaves: Iterable[str], fact: str) -> float | None:

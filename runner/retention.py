@@ -23,6 +23,8 @@ from .references import References
 from .spec import Leaf
 from .sweeps import is_point
 
+PRECISIONS = ("fp32", "bf16")
+"""What `precision = "auto"` becomes on one machine or another."""
 NAMED = 3
 """How many names are told."""
 
@@ -134,7 +136,10 @@ class Retention:
         if not specs:
             return
         try:
-            self._take(make(project, list(specs), profile))
+            plan = make(project, list(specs), profile)
+            self._take(plan)
+            for precision in PRECISIONS if plan.settled else ():  # a machine of another kind settles it otherwise
+                self._take(make(project, list(specs), profile, [f"train.precision={precision}"]))
         except Exception as error:  # whatever keeps a spec from being planned, an error in a part of its own too
             if len(specs) == 1:
                 self._name(project, *next(iter(specs.items())), profile, error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,17 @@ def test_real_profiles_leave_it_to_the_machine(profile: str, native: bool) -> No
     root = Path(__file__).parents[1]
     ((leaf,),) = Loader(root, profile).load_all([root / "specs" / "models" / "sum.toml"])
     assert isinstance(leaf, Leaf) and leaf.model.train.precision == ("bf16" if native else "fp32")
+
+
+def test_gc_keeps_what_another_machine_settled_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = project(tmp_path)
+    spec = root / "specs" / "sum.toml"
+    spec.write_text(spec.read_text() + '[train]\nprecision = "auto"\n')
+    be(monkeypatch, True)
+    build(root, "sum")
+    shutil.rmtree(root / "results")
+    for is_native in (True, False):
+        be(monkeypatch, is_native)
+        assert mtrun(root, "gc", "-n").out == ""
+    spec.write_text(spec.read_text() + "seed = 5\n")
+    assert "sum" in mtrun(root, "gc", "-n").out, "no spec means it any more"

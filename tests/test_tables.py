@@ -333,3 +333,13 @@ def test_a_folder_that_is_not_there_and_a_file_that_cannot_be_read(tmp_path: Pat
         f"cannot read {tmp_path / 'demo' / name}" for name in ("folder.json", "pipe.json")]
     with pytest.raises(RegistryError, match=r"folder\.json"):
         text(tmp_path)
+
+
+@pytest.mark.parametrize("made", ["", "[", "[]", "[" * 200_000, '{"%s": {"seconds": 1, "made_of": 5}}',
+                                  '{"%s": {"seconds": 1, "made_of": [["a"]]}}', '{"%s": {"seconds": "1"}}',
+                                  '{"%s": {"device": 5}}', '{"%s": {"seconds": 1e999}}', '{"%s": 3}'])
+def test_costs_that_make_no_sense_are_not_known(tmp_path: Path, made: str) -> None:
+    publish(tmp_path, result(SUM))
+    (tmp_path / "demo" / "costs.json").write_text(made.replace("%s", SUM.id))
+    (row,) = json.loads(text(tmp_path, "json", columns="name,seconds,inference"))[0]["rows"]
+    assert row == {"name": "sum", "seconds": None, "inference": None}
