@@ -49,6 +49,7 @@ def build(specs: tuple[Path, ...], profile: str, settings: tuple[str, ...], as_j
     from .build import Build
     from .console import last, view
     from .pool import Pool
+    from .publication import check_names
     from .renewal import renew
 
     settings_of_models, settings_of_engine = engines.divided(settings)
@@ -60,6 +61,7 @@ def build(specs: tuple[Path, ...], profile: str, settings: tuple[str, ...], as_j
     starter = engines.named(executor, settings_of_engine, plan.project, profile)
     if detach and not starter.outlives:
         raise click.UsageError(f"`--detach` cannot be meant: the workers of `{starter.type}` end with the build")
+    check_names(plan, plan.project / "results" / profile)
     pool = Pool(plan.registry, plan.project, starter, jobs, retries, detach)
     work = Build(plan, pool, plan.project / "results", fail_fast)
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -21,6 +21,7 @@ from .loader import project_of
 from .outcomes import Outcomes
 from .plan import Plan, make
 from .pool import Pool
+from .publication import check_names
 from .questions import Question
 from .registry import Registry
 from .reservations import reserved
@@ -80,6 +81,7 @@ class Loaded:
         from .executors.local import Local
 
         with self._reserved() as plan:
+            check_names(plan, plan.project / "results" / plan.profile)
             pool = Pool(plan.registry, plan.project, Local(), jobs)
             work = Build(plan, pool, plan.project / "results")
             with _stopping(pool):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import MtrunError
+from . import toml
+from .errors import MtrunError, Place, Problem, SpecError
 from .files import write_bytes
 from .plan import Plan
 from .predictions import Predictions
@@ -21,6 +23,28 @@ SHELF = "predictions"
 """Folder of the registry's cache for Predictions of published systems that are no runs, by profile."""
 FACTS = ("seconds", "inference", "megabytes")
 """What a manifest says of costs: seconds of training, seconds to predict 1,000 sentences, most memory."""
+
+
+def check_names(plan: Plan, folder: Path) -> None:
+    """Raise SpecError where a result that a build would write is that of another spec, which is still called so."""
+    problems = []
+    results = {path.stem: result for path, result in read_files(folder, plan.specs)[0].items()}
+    for name, mine in plan.specs.items():
+        old, path = results.get(name), folder / f"{name}.json"
+        if old is None or old.spec in ("", mine) or old.tree.id == plan.roots[name]:
+            continue
+        with contextlib.suppress(SpecError):
+            if _is_called(plan.project / old.spec, name):
+                problems.append(Problem(f"two specs are called `{name}`", Place(mine),
+                                        (f"{os.path.relpath(path)} is the result of {old.spec}",),
+                                        'give one of them another name, such as `name = "…"` at its top'))
+    if problems:
+        raise SpecError(*problems)
+
+
+def _is_called(spec: Path, name: str) -> bool:
+    """Tell whether a spec that is there is called so, but for a sweep and settings. Raise SpecError."""
+    return spec.is_file() and name.partition("@")[0] == str(toml.read(spec).get("name", spec.stem)).partition("@")[0]
 
 
 def complete(plan: Plan, found: Mapping[str, Predictions], folder: Path) -> None:

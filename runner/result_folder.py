@@ -10,7 +10,7 @@ import errno
 import shlex
 import stat
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,10 +92,15 @@ def read_profile(folder: Path) -> ResultFolder:
     return ResultFolder(folder, kept, left_out, significance, problems)
 
 
-def read_files(folder: Path) -> tuple[dict[Path, Result], list[Problem]]:
-    """Return all results in the folder of one profile by their files, and what is wrong with those that are none."""
+def read_files(folder: Path, names: Container[str] | None = None) -> tuple[dict[Path, Result], list[Problem]]:
+    """Return the results in the folder of one profile by their files, and what is wrong with those that are none.
+
+    Where `names` are given, only the results that are called so.
+    """
     files, problems = dict[Path, Result](), list[Problem]()
     for path in result_files(folder):
+        if names is not None and path.stem not in names:
+            continue
         try:
             with reported("read", path):
                 if not stat.S_ISREG(path.stat().st_mode):

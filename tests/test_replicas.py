@@ -261,6 +261,33 @@ def test_settings_of_one_short_name_are_two_names(tmp_path: Path) -> None:
     assert names == {"sum@seed=5", "sum@suite.seed=5", "sum@optimizer.lr=0.002", "sum"}
 
 
+@pytest.mark.parametrize(("other", "settings"), [("a/sum", []), ("sum@seed=5", ["--set", "train.seed=5"])])
+def test_no_result_is_overwritten_by_another_spec_of_its_name(tmp_path: Path, other: str, settings: list[str]) -> None:
+    root = project(tmp_path)
+    (root / "specs" / "a").mkdir()
+    path = root / "specs" / f"{other}.toml"
+    path.write_text((root / "specs" / "sum.toml").read_text() + "[train]\nseed = 9\n")
+    assert mtrun(root, "build", "specs/sum.toml", *settings, "--executor", "inline").code == 0
+    before = {file: file.read_bytes() for file in (root / "results").rglob("*.json")}
+    done = mtrun(root, "build", f"specs/{other}.toml", "--executor", "inline")
+    assert done.code == 2 and "two specs are called" in done.err and "specs/sum.toml" in done.err
+    assert {file: file.read_bytes() for file in (root / "results").rglob("*.json")} == before
+    path.write_text('name = "renamed"\n' + path.read_text())
+    assert mtrun(root, "build", f"specs/{other}.toml", "--executor", "inline").code == 0
+    assert all(file.read_bytes() == data for file, data in before.items() if file.name.startswith("sum"))
+
+
+def test_a_spec_that_was_moved_keeps_its_result(tmp_path: Path) -> None:
+    root = project(tmp_path)
+    assert mtrun(root, "build", "specs/sum.toml", "--executor", "inline").code == 0
+    (root / "specs" / "sum.toml").rename(root / "specs" / "moved.toml")
+    (root / "specs" / "a").mkdir()
+    (root / "specs" / "moved.toml").rename(root / "specs" / "a" / "sum.toml")
+    spec = root / "specs" / "a" / "sum.toml"
+    spec.write_text(spec.read_text() + "[train]\nseed = 9\n")
+    assert mtrun(root, "build", "specs/a/sum.toml", "--executor", "inline").code == 0
+
+
 def test_two_models_of_one_name_are_told_apart(tmp_path: Path) -> None:
     root = project(tmp_path, **SPECS)
     build(root, "mean")
