@@ -20,11 +20,11 @@ from .predictions import Predictions
 from .publication import complete, shelf
 from .registry import Run
 from .replan import replanned
+from .result_cache import ResultCache
 from .result_folder import read_files, run_digest
 from .results import Column, Result, ResultNode
 from .scores import Scores, score
 from .spec import Filed, Leaf, Tree
-from .verdicts import Verdicts
 
 
 @dataclass
@@ -121,8 +121,8 @@ class Build:
         kept = shelf(self.plan)
         if not all(node.id in self._runs or not node.name or kept.has(node.id) for node in nodes):
             return
-        verdicts = Verdicts(self.plan, self._runs)
-        found = {name: result for name in self.plan.roots if (result := verdicts.find(name))}
+        cache = ResultCache(self.plan, self._runs)
+        found = {name: result for name in self.plan.roots if (result := cache.find(name))}
         scored = {node.id: node for result in found.values() for node in result.tree.nodes()}
         if len(found) == len(self.plan.roots) and all(node.id in scored for node in nodes):
             self._known, self._scored = found, scored
@@ -244,7 +244,7 @@ class Build:
         result = Result(profile=self.plan.profile, suite=self.plan.suites[node.suite], sha256=node.suite, tasks=columns,
                         spec=self.plan.specs.get(name, ""), settings=self.plan.settings,
                         tree=self._scored[node.id].model_copy(update={"name": name}))
-        Verdicts(self.plan, self._runs).keep(name, result)
+        ResultCache(self.plan, self._runs).keep(name, result)
         return result
 
     def _complete(self) -> Iterator[Event]:

@@ -51,7 +51,8 @@ def tables(found: Sequence[ResultFolder], style: str = "md", split: str = "dev",
             made.append(sheets.sheet(board, facts, keys, sheets.checked(board, sort)))
     if not made:
         raise UsageError(f"no system of `{group}` has scores on {split}")
-    return Tables(formats.FORMATS[style](made), [note for one in found for note in one.notes], problems)
+    notes = [f"{one.profile}: {note}" for one in found for note in one.notes]
+    return Tables(formats.FORMATS[style](made), notes, problems)
 
 
 def boards(one: ResultFolder, split: str, group: str = "*") -> Iterator[tuple[dict[str, str], Board]]:

@@ -58,7 +58,7 @@ class ResultFolder:
             return []
         names = [path.name for path in self.left_out]
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        return [f"{self.profile}: left out, since made of other replicas of some runs than the results shown: "
+        return [f"left out, since made of other replicas of some runs than the results shown: "
                 f"{', '.join(names[:SHOWN])}{more}; `mtrun build` of their specs scores them again from the runs here"]
 
 

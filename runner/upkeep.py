@@ -49,7 +49,8 @@ def list_runs(patterns: tuple[str, ...], key: str, reverse: bool, as_json: bool)
         gc.enable()
     runs = found.runs[::-1] if reverse else found.runs
     if runs or not as_json:
-        click.echo(runs_json(runs) if as_json else runs_text(runs))
+        none = f"no run is called like {' or '.join(patterns)}"
+        click.echo(runs_json(runs) if as_json else runs_text(runs) if runs or not patterns else none)
     for note in found.notes():
         click.echo(note, err=True)
 

@@ -31,7 +31,7 @@ ROWS = [
     ["loader", "schema", "attempts"],
     ["plan", "engines", "launches", "deliveries"],
     ["result_folder", "replan"],
-    ["forecast", "renewal", "retention", "publication", "verdicts", "coalitions", "outcomes", "questions"],
+    ["forecast", "renewal", "retention", "publication", "result_cache", "coalitions", "outcomes", "questions"],
     ["likeness", "records", "housekeeping"],
     ["worth", "answers", "submission"],
     ["checkpoints", "tokens", "layout", "memory", "snapshots", "tracking"],

@@ -13,7 +13,7 @@ import pytest
 from projects import project
 from test_build import PCGRAD, TREE, built, names
 
-from runner import crossfit, verdicts
+from runner import crossfit, result_cache
 from runner.build import Build
 from runner.predictions import Predictions
 from runner.suites.demo import Demo
@@ -89,12 +89,12 @@ def unshelve(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def recode(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verdicts, "CODE", (*verdicts.CODE, "files.py"))
+    monkeypatch.setattr(result_cache, "CODE", (*result_cache.CODE, "files.py"))
 
 
 def refine(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the code of a tree's node be another."""
-    monkeypatch.setattr(verdicts, "sources", lambda node: {"ensembles/average.py": Path(__file__)})
+    monkeypatch.setattr(result_cache, "sources", lambda node: {"ensembles/average.py": Path(__file__)})
 
 
 def reseal(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

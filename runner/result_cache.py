@@ -24,13 +24,13 @@ from .registry import Run
 from .results import Result
 from .spec import Filed, Tree
 
-CODE = ("build.py", "verdicts.py", "results.py", "scores.py", "crossfit.py", "blends.py", "predictions.py",
+CODE = ("build.py", "result_cache.py", "results.py", "scores.py", "crossfit.py", "blends.py", "predictions.py",
         "ensembles/__init__.py", "suites/__init__.py")
 """The code that results depend on besides that of the nodes."""
 
 
 @dataclass(frozen=True)
-class Verdicts:
+class ResultCache:
     """The results of a plan's systems, in a folder of which anything can be deleted at any time."""
 
     plan: Plan
