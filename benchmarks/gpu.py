@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
-from runner import tokens
-from runner.train import Trainer, Watch
+from runner.parts.encoders.bert import tokenizer as tokens
+from runner.training.trainer import Trainer, Watch
 
 from . import Case, Ratio, leaves, steps, workload
 from .peers import Course, DirectPCGrad

@@ -13,8 +13,8 @@ from .workload import ROOT
 SCRIPT = """
 import json, pathlib, sys, tempfile, time, torch
 from benchmarks import workload
-from runner import memory
-from runner.train import Watch
+from runner.training import memory
+from runner.training.trainer import Watch
 from runner.worker import trainer_of
 torch.set_num_threads(1)
 memory.keep_freed()

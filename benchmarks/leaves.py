@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from runner import machine
-from runner.suites import Examples
+from runner.tasks.data import Examples
 
 from . import Case, Ratio
 from .startup import MTRUN

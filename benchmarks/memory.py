@@ -13,8 +13,8 @@ SCRIPT = """
 import copy, gc, pathlib, sys, torch
 from benchmarks import workload
 from benchmarks.peers import Course, DirectPCGrad
-from runner import memory
-from runner.train import Watch
+from runner.training import memory
+from runner.training.trainer import Watch
 kind, combiner, precision = sys.argv[1:]
 torch.set_num_threads(1)
 ours = workload.trainer(workload.model(combiner, precision))

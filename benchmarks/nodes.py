@@ -7,18 +7,18 @@ import time
 from functools import cache
 from pathlib import Path
 
-from runner.crossfit import CrossFit
-from runner.ensembles import Ensemble
-from runner.ensembles.average import Average
-from runner.ensembles.best import Best
-from runner.ensembles.calibrated import Calibrated
-from runner.ensembles.fitted import Fitted
-from runner.ensembles.greedy import Greedy
-from runner.ensembles.route import Route
-from runner.ensembles.stack import Stack
-from runner.ensembles.vote import Vote
-from runner.parts import Member
-from runner.predictions import Predictions
+from runner.part import Member
+from runner.parts.ensembles import Ensemble
+from runner.parts.ensembles.average import Average
+from runner.parts.ensembles.best import Best
+from runner.parts.ensembles.calibrated import Calibrated
+from runner.parts.ensembles.fitted import Fitted
+from runner.parts.ensembles.greedy import Greedy
+from runner.parts.ensembles.route import Route
+from runner.parts.ensembles.stack import Stack
+from runner.parts.ensembles.vote import Vote
+from runner.results.crossfit import CrossFit
+from runner.tasks.predictions import Predictions
 
 from . import Case
 from .trees import LEAVES, data, files

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
-from runner import memory
-from runner.evaluate import Evaluation
-from runner.suites import Data, Examples
-from runner.tokens import Tokens
-from runner.train import Trainer
+from runner.tasks.data import Data, Examples
+from runner.training import memory
+from runner.training.evaluation import Evaluation
+from runner.training.tokens import Tokens
+from runner.training.trainer import Trainer
 
 from . import Case, Ratio, workload
 from .apart import apart

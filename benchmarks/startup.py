@@ -16,10 +16,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from runner.parts import plain_dump
-from runner.plan import Planned, make
-from runner.registry import FORMAT, MANIFEST, sealed
-from runner.spec import Leaf
+from runner.part import plain_dump
+from runner.plan.plan import Planned
+from runner.plan.planner import make
+from runner.registry.manifest import sealed
+from runner.registry.registry import FORMAT, MANIFEST
+from runner.specs.spec import Leaf
 
 from . import Case
 

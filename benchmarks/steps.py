@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from runner import memory, products
-from runner.train import Trainer, Watch
+from runner.parts.encoders.bert import products
+from runner.training import memory
+from runner.training.trainer import Trainer, Watch
 
 from . import Case, Ratio, workload
 from .apart import apart

@@ -7,14 +7,14 @@ from functools import cache
 
 import numpy as np
 
-from runner.ensembles import Ensemble
-from runner.ensembles.average import Average
-from runner.ensembles.best import Best
-from runner.ensembles.route import Route
-from runner.parts import Member
-from runner.predictions import Output, Predictions
-from runner.scores import score
-from runner.suites import Data, Examples, Task
+from runner.part import Member
+from runner.parts.ensembles import Ensemble
+from runner.parts.ensembles.average import Average
+from runner.parts.ensembles.best import Best
+from runner.parts.ensembles.route import Route
+from runner.tasks.data import Data, Examples, Task
+from runner.tasks.metrics import score
+from runner.tasks.predictions import Output, Predictions
 
 from . import Case
 from .workload import ROWS

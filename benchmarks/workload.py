@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from runner.loader import Loader
-from runner.spec import Leaf, Model
-from runner.suites import Data, Examples
-from runner.train import Trainer
-from runner.worker import trainer_of
+from runner.specs.loader import Loader
+from runner.specs.spec import Leaf, Model
+from runner.tasks.data import Data, Examples
+from runner.training.trainer import Trainer
+from runner.worker.worker import trainer_of
 
 from .peers import Rows
 

@@ -5,14 +5,9 @@ In Python: `runner.load(spec)` is a spec to be built, looked at and asked; `runn
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .notebook import Loaded as Loaded
-    from .notebook import load as load
-    from .notebook import table as table
-
-__version__ = "0.1.0"
+from .version import __version__ as __version__
 
 _NAMES = ("Loaded", "load", "table")
 
@@ -21,7 +16,7 @@ def __getattr__(name: str) -> Any:
     """Return one of the names for notebooks; nothing of them is imported before."""
     if name not in _NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import notebook
+    from . import api as notebook
 
     return getattr(notebook, name)
 

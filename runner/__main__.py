@@ -1,5 +1,7 @@
 """Run the command line: `python -m runner` is `mtrun`."""
 
-from .cli import main
+from __future__ import annotations
+
+from .cli.app import main
 
 main()

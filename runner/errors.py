@@ -24,8 +24,10 @@ from dataclasses import dataclass, field
 
 SHOWN = 20
 """How many problems one error prints; the rest are counted."""
+
 WIDE = 160
 """How many characters of a source line are shown; of a longer one, those around the caret."""
+
 LONG = 500
 """How many characters of a message, note or hint are shown."""
 

@@ -23,6 +23,7 @@ from typing import Any
 from .errors import StorageError
 
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,=+@-]{0,127}")
+
 _UNLOCKABLE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 

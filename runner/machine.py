@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,20 +17,37 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from . import devices
 from .errors import clean
 
+
+def queried(number: str, every: bool = False) -> dict[str, float]:
+    """Return a number that nvidia-smi tells of each GPU that may be used, or of `every` one, by the GPU's name."""
+    if not shutil.which("nvidia-smi"):
+        return {}
+    query = ["nvidia-smi", f"--query-gpu=index,uuid,{number}", "--format=csv,noheader,nounits"]
+    said = subprocess.run(query, capture_output=True, text=True, check=False).stdout
+    rows = [[cell.strip() for cell in line.split(",")] for line in said.splitlines()]
+    rows = [row for row in rows if len(row) == 3 and row[2].replace(".", "", 1).isdecimal()]
+    visible = None if every else os.environ.get("CUDA_VISIBLE_DEVICES")
+    numbers = {name: float(row[2]) for row in rows for name in row[:2]}
+    names = [row[0] for row in rows] if visible is None else visible.split(",")
+    return {name: numbers[name] for name in names if name in numbers}
+
 CPUINFO = Path("/proc/cpuinfo")
+
 ROCM = Path("/dev/kfd")
 """There where Linux drives an AMD GPU that computes."""
 
 LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 """Environment variables that limit what oneDNN, torch's library for bf16 products, uses on x86; the first counts."""
+
 TOO_LOW = {"sse41", "avx", "avx2", "avx2_vnni", "avx2_vnni_2", "avx512_core", "avx512_core_vnni"}
 """Limits with which oneDNN emulates bf16; of other words it takes no notice
 (https://oneapi-src.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html)."""
+
 NATIVE = ("amx_bf16", "avx512_bf16", "bf16")
 """Flags of processors with bf16 products: two of x86, one of ARM. x86's avx_ne_convert only converts."""
+
 CAPABILITY = 8.0
 """From which compute capability on NVIDIA's GPUs have bf16 products."""
 
@@ -150,8 +168,8 @@ def _capabilities() -> list[float]:
     Of a part of a GPU (MIG) nvidia-smi does not tell whose it is; it is counted as of the weakest.
     """
     if os.environ.get("CUDA_VISIBLE_DEVICES", "").startswith("MIG-"):
-        return sorted(devices.queried("compute_cap", every=True).values())[:1]
-    return list(devices.queried("compute_cap").values())
+        return sorted(queried("compute_cap", every=True).values())[:1]
+    return list(queried("compute_cap").values())
 
 
 @cache

@@ -15,10 +15,10 @@ from typing import Any
 
 from projects import project
 
-from runner.build import Build
-from runner.executors.inline import Inline
-from runner.plan import make
-from runner.pool import Pool
+from runner.build.build import Build
+from runner.build.scheduler import Pool
+from runner.plan.planner import make
+from runner.worker.executors.inline import Inline
 
 MODEL = 'kind = "model"\nextends = "sum.toml"\n'
 SHORT = "[train]\nepochs = 1\nsteps = 2\n"

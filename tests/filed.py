@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 from projects import project, write
 
-from runner.build import Build
-from runner.events import Event
-from runner.executors.inline import Inline
-from runner.loader import Loader
-from runner.plan import Plan, make
-from runner.pool import Pool
-from runner.predictions import Output, Predictions
-from runner.suites import Data
+from runner.build.build import Build
+from runner.build.events import Event
+from runner.build.scheduler import Pool
+from runner.plan.plan import Plan
+from runner.plan.planner import make
+from runner.specs.loader import Loader
+from runner.tasks.data import Data
+from runner.tasks.predictions import Output, Predictions
+from runner.worker.executors.inline import Inline
 
 SUITE = 'kind = "suite"\ntype = "demo"\ntrain = 60\ndev = 120\ntest = 80\n'
 

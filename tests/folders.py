@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runner.leaderboards import publish, tables
-from runner.result_folder import read
+from runner.results.leaderboard import publish, tables
+from runner.results.result_folder import read
 
 
 def text(folder: Path, style: str = "md", split: str = "dev", group: str = "*", columns: str = "",

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertForPreTraining
 
-from runner.checkpoints import VOCABULARY
-from runner.tokens import SPECIAL
+from runner.parts.encoders.bert.pretrained import VOCABULARY
+from runner.parts.encoders.bert.tokenizer import SPECIAL
 
 PIECES = [*SPECIAL, *"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"), "the"]
 

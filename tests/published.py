@@ -11,16 +11,17 @@ import numpy as np
 from projects import project, write
 from runs import DEVICE, planned
 
-from runner.build import Build
-from runner.executors.inline import Inline
-from runner.parts import fingerprints, plain_dump
-from runner.plan import Plan, Planned
-from runner.pool import Pool
-from runner.predictions import Output, Predictions, side_by_side
-from runner.registry import EPOCHS as EPOCHS_FILE
-from runner.registry import HISTORY, LOG, PREDICTIONS
-from runner.scores import score_split
-from runner.suites import Data
+from runner.build.build import Build
+from runner.build.scheduler import Pool
+from runner.part import plain_dump
+from runner.parts.discovery import fingerprints
+from runner.plan.plan import Plan, Planned
+from runner.registry.registry import EPOCHS as EPOCHS_FILE
+from runner.registry.registry import HISTORY, LOG, PREDICTIONS
+from runner.tasks.data import Data
+from runner.tasks.metrics import score_split
+from runner.tasks.predictions import Output, Predictions, side_by_side
+from runner.worker.executors.inline import Inline
 
 HOSTILE = (
     "</script><script>document.title='owned'</script>",

@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from runner.parts import fingerprints, plain_dump
-from runner.plan import Plan, Planned, make
-from runner.registry import FORMAT, MANIFEST, Registry, Run, sealed
-from runner.spec import Leaf
+from runner.part import plain_dump
+from runner.parts.discovery import fingerprints
+from runner.plan.plan import Plan, Planned
+from runner.plan.planner import make
+from runner.registry.manifest import sealed
+from runner.registry.registry import FORMAT, MANIFEST, Registry, Run
+from runner.specs.spec import Leaf
 
 DEVICE = f"cpu ({os.uname().machine})"
 DEV = {"overall": 0.5, "sentiment": 0.4, "paraphrase": 0.6, "similarity": 0.0}

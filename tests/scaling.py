@@ -26,11 +26,12 @@ from typing import Any
 from engines import contents, inline, many
 from runs import finished
 
-from runner import pool
-from runner.executors import Executor, Handle, Work
+from runner.build import scheduler as pool
 from runner.files import remove
-from runner.plan import Plan, make
-from runner.registry import Registry
+from runner.plan.plan import Plan
+from runner.plan.planner import make
+from runner.registry.registry import Registry
+from runner.worker.executors import Executor, Handle, Work
 
 SECONDS = 3
 """How long a leaf takes that is measured."""

@@ -10,12 +10,12 @@ from pathlib import Path
 from click.testing import CliRunner
 from projects import project
 
-from runner.build import Build
-from runner.cli import main
-from runner.events import Event
-from runner.executors.inline import Inline
-from runner.plan import make
-from runner.pool import Pool
+from runner.build.build import Build
+from runner.build.events import Event
+from runner.build.scheduler import Pool
+from runner.cli.app import main
+from runner.plan.planner import make
+from runner.worker.executors.inline import Inline
 
 SPECS = {
     "pcgrad": 'kind = "model"\nextends = "sum.toml"\ncombiner = "pcgrad"\n[encoder]\npooling = "mean"\n',

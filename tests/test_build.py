@@ -16,14 +16,14 @@ import torch
 from projects import project
 
 from runner import machine
-from runner.build import Build
+from runner.build.build import Build
+from runner.build.events import Event
+from runner.build.scheduler import Pool
 from runner.errors import RegistryError
-from runner.events import Event
-from runner.executors.inline import Inline
-from runner.plan import make
-from runner.pool import Pool
-from runner.registry import Registry
-from runner.worker import device_name
+from runner.plan.planner import make
+from runner.registry.registry import Registry
+from runner.worker.executors.inline import Inline
+from runner.worker.worker import device_name
 
 PCGRAD = 'kind = "model"\nextends = "sum.toml"\ncombiner = "pcgrad"\n'
 TREE = ('kind = "ensemble"\n[tree]\ntype = "average"\nmembers = ["sum.toml", "pcgrad.toml", '

@@ -21,13 +21,16 @@ from hypothesis import strategies as st
 from systems import mtrun
 from tokenizers import Tokenizer
 
-from runner import bundles, checkpoints, intake, interchange
+from runner.build.bundle import bundle as bundles
+from runner.build.bundle import import_bundle as intake
 from runner.errors import DataError, MtrunError, UsageError
-from runner.inference import Trained
-from runner.plan import make
-from runner.registry import sealed
-from runner.suites import Examples
-from runner.tokens import Tokens
+from runner.inference import huggingface as interchange
+from runner.parts.encoders.bert import pretrained as checkpoints
+from runner.plan.planner import make
+from runner.registry.manifest import sealed
+from runner.tasks.data import Examples
+from runner.training.stored_model import Trained
+from runner.training.tokens import Tokens
 
 
 @pytest.fixture(scope="module")

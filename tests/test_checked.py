@@ -10,10 +10,10 @@ import pytest
 import tomli
 from projects import project
 
-from runner.checked import RULE, resolved, summary
-from runner.cli import main
-from runner.loader import Loader
-from runner.spec import Leaf
+from runner.cli.app import main
+from runner.specs.loader import Loader
+from runner.specs.render import RULE, resolved, summary
+from runner.specs.spec import Leaf
 
 SPECS = Path(__file__).parents[1] / "specs"
 

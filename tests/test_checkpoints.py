@@ -18,11 +18,12 @@ from pretrained import PIECES
 from safetensors.torch import load_file, save_file
 from transformers import BertForPreTraining
 
-from runner import checkpoints
-from runner.checkpoints import CONFIG, NAMED, PICKLED, VOCABULARY, WEIGHTS
-from runner.encoders import Packed
-from runner.encoders.minbert import MinBert
 from runner.errors import CheckpointError
+from runner.files import sha256
+from runner.parts.encoders import Packed
+from runner.parts.encoders.bert import pretrained as checkpoints
+from runner.parts.encoders.bert.pretrained import CONFIG, NAMED, PICKLED, VOCABULARY, WEIGHTS
+from runner.parts.encoders.minbert import MinBert
 
 NOWHERE = Path("/nowhere")
 
@@ -256,7 +257,7 @@ def test_inputs_of_a_folder_follow_its_content(folder: Path) -> None:
 
 
 def test_inputs_do_not_import_torch() -> None:
-    code = ("import sys; from pathlib import Path; from runner.encoders import Encoder; from runner.parts import find;"
+    code = ("import sys; from pathlib import Path; from runner.parts import Encoder, find;"
             "find(Encoder, 'minbert')(init='minilm-l6').inputs(Path('.')); print('torch' in sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
@@ -274,7 +275,7 @@ def test_minilm_is_found_in_its_package_which_is_not_imported(monkeypatch: pytes
 def tiny_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Name the small folder as if it were a published checkpoint, found below MTRUN_CHECKPOINTS."""
     files = checkpoints.Checkpoint(folder, {}).files()
-    pins = {file: checkpoints.sha256(folder / file) for file in files}
+    pins = {file: sha256(folder / file) for file in files}
     monkeypatch.setitem(NAMED, folder.name, replace(NAMED["minilm-l6"], sha256=pins, package=""))
     monkeypatch.setenv("MTRUN_CHECKPOINTS", str(folder.parent))
     return folder.name

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchjd.aggregation import PCGradWeighting
 
-from runner.combiners.mean import Mean
-from runner.combiners.pcgrad import PCGrad
-from runner.combiners.sum import Sum
+from runner.parts.combiners.mean import Mean
+from runner.parts.combiners.pcgrad import PCGrad
+from runner.parts.combiners.sum import Sum
 
 
 def by_definition(gradients: np.ndarray, random: np.random.Generator) -> np.ndarray:

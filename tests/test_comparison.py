@@ -9,10 +9,10 @@ import pytest
 from projects import project
 from runs import DEV, finish
 
-from runner.cli import main
-from runner.comparison import compared, line, named, text
+from runner.cli.app import main
+from runner.cli.views.diff import compared, line, named, text
 from runner.errors import RegistryError, UsageError
-from runner.registry import Registry, Run
+from runner.registry.registry import Registry, Run
 
 FAST = 'kind = "model"\nextends = "sum.toml"\n[optimizer]\nlr_scale = 2.0\n[train]\ntasks = ["sentiment"]\n'
 ENVIRONMENT = {"mtrun": "0.1.0", "python": "3.11.7", "torch": "2.12.0", "device": "Some GPU", "threads": 1}

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from runner import cli, completion, scaffold
-from runner.schema import Schemas
+from runner.cli import app as cli
+from runner.cli import build, completion, scaffold
+from runner.cli.schema import Schemas
 
 SPECS = ["specs/base.toml", "specs/ensemble.toml", "specs/pcgrad.toml", "specs/sum.toml"]
 RUNS = {"00aabbccddee": "sum", "00ff00ff00ff": "pcgrad", "123456789abc": ""}
@@ -34,7 +35,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def offered(function: object, word: str) -> list[str]:
     """Return what a function offers for a word."""
     context = cli.cli.make_context("mtrun", ["plan", "x"])
-    found = function(context, cli.build.params[0], word)  # type: ignore[operator]
+    found = function(context, build.build.params[0], word)  # type: ignore[operator]
     return [item if isinstance(item, str) else item.value for item in found]
 
 
@@ -67,7 +68,7 @@ def test_profiles_and_runs_from_anywhere_in_the_project(made: Path) -> None:
     assert offered(completion.runs, "00") == ["00aabbccddee", "00ff00ff00ff"]
     assert offered(completion.runs, "*") == offered(completion.runs, "00aabbccddeeff") == []
     context = cli.cli.make_context("mtrun", ["plan", "x"])
-    assert [item.help for item in completion.runs(context, cli.build.params[0], "")] == list(RUNS.values())
+    assert [item.help for item in completion.runs(context, build.build.params[0], "")] == list(RUNS.values())
 
 
 def test_keys_to_set(made: Path) -> None:

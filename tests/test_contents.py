@@ -14,8 +14,9 @@ from projects import project, write
 from runs import finish, leaf, planned
 
 from runner.errors import DataError
-from runner.suites import Data, Suite
-from runner.suites.files import Files
+from runner.parts.suites import Suite
+from runner.parts.suites.files import Files
+from runner.tasks.data import Data
 
 SUITE = '''
 kind = "suite"

@@ -19,20 +19,22 @@ from torch import Tensor
 from torch.func import functional_call
 from transformers import BertConfig, BertModel
 
-from runner.checkpoints import their_name
-from runner.combiners.pcgrad import PCGrad
-from runner.encoders import Packed
-from runner.encoders.minbert import MinBert
 from runner.errors import SpecError
-from runner.heads.cross import Cross
-from runner.inference import System, Trained
-from runner.loader import Loader
-from runner.losses.mse import SquaredError
-from runner.plan import Plan, make
-from runner.predictions import aligned
-from runner.suites import Examples, Task
-from runner.train import Trainer
-from runner.worker import trainer_of
+from runner.inference.system import System
+from runner.parts.combiners.pcgrad import PCGrad
+from runner.parts.encoders import Packed
+from runner.parts.encoders.bert.pretrained import their_name
+from runner.parts.encoders.minbert import MinBert
+from runner.parts.heads.cross import Cross
+from runner.parts.losses.mse import SquaredError
+from runner.plan.plan import Plan
+from runner.plan.planner import make
+from runner.specs.loader import Loader
+from runner.tasks.data import Examples, Task
+from runner.tasks.predictions import aligned
+from runner.training.stored_model import Trained
+from runner.training.trainer import Trainer
+from runner.worker.worker import trainer_of
 
 CROSS = '[heads.paraphrase]\ntype = "cross"\nloss = "bce"\n'
 MIXED = f'kind = "model"\nextends = "sum.toml"\n[encoder]\nsegments = 2\n{CROSS}'

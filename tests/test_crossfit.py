@@ -12,17 +12,18 @@ import pytest
 from test_ensembles import TASKS, handles, ids
 from test_nodes import made_data, skilled
 
-from runner.crossfit import FOLDS, REPEATS, CrossFit, refits
-from runner.ensembles import Ensemble
-from runner.ensembles.average import Average
-from runner.ensembles.best import Best
-from runner.ensembles.fitted import Fitted
-from runner.ensembles.greedy import Greedy
-from runner.ensembles.route import Route
-from runner.ensembles.stack import Stack
-from runner.predictions import Output, Predictions, side_by_side
-from runner.scores import overall, score_split
-from runner.suites import Data, Examples
+from runner.parts.ensembles import Ensemble
+from runner.parts.ensembles.average import Average
+from runner.parts.ensembles.best import Best
+from runner.parts.ensembles.fitted import Fitted
+from runner.parts.ensembles.greedy import Greedy
+from runner.parts.ensembles.route import Route
+from runner.parts.ensembles.stack import Stack
+from runner.results.crossfit import CrossFit
+from runner.tasks.data import Data, Examples
+from runner.tasks.folds import FOLDS, REPEATS, refits
+from runner.tasks.metrics import overall, score_split
+from runner.tasks.predictions import Output, Predictions, side_by_side
 
 DATA = made_data(n=101)
 SUITE = "5" * 64

@@ -18,8 +18,8 @@ from scipy.stats import pearsonr
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression, RidgeCV
 
-from runner.suites import Data, Examples
-from runner.suites.demo import Demo
+from runner.parts.suites.demo import Demo
+from runner.tasks.data import Data, Examples
 
 ROOT = Path(__file__).parents[1]
 NOWHERE = Path()

@@ -13,21 +13,22 @@ from pathlib import Path
 
 import pytest
 
-from runner import reference, scaffold
-from runner.cli import cli
-from runner.combiners import Combiner
-from runner.encoders import Encoder
-from runner.ensembles import Ensemble
-from runner.executors import Executor
-from runner.heads import Head
-from runner.loader import Loader
-from runner.losses import Loss
-from runner.optimizers import Optimizer
-from runner.parts import Part, documented, family, find, names
-from runner.regularizers import Regularizer
-from runner.schedules import Schedule
-from runner.schema import Schemas
-from runner.suites import Suite
+from runner.cli import reference, scaffold
+from runner.cli.app import cli
+from runner.cli.schema import Schemas
+from runner.part import Part
+from runner.parts.combiners import Combiner
+from runner.parts.discovery import documented, family, find, names
+from runner.parts.encoders import Encoder
+from runner.parts.ensembles import Ensemble
+from runner.parts.heads import Head
+from runner.parts.losses import Loss
+from runner.parts.optimizers import Optimizer
+from runner.parts.regularizers import Regularizer
+from runner.parts.schedules import Schedule
+from runner.parts.suites import Suite
+from runner.specs.loader import Loader
+from runner.worker.executors import Executor
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -17,15 +17,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 
-from runner.ensembles import Ensemble
-from runner.ensembles.average import Average
-from runner.ensembles.best import Best
-from runner.ensembles.route import Route
 from runner.errors import RegistryError, TrainingError
-from runner.parts import Member, find, names
-from runner.predictions import Output, Predictions
-from runner.scores import score, score_split
-from runner.suites import Data, Examples, Task
+from runner.part import Member
+from runner.parts.discovery import find, names
+from runner.parts.ensembles import Ensemble
+from runner.parts.ensembles.average import Average
+from runner.parts.ensembles.best import Best
+from runner.parts.ensembles.route import Route
+from runner.tasks.data import Data, Examples, Task
+from runner.tasks.metrics import score, score_split
+from runner.tasks.predictions import Output, Predictions
 
 N = 30
 TASKS = {
@@ -293,7 +294,7 @@ def test_children_are_found_in_any_field_that_holds_members(tmp_path: Path) -> N
     (folder / "mixed.py").write_text('''
 """A node with members in two fields."""
 from __future__ import annotations
-from runner.ensembles import Ensemble
+from runner.parts import Ensemble
 from runner.parts import Member
 
 class Mixed(Ensemble):
@@ -350,7 +351,7 @@ def test_wrong_fields_are_refused(fields: dict[str, object]) -> None:
 
 
 def test_scoring_a_combination_needs_neither_torch_nor_pandas() -> None:
-    code = ("import sys, runner.tables, runner.ensembles.average, runner.ensembles.best, runner.ensembles.route\n"
+    code = ("import sys, runner.results.rows; from runner.parts.ensembles import average, best, route\n"
             "print(sorted({'torch', 'pandas', 'tabulate', 'scipy', 'sklearn'} & set(sys.modules)))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

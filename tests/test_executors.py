@@ -23,21 +23,26 @@ from runs import finish, leaf, planned
 from test_build import mtrun
 from test_registry import commit, files, manifest
 
-from runner import console, deliveries, devices, engines, launches, pool
-from runner.attempts import Attempt
-from runner.console import Lines, Live, line
-from runner.devices import Devices
+from runner.build import scheduler as pool
+from runner.build.events import Event
+from runner.build.scheduler import Pool
+from runner.cli.views import events as console
+from runner.cli.views.events import Lines, Live, line
 from runner.errors import DataError, RegistryError, SpecError, UsageError
-from runner.events import Event
-from runner.executors import Executor, Handle, Work
-from runner.executors.command import Command
-from runner.executors.local import Local
-from runner.executors.slurm import Slurm, _groups, _Job
-from runner.forecast import forecast, longest_first
-from runner.orders import Order
-from runner.pool import Pool
-from runner.registry import MANIFEST, PREDICTIONS, Registry
-from runner.spec import Leaf, Resources
+from runner.plan.forecast import forecast, longest_first
+from runner.registry import transfer as deliveries
+from runner.registry.attempt import Attempt
+from runner.registry.registry import MANIFEST, PREDICTIONS, Registry
+from runner.specs.job import Order
+from runner.specs.spec import Leaf, Resources
+from runner.worker import executor_choice as engines
+from runner.worker import gpus as devices
+from runner.worker import launch_script as launches
+from runner.worker.executors import Executor, Handle, Work
+from runner.worker.executors.command import Command
+from runner.worker.executors.local import Local
+from runner.worker.executors.slurm import Slurm, _groups, _Job
+from runner.worker.gpus import Devices
 
 # GPUs ----------------------------------------------------------------------------------------------------------------
 
@@ -427,8 +432,9 @@ def begun(root: Path, **more: Any) -> tuple[Order, Attempt]:
 
 
 def test_a_worker_refuses_to_train_with_other_code_than_the_builds(tmp_path: Path) -> None:
-    from runner.provenance import fingerprints
-    from runner.worker import Supervision, run
+    from runner.specs.identity import fingerprints
+    from runner.worker.supervisor import Supervision
+    from runner.worker.worker import run
 
     order, attempt = begun(project(tmp_path))
     mine = fingerprints(order.model)

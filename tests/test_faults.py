@@ -22,17 +22,17 @@ import pytest
 from projects import project
 from test_build import built, mtrun, names
 
-from runner.attempts import Attempt
-from runner.executors import Executor, Handle, Work
-from runner.executors.inline import Inline
+from runner.build.scheduler import Pool
 from runner.files import append
-from runner.orders import Order
-from runner.plan import Plan, make
-from runner.pool import Pool
-from runner.predictions import Predictions
-from runner.registry import PREDICTIONS, WEIGHTS, Registry
-from runner.renewal import renew
-from runner.spec import Leaf
+from runner.plan.plan import Plan, renew
+from runner.plan.planner import make
+from runner.registry.attempt import Attempt
+from runner.registry.registry import PREDICTIONS, WEIGHTS, Registry
+from runner.specs.job import Order
+from runner.specs.spec import Leaf
+from runner.tasks.predictions import Predictions
+from runner.worker.executors import Executor, Handle, Work
+from runner.worker.executors.inline import Inline
 
 SMALL = ["resources.checkpoint_seconds=0", "train.batch_size=20"]
 LONGER = ["resources.checkpoint_seconds=0", "train.epochs=2", "train.steps=40"]
@@ -65,7 +65,7 @@ def begun(root: Path, settings: Sequence[str]) -> Attempt:
 
 def work(attempt: Path, operations: faults.Operations | None = None) -> None:
     """Be a worker, on a machine that fails where `operations` says so."""
-    from runner.worker import main
+    from runner.worker.worker import main
 
     if operations:
         operations.install()
@@ -364,8 +364,8 @@ class _Changing:
     text: str
 
     def run(self, attempt: Attempt) -> int:
-        from runner import worker
-        from runner.train import State
+        from runner.training.trainer import State
+        from runner.worker import worker
 
         change = self
 
@@ -406,21 +406,21 @@ def another_train(folder: Path) -> Path:
 
 def test_older_code_is_told_and_trained_again_only_where_asked_for(tmp_path: Path,
                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
-    from runner import provenance
+    from runner.specs import identity as provenance
 
     root = project(tmp_path)
     built(root, "sum", settings=SMALL)
     whole, real = bytes_of(root), provenance.sources
     other = another_train(tmp_path)
-    monkeypatch.setattr(provenance, "sources", lambda model: real(model) | {"train.py": other})
+    monkeypatch.setattr(provenance, "sources", lambda model: real(model) | {"training/trainer.py": other})
     plan = planned(root, SMALL)
     (node,) = plan.nodes.values()
-    assert (node.state, node.action, node.stale) == ("stale", "reuse", ("train.py",))
+    assert (node.state, node.action, node.stale) == ("stale", "reuse", ("training/trainer.py",))
     renew(plan, (), stale=False)
     assert not plan.todo()
     renew(plan, (), stale=True)
     (node,) = plan.todo()
-    assert node.replaces and node.reason == "trained with older code of train.py"
+    assert node.replaces and node.reason == "trained with older code of training/trainer.py"
     pool = Pool(plan.registry, root, Inline(), jobs=1)
     assert [e.event for e in pool.train(plan.todo()) if e.event in ("trained", "failed")] == ["trained"]
     assert bytes_of(root) == whole and len(list((root / "registry" / ".replaced").iterdir())) == 1
@@ -449,7 +449,7 @@ def test_force_replaces_a_run_and_keeps_the_old_one_until_then(tmp_path: Path) -
 
 
 def test_a_run_that_was_begun_by_older_code_stays_marked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from runner import snapshots
+    from runner.training import checkpoint as snapshots
 
     root = project(folder / "project")
     plan = planned(root, SMALL)
@@ -462,12 +462,13 @@ def test_a_run_that_was_begun_by_older_code_stays_marked(folder: Path, monkeypat
     if list(plan.registry.runs()):
         pytest.skip("it was finished too soon")
     tensors, state = snapshots.read(attempt.checkpoint)
-    snapshots.write(attempt.checkpoint, tensors, {**state, "source": {**state["source"], "network.py": "0" * 12}})
+    source = {**state["source"], "training/network.py": "0" * 12}
+    snapshots.write(attempt.checkpoint, tensors, {**state, "source": source})
     assert ended(worker(begun(root, SMALL))) == 0
     (run,) = plan.registry.runs()
-    assert b"begun with older code of network.py" in run.read("log.txt")
-    assert run.manifest["source"]["network.py"] == "0" * 12
-    assert [node.stale for node in planned(root, SMALL).nodes.values()] == [("network.py",)]
+    assert b"begun with older code of training/network.py" in run.read("log.txt")
+    assert run.manifest["source"]["training/network.py"] == "0" * 12
+    assert [node.stale for node in planned(root, SMALL).nodes.values()] == [("training/network.py",)]
 
 
 def test_weights_are_kept_or_not_as_the_spec_says(tmp_path: Path) -> None:

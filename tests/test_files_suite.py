@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from runner.assembly import Assembly
 from runner.errors import DataError
-from runner.suites import Suite
-from runner.suites.files import Files, Source
-from runner.toml import read
+from runner.parts.suites import Suite
+from runner.parts.suites.files import Files, Source
+from runner.specs.toml import read
+from runner.specs.validation import Assembly
 
 SUITES = Path(__file__).parents[1] / "specs" / "suites"
 REAL = os.environ.get("MTRUN_DATA", "")

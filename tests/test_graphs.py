@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from projects import project
 from runs import planned
 
+from runner.cli.views.graph import dot, mermaid, text
 from runner.errors import Place, clean
-from runner.graphs import dot, mermaid, text
-from runner.plan import Plan, Planned
-from runner.registry import Registry
-from runner.spec import Stored
+from runner.plan.plan import Plan, Planned
+from runner.registry.registry import Registry
+from runner.specs.spec import Stored
 
 MODEL = 'kind = "model"\nextends = "sum.toml"\n'
 SPECS = {

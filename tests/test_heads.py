@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch.nn import functional
 
-from runner.heads.cosine import Cosine
-from runner.heads.linear import Linear
-from runner.heads.pair import Pair
-from runner.losses.bce import BinaryCrossEntropy
-from runner.losses.cosine_embedding import CosineEmbedding
-from runner.losses.cross_entropy import CrossEntropy
-from runner.losses.mse import SquaredError
-from runner.losses.ordinal import Ordinal
-from runner.suites import Task
+from runner.parts.heads.cosine import Cosine
+from runner.parts.heads.linear import Linear
+from runner.parts.heads.pair import Pair
+from runner.parts.losses.bce import BinaryCrossEntropy
+from runner.parts.losses.cosine_embedding import CosineEmbedding
+from runner.parts.losses.cross_entropy import CrossEntropy
+from runner.parts.losses.mse import SquaredError
+from runner.parts.losses.ordinal import Ordinal
+from runner.tasks.data import Task
 
 FIVE = Task(title="a", kind="classification", classes=5)
 YES = Task(title="b", kind="binary", sentences=2)

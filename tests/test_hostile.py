@@ -16,8 +16,8 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from runner.checkpoints import PICKLED, WEIGHTS, Checkpoint, their_name
 from runner.errors import MtrunError
+from runner.parts.encoders.bert.pretrained import PICKLED, WEIGHTS, Checkpoint, their_name
 
 SHAPES = {"word.weight": (30, 8), "norm.weight": (8,), "norm.bias": (8,), "blocks.0.query.weight": (8, 8)}
 GOOD = {their_name(name): torch.linspace(0, 1, 240)[: torch.Size(shape).numel()].reshape(shape)

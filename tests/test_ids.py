@@ -14,8 +14,8 @@ import pytest
 
 from runner import machine
 from runner.errors import MtrunError
-from runner.plan import make
-from runner.replan import spec_files
+from runner.plan.planner import make
+from runner.results.replan import spec_files
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "ids.json"

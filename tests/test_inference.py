@@ -11,10 +11,12 @@ import torch
 from systems import build
 
 from runner.errors import UsageError
-from runner.inference import System, Trained
-from runner.outcomes import Outcomes
-from runner.plan import Plan, make
-from runner.suites import Examples
+from runner.inference.system import System
+from runner.plan.plan import Plan
+from runner.plan.planner import make
+from runner.plan.predict import Outcomes
+from runner.tasks.data import Examples
+from runner.training.stored_model import Trained
 
 
 def planned(root: Path, spec: str = "deep") -> Plan:

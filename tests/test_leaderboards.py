@@ -15,10 +15,10 @@ from click.testing import CliRunner
 from folders import text
 from test_tables import AVERAGE, COSINE, ROUTE, SST, SUM, ensemble, leaf, publish, result, scores
 
-from runner.cli import cli
+from runner.cli.app import cli
 from runner.errors import UsageError
-from runner.formats import FORMATS
-from runner.results import COSTS, Column
+from runner.results.formats import FORMATS
+from runner.results.result import COSTS, Column
 
 HARD = leaf("a&b_<i>|$%#{x}~^\\", "8", (0.1, 0.1, 0.1, 0.25))
 POINTS = [leaf(name, digit, (x, 0.5, 0.0, (x + 1) / 3), (x - 0.1, None, None, None)) for name, digit, x in (

@@ -8,9 +8,9 @@ import pytest
 from projects import project
 
 from runner.errors import SpecError
-from runner.loader import Loader
-from runner.registry import Registry, Run
-from runner.spec import Leaf, Node, Tree
+from runner.registry.registry import Registry, Run
+from runner.specs.loader import Loader
+from runner.specs.spec import Leaf, Node, Tree
 
 FOUR = 'kind = "model"\nextends = "sum.toml"\n[train]\nbatch_size = 4\n'
 
@@ -245,8 +245,8 @@ def test_no_file_outside_the_project_is_read(tmp_path: Path) -> None:
 
 def test_a_part_of_ones_own_that_cannot_be_imported_is_told_at_its_name(tmp_path: Path) -> None:
     heads = {"broken": "import nothing_of_this_name\n", "twice": "", "mine": '''
-from runner.heads.linear import Linear as Other
-from runner.heads import Head
+from runner.parts.heads.linear import Linear as Other
+from runner.parts import Head
 
 class Mine(Head):
     """A head."""

@@ -176,7 +176,7 @@ def test_the_instruction_set_is_torchs_with_onednns_limit(monkeypatch: pytest.Mo
 def test_a_device_that_is_a_processor_is_told_by_its_name() -> None:
     import torch
 
-    from runner.worker import device_name
+    from runner.worker.worker import device_name
 
     assert device_name(torch.device("cpu"), 2) == f"2 x cpu ({processor()}, {instruction_set()})"
 

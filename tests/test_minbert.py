@@ -19,13 +19,14 @@ from torch.func import functional_call
 from torch.nn import functional
 from transformers import BertConfig, BertModel
 
-from runner import operations, tokens
-from runner.checkpoints import find, their_name
-from runner.encoders import Packed
-from runner.encoders.minbert import MinBert
-from runner.layers import Bert
-from runner.layout import ROUND, Layout
-from runner.suites import Data, Examples
+from runner.parts.encoders import Packed
+from runner.parts.encoders.bert import ops as operations
+from runner.parts.encoders.bert.model import Bert
+from runner.parts.encoders.bert.packing import ROUND, Layout
+from runner.parts.encoders.bert.pretrained import find, their_name
+from runner.parts.encoders.minbert import MinBert
+from runner.tasks.data import Data, Examples
+from runner.training import tokens
 
 CPU = torch.device("cpu")
 NOWHERE = Path("/nowhere")

@@ -9,17 +9,17 @@ import pytest
 import torch
 from projects import project
 
-from runner import conflict
-from runner.batches import Batches
-from runner.combiners import Combiner
-from runner.combiners.mean import Mean
-from runner.combiners.pcgrad import PCGrad
-from runner.combiners.sum import Sum
-from runner.evaluate import Evaluation
-from runner.loader import Loader
-from runner.predictions import aligned
-from runner.train import Trainer, Watch
-from runner.worker import trainer_of
+from runner.parts.combiners import Combiner
+from runner.parts.combiners.mean import Mean
+from runner.parts.combiners.pcgrad import PCGrad
+from runner.parts.combiners.sum import Sum
+from runner.specs.loader import Loader
+from runner.tasks.predictions import aligned
+from runner.training import gradient_conflict as conflict
+from runner.training.batches import Batches
+from runner.training.evaluation import Evaluation
+from runner.training.trainer import Trainer, Watch
+from runner.worker.worker import trainer_of
 
 
 @pytest.fixture

@@ -19,22 +19,22 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from test_ensembles import TASKS, bits, handles, ids
 
-from runner.blends import GRID
-from runner.ensembles import Ensemble
-from runner.ensembles.average import Average
-from runner.ensembles.best import Best
-from runner.ensembles.calibrated import Calibrated, temperature
-from runner.ensembles.fitted import Fitted
-from runner.ensembles.greedy import Greedy
-from runner.ensembles.route import Route
-from runner.ensembles.stack import Stack
-from runner.ensembles.vote import Vote
-from runner.ensembles.weighted import Weighted
 from runner.errors import TrainingError
-from runner.parts import Member
-from runner.predictions import Output, Predictions
-from runner.scores import DIGITS, metric, metrics, score_split
-from runner.suites import Data, Examples, Task
+from runner.part import Member
+from runner.parts.ensembles import Ensemble
+from runner.parts.ensembles._scales import GRID
+from runner.parts.ensembles.average import Average
+from runner.parts.ensembles.best import Best
+from runner.parts.ensembles.calibrated import Calibrated, temperature
+from runner.parts.ensembles.fitted import Fitted
+from runner.parts.ensembles.greedy import Greedy
+from runner.parts.ensembles.route import Route
+from runner.parts.ensembles.stack import Stack
+from runner.parts.ensembles.vote import Vote
+from runner.parts.ensembles.weighted import Weighted
+from runner.tasks.data import Data, Examples, Task
+from runner.tasks.metrics import DIGITS, metric, metrics, score_split
+from runner.tasks.predictions import Output, Predictions
 
 N = 80
 

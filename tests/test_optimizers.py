@@ -10,13 +10,13 @@ import torch
 from projects import project
 from transformers import get_cosine_schedule_with_warmup
 
-from runner.loader import Loader
-from runner.optimizers.adamw import AdamW
-from runner.schedules.constant import Constant
-from runner.schedules.cosine import Cosine
-from runner.schedules.linear import Linear
-from runner.train import Trainer, Watch
-from runner.worker import trainer_of
+from runner.parts.optimizers.adamw import AdamW
+from runner.parts.schedules.constant import Constant
+from runner.parts.schedules.cosine import Cosine
+from runner.parts.schedules.linear import Linear
+from runner.specs.loader import Loader
+from runner.training.trainer import Trainer, Watch
+from runner.worker.worker import trainer_of
 
 
 def test_adamw_is_algorithm_2() -> None:

@@ -22,24 +22,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from projects import project
 
-from runner import forecast, supervision, worker
-from runner.attempts import Attempt
-from runner.batches import Batch
-from runner.encoders import Packed
+from runner.build.scheduler import _Worker
 from runner.errors import Diverged, Stopped, TrainingError
-from runner.executors import Handle
-from runner.loader import Loader
-from runner.network import Network
-from runner.orders import Order
-from runner.plan import Planned, make
-from runner.pool import _Worker
-from runner.ranks import Ranks
-from runner.registry import Registry
-from runner.spec import Leaf, Resources
-from runner.suites import Examples
-from runner.supervision import Supervision
-from runner.train import Trainer, Watch
-from runner.worker import processes, trainer_of
+from runner.parts.encoders import Packed
+from runner.plan import forecast
+from runner.plan.plan import Planned
+from runner.plan.planner import make
+from runner.registry.attempt import Attempt
+from runner.registry.registry import Registry
+from runner.specs.job import Order
+from runner.specs.loader import Loader
+from runner.specs.spec import Leaf, Resources
+from runner.tasks.data import Examples
+from runner.training.batches import Batch
+from runner.training.distributed import Ranks
+from runner.training.network import Network
+from runner.training.trainer import Trainer, Watch
+from runner.worker import supervisor as supervision
+from runner.worker import worker
+from runner.worker.executors import Handle
+from runner.worker.supervisor import Supervision
+from runner.worker.worker import processes, trainer_of
 
 FORK = multiprocessing.get_context("fork")
 DRY = ["encoder.dropout=0.0", "encoder.hidden_dropout=0.0"]

@@ -17,11 +17,12 @@ import pytest
 from click.testing import CliRunner
 from published import EPOCHS, published
 
-from runner import graphs, pictures
-from runner.cli import cli
-from runner.dossier import Dossier, gather
+from runner.cli.app import cli
+from runner.cli.views import graph as graphs
 from runner.errors import UsageError
-from runner.results import Result, ResultNode
+from runner.results import plots as pictures
+from runner.results.profile_results import Dossier, gather
+from runner.results.result import Result, ResultNode
 
 pytest.importorskip("matplotlib")
 
@@ -60,7 +61,8 @@ def test_each_picture_is_a_sound_svg_that_asks_for_nothing(dossier: Dossier) -> 
 
 
 def test_the_same_bytes_in_every_process(project: Path) -> None:
-    code = ("import hashlib, sys; from pathlib import Path; from runner.dossier import gather; from runner.pictures "
+    code = ("import hashlib, sys; from pathlib import Path; from runner.results.profile_results import gather; "
+            "from runner.results.plots "
             "import drawn\nfor name, data in drawn(gather(Path(sys.argv[1]))[0]): "
             "print(name, hashlib.sha256(data).hexdigest())")
     said = [subprocess.run([sys.executable, "-c", code, str(project / "results")], cwd=ROOT, capture_output=True,
@@ -230,7 +232,7 @@ def test_mermaid_draws_each_node_once_and_chosen_members_only(dossier: Dossier) 
 
 
 def test_all_below_a_route_have_the_scores_of_the_task_that_it_is_for() -> None:
-    from runner.pictures.trees import _placed
+    from runner.results.plots.trees import _placed
 
     def node(name: str, sentiment: float | None, overall: float | None, *members: ResultNode, **more: object
              ) -> ResultNode:

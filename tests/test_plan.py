@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from projects import project, write
 from runs import finish, finished, leaf, planned
 
-from runner import forecast as forecasts
-from runner.cli import main
-from runner.forecast import forecast
-from runner.outline import lines, text
-from runner.parts import Part, plain_dump
-from runner.plan import Plan
-from runner.spec import Leaf
+from runner.cli.app import main
+from runner.cli.views.plan import lines, text
+from runner.part import Part, plain_dump
+from runner.plan import forecast as forecasts
+from runner.plan.forecast import forecast
+from runner.plan.plan import Plan
+from runner.specs.spec import Leaf
 
 MODEL = 'kind = "model"\nextends = "sum.toml"\n'
 SPECS = {
@@ -245,7 +245,7 @@ def test_changed_data_and_weights_are_named(root: Path) -> None:
 
 
 READ = '''
-from runner.encoders import Encoder
+from runner.parts import Encoder
 from runner.files import sha256
 
 class Read(Encoder):

@@ -11,8 +11,9 @@ from projects import project
 from systems import build, mtrun
 
 from runner import machine
-from runner.plan import Plan, make
-from runner.spec import Leaf
+from runner.plan.plan import Plan
+from runner.plan.planner import make
+from runner.specs.spec import Leaf
 
 NATIVE, EMULATED = "avx512f avx512bw avx512_bf16", "avx512f avx512bw avx2"
 
@@ -76,7 +77,7 @@ def test_a_limit_of_the_library_counts_as_the_processor_does(tmp_path: Path, mon
 
 def test_a_model_of_another_machine_answers_in_what_this_one_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                                                                       ) -> None:
-    from runner.inference import System
+    from runner.inference.system import System
 
     be(monkeypatch, True)
     root = project(tmp_path)
@@ -90,7 +91,7 @@ def test_a_model_of_another_machine_answers_in_what_this_one_computes(tmp_path: 
 
 @pytest.mark.parametrize("profile", ["minilm", "paper"])
 def test_real_profiles_leave_it_to_the_machine(profile: str, native: bool) -> None:
-    from runner.loader import Loader
+    from runner.specs.loader import Loader
 
     root = Path(__file__).parents[1]
     ((leaf,),) = Loader(root, profile).load_all([root / "specs" / "models" / "sum.toml"])

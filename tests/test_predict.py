@@ -18,13 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from systems import mtrun
 
-from runner import questions
-from runner.answers import Answer
 from runner.errors import DataError, UsageError
-from runner.inference import System
-from runner.plan import make
-from runner.questions import PORTION, Question
-from runner.suites import Task
+from runner.inference import inputs as questions
+from runner.inference.inputs import PORTION, Question
+from runner.inference.outputs import Answer
+from runner.inference.system import System
+from runner.plan.planner import make
+from runner.tasks.data import Task
 
 
 def asked(text: str | bytes, form: str) -> list[Question]:

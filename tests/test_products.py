@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from runner import machine, products
+from runner import machine
+from runner.parts.encoders.bert import products
 
 
 def near(found: torch.Tensor, wanted: torch.Tensor) -> bool:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from projects import project
 from runs import finish, leaf, planned
 
-from runner import provenance
-from runner.parts import code_hash
-from runner.provenance import fingerprints, sources
-from runner.spec import Leaf
+from runner.parts.discovery import code_hash
+from runner.specs import identity as provenance
+from runner.specs.identity import fingerprints, sources
+from runner.specs.spec import Leaf
 
 CODE = '''"""Module."""
 
@@ -86,24 +86,48 @@ def test_the_families_and_the_whole_core_are_recorded(tmp_path: Path) -> None:
     node = leaf(plan, "sum").node
     assert isinstance(node, Leaf)
     recorded = sources(node.model)
-    files = {"heads/__init__.py", "heads/cosine.py", "combiners/__init__.py", "masking.py", "train.py"}
+    files = {"heads/__init__.py", "heads/cosine.py", "combiners/__init__.py", "training/masked_lm.py",
+             "training/trainer.py", "parts/encoders/bert/ops.py", "tasks/metrics.py"}
     assert files <= recorded.keys()
     assert all(path.is_file() for path in recorded.values())
 
 
-def test_a_run_with_hashes_of_texts_is_fresh_as_long_as_its_code_is(tmp_path: Path) -> None:
-    """As mtrun 0.1 recorded them: of the present text, of an older one with the same code, of other code."""
-    root = project(tmp_path)
+def before(root: Path, number: int) -> dict[str, str]:
+    """Return what mtrun 0.1 recorded of the sources of `sum`: the number picks one of the hashes of each file."""
     node = leaf(planned(root, "sum"), "sum").node
     assert isinstance(node, Leaf)
-    texts = {file: hashlib.sha256(path.read_bytes()).hexdigest()[:12] for file, path in sources(node.model).items()}
     known = json.loads(provenance.KNOWN.read_text())
-    now = {file: print_.partition(".")[2] for file, print_ in fingerprints(node.model).items()}
-    older = {file: next(text for text, code in known[file].items() if code == now[file])
-             for file in texts if now[file] in known.get(file, {}).values()}
-    assert older, "some file of today was committed as it is"
-    finish(root, "sum", source=texts | older)
+    return {name: hashes[number % len(hashes)] for file in sources(node.model) if file in known
+            for name, hashes in known[file]["before"].items()}
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_run_of_a_version_with_other_files_is_fresh_as_long_as_its_code_is(tmp_path: Path, number: int) -> None:
+    """As mtrun 0.1 recorded them: hashes of texts, of the last or an older one with the same code, and of code."""
+    root = project(tmp_path)
+    old = before(root, number)
+    assert {"train.py", "network.py", "batches.py", "layers.py", "heads/cosine.py"} <= old.keys()
+    finish(root, "sum", source=old)
     assert leaf(planned(root, "sum"), "sum").stale == ()
+
+
+def test_a_file_that_another_version_had_otherwise_is_stale_wherever_its_code_is_now(tmp_path: Path) -> None:
+    root = project(tmp_path)
+    finish(root, "sum", source=before(root, 0) | {
+        "tokens.py": "0123456789ab", "heads/cosine.py": "0123456789ab.0123456789ab"})
+    stale = {"heads/cosine.py", "parts/encoders/bert/tokenizer.py", "training/tokens.py"}
+    assert set(leaf(planned(root, "sum"), "sum").stale) == stale
+
+
+def test_a_run_of_a_version_with_other_files_is_stale_once_the_code_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = project(tmp_path)
+    finish(root, "sum", source=before(root, 0))
+    other = tmp_path / "trainer.py"
+    other.write_text("something = 'else'\n")
+    real = provenance.sources
+    monkeypatch.setattr(provenance, "sources", lambda model: real(model) | {"training/trainer.py": other})
+    assert leaf(planned(root, "sum"), "sum").stale == ("training/trainer.py",)
 
 
 def test_a_run_is_fresh_by_its_code_where_the_text_is_another(tmp_path: Path) -> None:
@@ -112,11 +136,11 @@ def test_a_run_is_fresh_by_its_code_where_the_text_is_another(tmp_path: Path) ->
     assert isinstance(node, Leaf)
     prints = fingerprints(node.model)
     finish(root, "sum", source={file: f"{'0' * 12}.{one.partition('.')[2]}" for file, one in prints.items()}
-           | {"train.py": f"{'0' * 12}.{'1' * 12}"})
-    assert leaf(planned(root, "sum"), "sum").stale == ("train.py",)
+           | {"training/trainer.py": f"{'0' * 12}.{'1' * 12}"})
+    assert leaf(planned(root, "sum"), "sum").stale == ("training/trainer.py",)
 
 
 def test_a_text_that_nobody_knows_is_stale(tmp_path: Path) -> None:
     root = project(tmp_path)
-    finish(root, "sum", source={"train.py": "0123456789ab", "gone.py": "0123456789ab"})
-    assert leaf(planned(root, "sum"), "sum").stale == ("train.py",)
+    finish(root, "sum", source={"training/trainer.py": "0123456789ab", "gone.py": "0123456789ab"})
+    assert leaf(planned(root, "sum"), "sum").stale == ("training/trainer.py",)

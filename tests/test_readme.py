@@ -17,7 +17,7 @@ import tomli
 from click.testing import CliRunner
 from systems import mtrun
 
-from runner.cli import cli
+from runner.cli.app import cli
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "README.md").read_text()

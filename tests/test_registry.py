@@ -23,11 +23,12 @@ import faults
 import numpy as np
 import pytest
 
-from runner import leases
 from runner.errors import MtrunError, RegistryError, StorageError
 from runner.files import append, lock, make_folder, post, write_bytes
-from runner.predictions import Output, Predictions
-from runner.registry import MANIFEST, PREDICTIONS, WEIGHTS, Registry, Run, sealed, unsealed
+from runner.registry import lease as leases
+from runner.registry.manifest import sealed, unsealed
+from runner.registry.registry import MANIFEST, PREDICTIONS, WEIGHTS, Registry, Run
+from runner.tasks.predictions import Output, Predictions
 
 ID, OTHER = "0123456789ab", "ba9876543210"
 

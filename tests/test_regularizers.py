@@ -18,18 +18,18 @@ from torch.distributions import Bernoulli, Categorical, kl_divergence
 from torch.func import functional_call
 from torch.nn import functional
 
-from runner import masking
-from runner.batches import Batch
-from runner.combiners import Combiner
-from runner.combiners.mean import Mean
-from runner.combiners.pcgrad import PCGrad
-from runner.combiners.sum import Sum
 from runner.errors import SpecError
-from runner.loader import Loader
-from runner.network import Network, Step, divergence
-from runner.suites import Task
-from runner.train import Trainer, Watch
-from runner.worker import trainer_of
+from runner.parts.combiners import Combiner
+from runner.parts.combiners.mean import Mean
+from runner.parts.combiners.pcgrad import PCGrad
+from runner.parts.combiners.sum import Sum
+from runner.specs.loader import Loader
+from runner.tasks.data import Task
+from runner.training import masked_lm as masking
+from runner.training.batches import Batch
+from runner.training.network import Network, Step, divergence
+from runner.training.trainer import Trainer, Watch
+from runner.worker.worker import trainer_of
 
 CROSS = "heads.paraphrase={type='cross',loss='bce',weight=0.5}"
 ALL = ["regularizer={type='rdrop',alpha=0.7}", "regularizer={type='smart',alpha=3.0,epsilon=0.05,sigma=0.01}",
@@ -362,7 +362,7 @@ def test_further_pretraining_is_heads_without_weight(tmp_path: Path) -> None:
 
 CLOSED = '''
 """The encoder `closed`: minBERT, but for the states of its tokens."""
-from runner.encoders.minbert import MinBert
+from runner.parts.encoders.minbert import MinBert
 
 
 class Closed(MinBert):

@@ -20,13 +20,13 @@ from projects import project
 from systems import SPECS, build, mtrun
 from test_tables import ensemble, leaf, publish, result
 
-from runner.build import Build
-from runner.executors.inline import Inline
-from runner.plan import make
-from runner.pool import Pool
-from runner.registry import Registry
-from runner.result_folder import read, read_profile
-from runner.results import Result, ResultNode
+from runner.build.build import Build
+from runner.build.scheduler import Pool
+from runner.plan.planner import make
+from runner.registry.registry import Registry
+from runner.results.result import Result, ResultNode
+from runner.results.result_folder import read, read_profile
+from runner.worker.executors.inline import Inline
 
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "DNNL_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 LOW, HIGH = (0.5, 0.75, 0.5, 0.666667), (0.6, 0.75, 0.5, 0.7)

@@ -18,11 +18,11 @@ from click.testing import CliRunner
 from published import HOSTILE, published
 from sklearn.metrics import confusion_matrix
 
-from runner.cli import cli
-from runner.dossier import Dossier, gather
-from runner.mistakes import calibrated, confusion, worst
-from runner.report import html
-from runner.suites import Examples, Task
+from runner.cli.app import cli
+from runner.results.confusion import calibrated, confusion, worst
+from runner.results.profile_results import Dossier, gather
+from runner.results.report.page import html
+from runner.tasks.data import Examples, Task
 
 ROOT = Path(__file__).parents[1]
 VOID = {"meta", "link", "input", "br", "img"}
@@ -124,7 +124,8 @@ def test_without_sentences_there_are_none(dossier: Dossier) -> None:
 
 
 def test_the_same_bytes_in_every_process(project: Path) -> None:
-    code = ("import sys; from pathlib import Path; from runner.dossier import gather; from runner.report import html; "
+    code = ("import sys; from pathlib import Path; from runner.results.profile_results import gather; "
+            "from runner.results.report.page import html; "
             "sys.stdout.buffer.write(html(gather(Path(sys.argv[1])))); assert 'torch' not in sys.modules")
     said = [subprocess.run([sys.executable, "-c", code, str(project / "results")], cwd=ROOT, capture_output=True,
                            check=True, env={**os.environ, "PYTHONHASHSEED": seed}).stdout for seed in "12"]

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from runner import resampling
-from runner.scores import metric
-from runner.suites import Task
+from runner.tasks import bootstrap as resampling
+from runner.tasks.data import Task
+from runner.tasks.metrics import metric
 
 SST = Task(title="SST", kind="classification", classes=5)
 STS = Task(title="STS", kind="regression", high=5.0)

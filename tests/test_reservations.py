@@ -18,25 +18,28 @@ from projects import project
 from systems import SPECS, mtrun
 from test_registry import files, manifest
 
-from runner import bundles, intake, options, reservations
-from runner import retention as retentions
-from runner.attempts import Attempt
-from runner.build import Build
+from runner.build import retention as retentions
+from runner.build.build import Build
+from runner.build.bundle import bundle as bundles
+from runner.build.bundle import import_bundle as intake
+from runner.build.events import Event
+from runner.build.gc import Survey, clear, present, take
+from runner.build.retention import Retention
+from runner.cli import options
 from runner.errors import StorageError
-from runner.events import Event
 from runner.files import remove
-from runner.housekeeping import Survey, clear, present, take
-from runner.plan import Plan
-from runner.registry import Registry
-from runner.reservations import needs, removal, reserved
-from runner.retention import Retention
+from runner.plan.plan import Plan
+from runner.registry import reservations
+from runner.registry.attempt import Attempt
+from runner.registry.registry import Registry
+from runner.registry.reservations import needs, removal, reserved
 
 SET = ("--set", "train.seed=77", "--executor", "inline")
 HOLDER = """
 import sys, time
 from pathlib import Path
 from runner.registry import Registry
-from runner.reservations import reserved
+from runner.registry.reservations import reserved
 with reserved(Registry(Path(sys.argv[1]))) as mine:
     if sys.argv[2:]:
         mine.hold(sys.argv[2:])
@@ -149,7 +152,7 @@ def test_what_a_build_publishes_while_gc_reads_the_specs_stays(root: Path, monke
 def test_a_command_that_only_reads_keeps_what_it_reads(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert mtrun(root, "build", "specs/mean.toml", *SET).code == 0
     remove(root / "results")
-    from runner import outcomes
+    from runner.plan import predict as outcomes
 
     finished, said = outcomes.finished, []
 

@@ -13,10 +13,10 @@ import pytest
 from projects import project
 from test_build import PCGRAD, TREE, built, names
 
-from runner import crossfit, result_cache
-from runner.build import Build
-from runner.predictions import Predictions
-from runner.suites.demo import Demo
+from runner.build.build import Build
+from runner.parts.suites.demo import Demo
+from runner.results import crossfit, result_cache
+from runner.tasks.predictions import Predictions
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,8 @@ def refine(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def reseal(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a run be one that was made again: another manifest, of the same Predictions."""
-    from runner.registry import MANIFEST, sealed, unsealed
+    from runner.registry.manifest import sealed, unsealed
+    from runner.registry.registry import MANIFEST
 
     for path in (root / "registry").glob(f"[0-9a-f]*/{MANIFEST}"):
         manifest = {key: value for key, value in unsealed(path.read_bytes()).items() if key != "sha256"}

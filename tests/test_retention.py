@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from projects import project
 from systems import mtrun
 
-from runner.housekeeping import Survey, present
-from runner.plan import make
-from runner.registry import Registry
-from runner.reservations import Needs
-from runner.retention import Retention
-from runner.spec import Leaf
-from runner.sweeps import is_point, points, spread
-from runner.toml import parse
+from runner.build.gc import Survey, present
+from runner.build.retention import Retention
+from runner.plan.planner import make
+from runner.registry.registry import Registry
+from runner.registry.reservations import Needs
+from runner.specs.spec import Leaf
+from runner.specs.sweep import is_point, points, spread
+from runner.specs.toml import parse
 
 FILES = '''
 kind = "suite"
@@ -57,7 +57,7 @@ SPECS = {
     "own": 'kind = "model"\nextends = "one.toml"\n[heads.sentiment]\ntype = "mine"\nloss = "cross_entropy"\n',
 }
 HEAD = """
-from runner.heads.linear import Linear
+from runner.parts.heads.linear import Linear
 
 
 class Mine(Linear):

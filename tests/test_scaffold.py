@@ -9,29 +9,32 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from string import Template
 
 import pytest
 from jsonschema import Draft7Validator
 
-from runner import cli, scaffold
-from runner.assembly import Assembly, tabled
-from runner.combiners import Combiner
-from runner.encoders import Encoder
-from runner.ensembles import Ensemble
+from runner.cli import app as cli
+from runner.cli import scaffold
+from runner.cli.schema import Schemas
 from runner.errors import Place, UsageError
-from runner.executors import Executor
 from runner.files import sha256
-from runner.heads import Head
-from runner.loader import Loader
-from runner.losses import Loss
-from runner.optimizers import Optimizer
-from runner.parts import Part, documented, family, find, names
-from runner.regularizers import Regularizer
-from runner.schedules import Schedule
-from runner.schema import Schemas
-from runner.spec import Leaf
-from runner.suites import Suite
-from runner.toml import read
+from runner.part import Part
+from runner.parts.combiners import Combiner
+from runner.parts.discovery import documented, family, find, names
+from runner.parts.encoders import Encoder
+from runner.parts.ensembles import Ensemble
+from runner.parts.heads import Head
+from runner.parts.losses import Loss
+from runner.parts.optimizers import Optimizer
+from runner.parts.regularizers import Regularizer
+from runner.parts.schedules import Schedule
+from runner.parts.suites import Suite
+from runner.specs.loader import Loader
+from runner.specs.spec import Leaf
+from runner.specs.toml import read
+from runner.specs.validation import Assembly, tabled
+from runner.worker.executors import Executor
 
 TINY = ("train.epochs=1", "train.batch_size=8", "encoder.width=16", "encoder.layers=1", "encoder.attention_heads=2",
         "encoder.vocabulary=200", "suite.train=40", "suite.dev=20", "suite.test=20")
@@ -164,6 +167,34 @@ def test_a_new_part_is_found_documented_and_assembled(bare: Path, kind: str, mon
         assert len(assembly.problems) == 1 and "`members` in the spec" in assembly.problems[0].message
     else:
         assert isinstance(part, base) and part.type == "my_own" and not assembly.problems
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_part_written_for_mtrun_0_1_works_and_is_told_the_new_names(bare: Path, kind: str) -> None:
+    folder = scaffold.FAMILIES[kind]
+    template = (Path(__file__).parent / "golden" / "parts-0.1" / f"{folder}.txt").read_text()
+    path = bare / "parts" / folder / f"old_{kind}.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(Template(template).substitute({"name": f"old_{kind}", "Class": "Old"}))
+    with pytest.warns(FutureWarning) as warned:
+        part = find(FAMILIES[kind], f"old_{kind}", bare)
+    assert part and issubclass(part, FAMILIES[kind])
+    assert {one.filename for one in warned} == {str(path)}
+    assert any(str(one.message).startswith(f"`runner.{folder}` is now `runner.") for one in warned)
+    if kind == "encoder":  # its method imports `runner.tokens` when it is called
+        (leaf,) = Loader(project := Path(__file__).parents[1], "demo").load(project / "specs" / "models" / "sum.toml")
+        assert isinstance(leaf, Leaf)
+        data = leaf.model.suite.load(project)
+        with pytest.warns(FutureWarning, match="`runner.tokens` is now `runner.parts.encoders.bert.tokenizer`"):
+            assert part().tokenizer(data, bare).get_vocab_size() > 16
+
+
+def test_a_part_may_go_on_from_another_of_mtrun_0_1(bare: Path) -> None:
+    (bare / "parts" / "heads").mkdir(parents=True)
+    (bare / "parts" / "heads" / "same.py").write_text(
+        'from runner.heads.linear import Linear\n\n\nclass Same(Linear):\n    type = "same"\n')
+    with pytest.warns(FutureWarning, match="`runner.heads.linear` is now `runner.parts.heads.linear`"):
+        assert find(Head, "same", bare)
 
 
 def test_new_parts_are_as_clean_as_the_house(bare: Path) -> None:

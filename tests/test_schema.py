@@ -17,19 +17,20 @@ from jsonschema import Draft7Validator
 from projects import project, write
 from pydantic._internal._docs_extraction import extract_docstrings_from_cls
 
-from runner import cli
-from runner.combiners import Combiner
-from runner.encoders import Encoder
-from runner.ensembles import Ensemble
+from runner.cli import app as cli
+from runner.cli.schema import FOLDER, Schemas
 from runner.errors import MtrunError
-from runner.heads import Head
-from runner.loader import Loader
-from runner.losses import Loss
-from runner.optimizers import Optimizer
-from runner.parts import Part, documented, family, find, names
-from runner.schedules import Schedule
-from runner.schema import FOLDER, Schemas
-from runner.suites import Suite
+from runner.part import Part
+from runner.parts.combiners import Combiner
+from runner.parts.discovery import documented, family, find, names
+from runner.parts.encoders import Encoder
+from runner.parts.ensembles import Ensemble
+from runner.parts.heads import Head
+from runner.parts.losses import Loss
+from runner.parts.optimizers import Optimizer
+from runner.parts.schedules import Schedule
+from runner.parts.suites import Suite
+from runner.specs.loader import Loader
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = sorted((ROOT / "specs").rglob("*.toml"))
@@ -151,7 +152,7 @@ def test_every_part_is_an_alternative_with_all_its_options(base: type[Part]) -> 
 def test_a_part_of_the_project_is_an_alternative_too(tmp_path: Path) -> None:
     root = project(tmp_path)
     write(root, {"parts/schedules/stairs.py": (
-        "from runner.schedules import Schedule\n\n\nclass Stairs(Schedule):\n    '''Falls in steps.'''\n\n"
+        "from runner.parts import Schedule\n\n\nclass Stairs(Schedule):\n    '''Falls in steps.'''\n\n"
         "    type = 'stairs'\n    rate: float = 0.5\n    '''Factor of a step.'''\n\n"
         "    def factor(self, step: int, steps: int) -> float:\n        return self.rate\n")})
     (alternatives,) = families_in(Schemas(root).by_kind()["model"])["schedules"]

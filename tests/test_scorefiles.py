@@ -14,12 +14,12 @@ from projects import project
 from test_build import built
 
 from runner.errors import DataError, SpecError
-from runner.plan import make
-from runner.predictions import Output, Predictions
-from runner.registry import Registry
-from runner.results import Result
-from runner.scorefiles import read
-from runner.suites.demo import Demo
+from runner.parts.suites.demo import Demo
+from runner.plan.planner import make
+from runner.registry.registry import Registry
+from runner.results.result import Result
+from runner.tasks.prediction_files import read
+from runner.tasks.predictions import Output, Predictions
 
 DATA = Demo(train=10, dev=8, test=6).load(Path())
 HEADER = ["split", "task", "id", *(f"score_{i}" for i in range(5))]

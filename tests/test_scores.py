@@ -16,9 +16,9 @@ from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score
 
 from runner.errors import RegistryError, StorageError, TrainingError
-from runner.predictions import Output, Predictions, aligned
-from runner.scores import metric, overall, pearson, score, score_split
-from runner.suites import Data, Examples, Task
+from runner.tasks.data import Data, Examples, Task
+from runner.tasks.metrics import metric, overall, pearson, score, score_split
+from runner.tasks.predictions import Output, Predictions, aligned
 
 TASKS = {
     "sentiment": Task(title="SST", kind="classification", classes=5),

@@ -15,12 +15,14 @@ from filed import average, built, made, said, suited
 from folders import text, written
 from scipy import stats
 
-from runner import resampling, significance
-from runner.result_folder import read_profile
-from runner.results import SIGNIFICANCE, spent
-from runner.scores import outcomes
-from runner.significance import Evidence, Shelf, Significance, System, evidence
-from runner.suites import Data
+from runner.results import significance
+from runner.results.costs import spent
+from runner.results.result import SIGNIFICANCE
+from runner.results.result_folder import read_profile
+from runner.results.significance import Evidence, Shelf, Significance, System, evidence
+from runner.tasks import bootstrap as resampling
+from runner.tasks.data import Data
+from runner.tasks.metrics import outcomes
 
 COLUMNS = ("sentiment", "paraphrase", "similarity", "overall")
 
@@ -80,7 +82,7 @@ def test_the_numbers_are_those_of_the_tests(tmp_path: Path) -> None:
 
 
 def leaderboards_scores(data: Data, id: str, models: dict) -> dict[str, float]:
-    from runner.scores import score_split
+    from runner.tasks.metrics import score_split
 
     found = score_split(models[id], data, "dev")
     return {column: score for column, score in found.items() if score is not None}

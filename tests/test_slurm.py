@@ -15,7 +15,7 @@ import pytest
 from cluster.slurm import Slurm, cluster, missing
 from engines import LONGER, SHORT, Building, await_clearing, contents, inline, kill_a_worker, many, patiently, workers
 
-from runner.attempts import Attempt
+from runner.registry.attempt import Attempt
 
 pytestmark = pytest.mark.cluster
 

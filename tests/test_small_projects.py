@@ -10,7 +10,7 @@ import pytest
 from projects import SUITE, project, write
 from systems import SPECS, build, mtrun
 
-from runner.train import COMPARED_EVERY
+from runner.training.trainer import COMPARED_EVERY
 
 ONE_TASK = '''
 kind = "suite"

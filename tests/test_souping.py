@@ -17,17 +17,17 @@ from projects import project
 from safetensors.torch import load
 from test_build import BROKEN, built, names
 
-from runner import souping
-from runner.crossfit import refits
 from runner.errors import SpecError, TrainingError
-from runner.plan import Plan, make
-from runner.predictions import one_by_one
-from runner.registry import Registry, Run
-from runner.renewal import renew
-from runner.scores import score_split
-from runner.souping import Members, Souping, greedy
-from runner.spec import Leaf
-from runner.worker import trainer_of
+from runner.plan.plan import Plan, renew
+from runner.plan.planner import make
+from runner.registry.registry import Registry, Run
+from runner.specs.spec import Leaf
+from runner.tasks.folds import refits
+from runner.tasks.metrics import score_split
+from runner.tasks.predictions import one_by_one
+from runner.training import soup as souping
+from runner.training.soup import Members, Souping, greedy
+from runner.worker.worker import trainer_of
 
 RATES = 'kind = "model"\nextends = "sum.toml"\n[sweep]\n"optimizer.lr_scale" = [0.5, 2.0, 6.0]\n'
 SEEDS = 'kind = "model"\nextends = "sum.toml"\n[sweep]\n"train.seed" = [1, 2]\n'

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.cli import main
+from runner.cli.app import main
 from runner.errors import Place, Problem, SpecError, did_you_mean, near
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -18,8 +18,8 @@ import pytest
 import tomli
 
 from runner.errors import Problem, SpecError
-from runner.loader import Loader
-from runner.toml import Array, Table, parse
+from runner.specs.loader import Loader
+from runner.specs.toml import Array, Table, parse
 
 SPECS = Path(__file__).parents[1] / "specs"
 FILES = sorted(str(path.relative_to(SPECS)) for path in SPECS.rglob("*.toml"))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from runner.errors import SpecError
-from runner.loader import Loader
+from runner.specs.loader import Loader
 
 PROJECT = Path(__file__).parent / "golden" / "project"
 SIZE = 1 << 20

@@ -15,19 +15,19 @@ from test_build import built, names
 from test_train import Stop, digest
 from torch import Tensor
 
-from runner.checked import document
 from runner.errors import RegistryError, SpecError, Stopped, TrainingError
-from runner.evaluate import Evaluation
-from runner.forecast import forecast
-from runner.inference import Trained
-from runner.loader import Loader
-from runner.plan import Plan, Planned, make
-from runner.registry import WEIGHTS, Registry, Run
-from runner.spec import Leaf
-from runner.starting import begin
-from runner.tokens import Tokens
-from runner.train import Trainer, Watch
-from runner.worker import trainer_of
+from runner.plan.forecast import forecast
+from runner.plan.plan import Plan, Planned
+from runner.plan.planner import make
+from runner.registry.registry import WEIGHTS, Registry, Run
+from runner.specs.loader import Loader
+from runner.specs.render import document
+from runner.specs.spec import Leaf
+from runner.training.evaluation import Evaluation
+from runner.training.stored_model import Trained, begin
+from runner.training.tokens import Tokens
+from runner.training.trainer import Trainer, Watch
+from runner.worker.worker import trainer_of
 
 STILL = "[optimizer]\nlr = 1e-12\n[train]\nepochs = 1\n"
 NEXT = f'kind = "model"\nextends = "sum.toml"\nstart = "sum.toml"\n{STILL}'

@@ -15,11 +15,11 @@ from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score
 from systems import mtrun
 
-from runner import submission
 from runner.errors import DataError
-from runner.plan import make
-from runner.predictions import Output, Predictions
-from runner.suites import Data, Examples, Task
+from runner.inference import submission
+from runner.plan.planner import make
+from runner.tasks.data import Data, Examples, Task
+from runner.tasks.predictions import Output, Predictions
 
 TASKS = {
     "sentiment": Task(title="SST", kind="classification", classes=5),

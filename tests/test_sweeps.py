@@ -12,10 +12,10 @@ from projects import project
 
 from runner.errors import Place, SpecError
 from runner.files import is_safe_name
-from runner.loader import Loader
-from runner.spec import Leaf
-from runner.sweeps import points, spread
-from runner.toml import Array, Table, parse
+from runner.specs.loader import Loader
+from runner.specs.spec import Leaf
+from runner.specs.sweep import points, spread
+from runner.specs.toml import Array, Table, parse
 
 HEAD = 'kind = "model"\nextends = "sum.toml"\n'
 

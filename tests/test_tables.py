@@ -19,11 +19,11 @@ from markdown_it import MarkdownIt
 from pydantic import ValidationError
 
 from runner.errors import RegistryError, UsageError
-from runner.formats import escaped
-from runner.leaderboards import page
-from runner.result_folder import read
-from runner.results import Column, Result, ResultNode
-from runner.tables import leaderboard
+from runner.results.formats import escaped
+from runner.results.leaderboard import page
+from runner.results.result import Column, Result, ResultNode
+from runner.results.result_folder import read
+from runner.results.rows import leaderboard
 
 TASKS = (Column(name="sentiment", title="SST", kind="classification"),
          Column(name="paraphrase", title="Quora", kind="binary"),

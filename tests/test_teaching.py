@@ -14,21 +14,23 @@ import torch
 from projects import project
 from test_build import built, mtrun, names
 
-from runner import teaching
-from runner.attempts import Attempt
-from runner.distillation import Distilled
 from runner.errors import DataError, SpecError
-from runner.losses import Loss
-from runner.losses.bce import BinaryCrossEntropy
-from runner.losses.cosine_embedding import CosineEmbedding
-from runner.losses.cross_entropy import CrossEntropy
-from runner.losses.mse import SquaredError
-from runner.orders import Order
-from runner.plan import Plan, Planned, make
-from runner.registry import Registry, Run
-from runner.spec import Leaf
-from runner.suites import Data, Task
-from runner.worker import Supervision, run, trainer_of
+from runner.parts.losses import Loss
+from runner.parts.losses.bce import BinaryCrossEntropy
+from runner.parts.losses.cosine_embedding import CosineEmbedding
+from runner.parts.losses.cross_entropy import CrossEntropy
+from runner.parts.losses.mse import SquaredError
+from runner.plan.plan import Plan, Planned
+from runner.plan.planner import make
+from runner.registry.attempt import Attempt
+from runner.registry.registry import Registry, Run
+from runner.specs.job import Order
+from runner.specs.spec import Leaf
+from runner.tasks.data import Data, Task
+from runner.training import distillation as teaching
+from runner.training.distillation import Distilled
+from runner.worker.supervisor import Supervision
+from runner.worker.worker import run, trainer_of
 
 FAST = 'kind = "model"\nextends = "sum.toml"\n[optimizer]\nlr_scale = 4.0\n'
 TREE = ('kind = "ensemble"\n[tree]\ntype = "average"\nmembers = ["sum.toml", '

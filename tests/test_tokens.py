@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import BertTokenizer
 
-from runner import tokens
-from runner.suites import Examples
+from runner.parts.encoders.bert import tokenizer as spelling
+from runner.tasks.data import Examples
+from runner.training import tokens
 
 TRICKY = [
     "", " ", "\t\n\r", "Hello, World!", "naïve café Ångström İstanbul ß ẞ", "e\u0301 cafe\u0301",
@@ -49,7 +50,7 @@ def minilm_vocabulary() -> Path:
 @pytest.mark.parametrize("small", [True, False])
 def test_ids_equal_those_of_transformers_on_tricky_text(tmp_path: Path, small: bool) -> None:
     path = folder(tmp_path, WORDS) if small else minilm_vocabulary()
-    ours = tokens.bert(path.read_text(encoding="utf-8").rstrip("\n").split("\n"), 512)
+    ours = spelling.bert(path.read_text(encoding="utf-8").rstrip("\n").split("\n"), 512)
     assert [ours.encode(text).ids for text in TRICKY] == theirs(path, TRICKY)
 
 
@@ -62,7 +63,7 @@ def test_ids_equal_those_of_transformers_on_real_sentences(step: int) -> None:
     columns = [table[c] for table in tables for c in ("sentence", "sentence1", "sentence2") if c in table]
     texts = list(dict.fromkeys(text for column in columns for text in column if isinstance(text, str)))[::step]
     assert len(texts) > 1000
-    ours = tokens.bert(minilm_vocabulary().read_text(encoding="utf-8").rstrip("\n").split("\n"), 512)
+    ours = spelling.bert(minilm_vocabulary().read_text(encoding="utf-8").rstrip("\n").split("\n"), 512)
     fast = [encoding.ids for encoding in ours.encode_batch_fast(texts)]
     made = BertTokenizer(vocab=str(minilm_vocabulary()), do_lower_case=True)
     assert fast == made(texts, truncation=True, max_length=512)["input_ids"]
@@ -71,7 +72,7 @@ def test_ids_equal_those_of_transformers_on_real_sentences(step: int) -> None:
 def test_a_cased_tokenizer_keeps_case_and_accents(tmp_path: Path) -> None:
     words = [*WORDS, "H", "É", "##é"]
     made = BertTokenizer(vocab=str(folder(tmp_path, words)), do_lower_case=False)
-    ours = tokens.bert(words, 512, lowercase=False)
+    ours = spelling.bert(words, 512, lowercase=False)
     texts = ["Hello", "hé É", "E\u0301", *TRICKY]
     expected = [made(text, truncation=True, max_length=512)["input_ids"] for text in texts]
     assert [ours.encode(text).ids for text in texts] == expected
@@ -89,7 +90,7 @@ RUNNING = ["can't", "isn't", "DON'T", "won't", "cannot", "Gonna", "wanna", "gott
 
 @given(st.lists(st.sampled_from(RUNNING), max_size=12))
 def test_the_treebank_is_read_as_the_text_that_it_was_made_of(words: list[str]) -> None:
-    ours, undone = (tokens.bert([*WORDS, *"()[]{}/*\"`_"], 512, treebank=treebank) for treebank in (False, True))
+    ours, undone = (spelling.bert([*WORDS, *"()[]{}/*\"`_"], 512, treebank=treebank) for treebank in (False, True))
     running = penn = " ".join(words).replace("can not", "cannot")
     for made, text in PENN:
         penn = re.sub(made, text, penn)
@@ -98,36 +99,36 @@ def test_the_treebank_is_read_as_the_text_that_it_was_made_of(words: list[str]) 
 
 
 def test_only_the_treebanks_own_spelling_is_changed() -> None:
-    ours, undone = (tokens.bert(WORDS, 512, treebank=treebank) for treebank in (False, True))
+    ours, undone = (spelling.bert(WORDS, 512, treebank=treebank) for treebank in (False, True))
     plain = [text for text in TRICKY if "``" not in text]
     assert [undone.encode(text).ids for text in plain] == [ours.encode(text).ids for text in plain]
     assert "[UNK]" in ours.encode("``the''").tokens and undone.encode("do n't").tokens == ours.encode("don't").tokens
-    assert "don" in tokens.vocabulary(["I do n't"], 50, treebank=True)
+    assert "don" in spelling.vocabulary(["I do n't"], 50, treebank=True)
 
 
 def test_truncation_keeps_both_ends() -> None:
-    ids = tokens.bert(WORDS, 6).encode("the the the the the the the").ids
+    ids = spelling.bert(WORDS, 6).encode("the the the the the the the").ids
     assert ids == [2, *[WORDS.index("the")] * 4, 3]
 
 
 # A vocabulary of our own ----------------------------------------------------------------------------------------------
 
 def test_vocabulary_is_what_its_definition_says() -> None:
-    made = tokens.vocabulary(["the cat, the dog", "The cat"], 100)
+    made = spelling.vocabulary(["the cat, the dog", "The cat"], 100)
     letters = sorted(set("thecatdog,"))
-    assert made == [*tokens.SPECIAL, *letters, *(f"##{c}" for c in letters), "the", "cat", "dog"]
+    assert made == [*spelling.SPECIAL, *letters, *(f"##{c}" for c in letters), "the", "cat", "dog"]
 
 
 def test_vocabulary_cuts_rare_words_first_then_by_code_point() -> None:
     sentences = ["ba aba bab aab", "abba ba", "ba abba aab"]
-    full = tokens.vocabulary(sentences, 100)
+    full = spelling.vocabulary(sentences, 100)
     assert full[5:] == ["a", "b", "##a", "##b", "ba", "aab", "abba", "aba", "bab"]
-    assert tokens.vocabulary(sentences, len(full) - 1) == full[:-1]
+    assert spelling.vocabulary(sentences, len(full) - 1) == full[:-1]
 
 
 def test_vocabulary_gives_characters_at_most_half_of_the_room() -> None:
     rare = "".join(map(chr, [*range(0x561, 0x587), *range(0x10D0, 0x10F1)]))  # Armenian and Georgian letters
-    made = tokens.vocabulary(["some words " * 50, rare], 105)
+    made = spelling.vocabulary(["some words " * 50, rare], 105)
     assert len(made) <= 105
     characters = [p for p in made[5:] if len(p.removeprefix("##")) == 1]
     assert len(characters) == 50 and {"s", "##s", "some", "words"} <= set(made)
@@ -135,10 +136,10 @@ def test_vocabulary_gives_characters_at_most_half_of_the_room() -> None:
 
 @given(st.lists(st.text(alphabet="abcé .!", min_size=1, max_size=20), min_size=1, max_size=20))
 def test_no_word_of_known_characters_is_unknown(sentences: list[str]) -> None:
-    tokenizer = tokens.bert(tokens.vocabulary(sentences, 1000), 512)
+    tokenizer = spelling.bert(spelling.vocabulary(sentences, 1000), 512)
     assert all(1 not in tokenizer.encode(sentence).ids for sentence in sentences)
-    again = tokens.vocabulary(reversed(sentences), 1000)
-    assert again == tokens.vocabulary(sentences, 1000)
+    again = spelling.vocabulary(reversed(sentences), 1000)
+    assert again == spelling.vocabulary(sentences, 1000)
 
 
 # The table of token ids -----------------------------------------------------------------------------------------------
@@ -154,7 +155,7 @@ SENTENCES = ("the cafe", "hello", "the the the the", "world ing", "")
 
 @pytest.fixture
 def tokenizer() -> Tokenizer:
-    return tokens.bert(WORDS, 512)
+    return spelling.bert(WORDS, 512)
 
 
 @given(rows=st.lists(st.integers(0, 5), min_size=1, max_size=30))
@@ -170,7 +171,7 @@ def test_a_pack_holds_its_sentences_in_order(tmp_path_factory: pytest.TempPathFa
 
 
 def table(factory: pytest.TempPathFactory) -> tuple[tokens.Tokens, Tokenizer]:
-    tokenizer = tokens.bert(WORDS, 512)
+    tokenizer = spelling.bert(WORDS, 512)
     return tokens.Tokens.of(splits(*SENTENCES), tokenizer, factory.getbasetemp() / "shared"), tokenizer
 
 
@@ -187,7 +188,7 @@ PAIRS = [("hello", "world"), ("the cafe", "hello"), ("hello", "hello"), ("", "th
 @pytest.mark.parametrize("most", [3, 4, 6, 7, 9, 12, 13, 512])
 def test_two_sentences_as_one_are_those_of_the_tokenizer(tmp_path: Path, most: int) -> None:
     """Its template for pairs, cut from the longer one; of an odd room for two long ones either may have more."""
-    tokenizer = tokens.bert(WORDS, most)
+    tokenizer = spelling.bert(WORDS, most)
     first, second = zip(*PAIRS, strict=True)
     of = {"two": {"train": Examples(first, first, second), "dev": Examples(("x",), ("world",), ("world",))}}
     made = tokens.Tokens.of({**splits(*SENTENCES), **of}, tokenizer, tmp_path, {"two": 1})
@@ -230,7 +231,7 @@ def test_the_cache_is_used(tokenizer: Tokenizer, tmp_path: Path, monkeypatch: py
 def test_other_sentences_or_another_tokenizer_have_another_cache(tokenizer: Tokenizer, tmp_path: Path) -> None:
     tokens.Tokens.of(splits(*SENTENCES), tokenizer, tmp_path)
     tokens.Tokens.of(splits(*SENTENCES, "more"), tokenizer, tmp_path)
-    tokens.Tokens.of(splits(*SENTENCES), tokens.bert(WORDS, 5), tmp_path)
+    tokens.Tokens.of(splits(*SENTENCES), spelling.bert(WORDS, 5), tmp_path)
     assert len(list(tmp_path.iterdir())) == 3
 
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toml_writer import TOML_1_1, Path, Writer
 
-from runner import toml
 from runner.errors import Place, Problem, SpecError
-from runner.toml import Array, Table
+from runner.specs import toml
+from runner.specs.toml import Array, Table
 
 Spot = tuple[int, int, int]  # line, column, width
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import tomli
 
-from runner import toml
 from runner.errors import Place, Problem, SpecError
+from runner.specs import toml
 
 Spot = tuple[int, int, int]  # line, column, width
 

@@ -11,15 +11,16 @@ import pytest
 from projects import project
 from runs import leaf, planned
 
-from runner import consistency, tracking
-from runner.build import Build
+from runner.build.build import Build
+from runner.build.scheduler import Pool
 from runner.errors import SpecError
-from runner.executors.inline import Inline
-from runner.orders import Order
-from runner.pool import Pool
-from runner.registry import HISTORY
-from runner.spec import Leaf
-from runner.tracking import Tracking, numbers
+from runner.registry.registry import HISTORY
+from runner.specs import checks as consistency
+from runner.specs.job import Order
+from runner.specs.spec import Leaf
+from runner.worker import trackers as tracking
+from runner.worker.executors.inline import Inline
+from runner.worker.trackers import Tracking, numbers
 
 BOTH = ("track.tensorboard=true", "track.mlflow=true")
 HISTORY_OF_THREE = [

@@ -13,14 +13,15 @@ import pytest
 import torch
 from projects import project
 
-from runner import memory, snapshots
-from runner.encoders import Packed
 from runner.errors import Diverged, RegistryError, Stopped, TrainingError
-from runner.loader import Loader
-from runner.predictions import Output, Predictions, one_by_one, side_by_side
-from runner.scores import overall, score_split
-from runner.train import State, Trainer, Watch
-from runner.worker import trainer_of
+from runner.parts.encoders import Packed
+from runner.specs.loader import Loader
+from runner.tasks.metrics import overall, score_split
+from runner.tasks.predictions import Output, Predictions, one_by_one, side_by_side
+from runner.training import checkpoint as snapshots
+from runner.training import memory
+from runner.training.trainer import State, Trainer, Watch
+from runner.worker.worker import trainer_of
 
 DRY = ["encoder.dropout=0.0", "encoder.hidden_dropout=0.0"]
 

@@ -18,12 +18,12 @@ import tomli
 from systems import mtrun
 from test_bundles import files_of, packed, resigned
 
-from runner.engines import named
 from runner.errors import SpecError
-from runner.executables import executables
-from runner.manifests import sealed
-from runner.registry import Registry
-from runner.spec import Leaf, Resources
+from runner.registry.manifest import sealed
+from runner.registry.registry import Registry
+from runner.specs.executables import executables
+from runner.specs.spec import Leaf, Resources
+from runner.worker.executor_choice import named
 
 PROFILE = "specs/profiles/demo.toml"
 LINE = f"sh -c 'touch owned; {'true; ' * 300}touch owned-too'"

@@ -13,11 +13,11 @@ import pytest
 from systems import build, mtrun
 from test_registry import ID, OTHER, commit, files, manifest
 
-from runner.attempts import TASK
 from runner.errors import MtrunError, RegistryError, StorageError
-from runner.plan import make
-from runner.predictions import Predictions
-from runner.registry import MANIFEST, PREDICTIONS, WEIGHTS, Registry
+from runner.plan.planner import make
+from runner.registry.attempt import TASK
+from runner.registry.registry import MANIFEST, PREDICTIONS, WEIGHTS, Registry
+from runner.tasks.predictions import Predictions
 
 REFUSALS = [errno.EIO, errno.EACCES, errno.ESTALE, errno.ELOOP, errno.EMFILE]
 FILES = [MANIFEST, PREDICTIONS, WEIGHTS, "epochs.safetensors", "history.jsonl", "log.txt"]

@@ -17,11 +17,12 @@ from click.testing import CliRunner, Result
 from projects import project
 from test_registry import commit, files, manifest
 
-from runner.attempts import Attempt
-from runner.cli import cli
-from runner.loader import Loader
-from runner.plan import make
-from runner.registry import WEIGHTS, Registry, sealed
+from runner.cli.app import cli
+from runner.plan.planner import make
+from runner.registry.attempt import Attempt
+from runner.registry.manifest import sealed
+from runner.registry.registry import WEIGHTS, Registry
+from runner.specs.loader import Loader
 
 
 @pytest.fixture

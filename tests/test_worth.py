@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from runner import worth
-from runner.cli import cli
-from runner.coalitions import Grove, grove_of
+from runner.cli.app import cli
 from runner.errors import UsageError
-from runner.likeness import alike
-from runner.predictions import Output, Predictions
-from runner.scores import score_split
-from runner.suites import Task
-from runner.worth import appraise
+from runner.results.members import shapley as worth
+from runner.results.members.agreement import alike
+from runner.results.members.shapley import appraise
+from runner.results.members.subtrees import Grove, grove_of
+from runner.tasks.data import Task
+from runner.tasks.metrics import score_split
+from runner.tasks.predictions import Output, Predictions
 
 INNER = '{ type = "average", members = ["a.safetensors", "b.safetensors", "c.safetensors"] }'
 NESTED = f'type = "average"\nmembers = ["a.safetensors", {INNER}, "r.toml"]'
@@ -215,7 +215,7 @@ def test_the_worth_of_members_adds_up_and_its_parts_agree(root: Path) -> None:
 
 def test_an_interval_is_that_of_the_resampled_trees(root: Path) -> None:
     """Draw the examples, score whole and rest on them, take the difference: the same as weights on resamples."""
-    from runner import resampling
+    from runner.tasks import bootstrap as resampling
 
     found = appraise(grove(root, "flat"))
     data, differences = found.grove.data, np.zeros(worth.RESAMPLES)

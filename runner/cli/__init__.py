@@ -1,0 +1,4 @@
+"""The command line."""
+
+from .app import cli as cli
+from .app import main as main

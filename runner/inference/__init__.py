@@ -1,0 +1,1 @@
+"""Inference: stored systems on new sentences, submissions, export to Hugging Face."""

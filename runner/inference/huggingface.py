@@ -1,0 +1,100 @@
+"""Interchange: leaves in the form that the libraries `transformers` and `tokenizers` read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from ..errors import Place
+from ..files import json_bytes
+from ..parts.encoders.bert.model import Bert
+from ..parts.encoders.bert.pretrained import CONFIG, CONFIG_KEYS, OPTIONS, REQUIRED, VOCABULARY, WEIGHTS, their_name
+from ..registry.registry import MANIFEST, Run
+from ..specs.stored_run import model_of
+from ..tasks.data import Data
+from ..training.stored_model import Trained
+
+HEADS = "heads.safetensors"
+"""What no class of `transformers` has a place for."""
+
+
+def tokenizer(run: Run, data: Data, project: Path) -> bytes:
+    """Return the tokenizer of a finished run as `tokenizers.Tokenizer.from_file` reads it."""
+    model = model_of(run.manifest["spec"], Place(str(run.folder / MANIFEST)), project)
+    return model.encoder.tokenizer(data, project).to_str(pretty=True).encode()
+
+
+def transformers(leaf: Trained) -> dict[str, bytes]:
+    """Return the files of a folder for `AutoModel` and `AutoTokenizer`; none where the encoder is no BERT.
+
+    A linear head on the pooler is there as the classifier of `BertForSequenceClassification`; all heads are in
+    heads.safetensors, by task.
+    """
+    encoder = leaf.network.encoder
+    if not isinstance(encoder, Bert):
+        return {}
+    classifier = _classifier(leaf) if encoder.pooling == "pooler" else {}
+    weights = {f"bert.{their_name(name)}": tensor for name, tensor in encoder.state_dict().items()} | classifier
+    return {
+        WEIGHTS: _saved(weights),
+        HEADS: _saved(dict(leaf.network.heads.state_dict())),
+        CONFIG: json_bytes(_config(leaf, encoder, classifier)),
+        VOCABULARY: "".join(f"{piece}\n" for piece in _pieces(leaf.tokenizer)).encode(),
+        OPTIONS: json_bytes(_options(leaf.tokenizer, len(encoder.position.weight))),
+        "tokenizer.json": leaf.tokenizer.to_str(pretty=True).encode(),
+    }
+
+
+def _saved(tensors: dict[str, Tensor]) -> bytes:
+    """Return tensors as a safetensors file that says it is torch's."""
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {"format": "pt"})
+
+
+def _classifier(leaf: Trained) -> dict[str, Tensor]:
+    """Return the weights of the only linear head under the names of a classifier; nothing where there are more."""
+    linear = [task for task, head in leaf.model.heads.items() if head.type == "linear"]
+    if len(linear) != 1:
+        return {}
+    return {f"classifier.{name}": tensor for name, tensor in leaf.network.heads[linear[0]].state_dict().items()}
+
+
+def _config(leaf: Trained, encoder: Bert, classifier: dict[str, Tensor]) -> dict[str, Any]:
+    """Return config.json."""
+    block: Any = encoder.blocks[0]
+    sizes = {
+        "width": encoder.width, "layers": len(encoder.blocks), "heads": encoder.heads,
+        "intermediate": len(block.expand.weight), "vocabulary": len(encoder.word.weight),
+        "positions": len(encoder.position.weight), "segments": len(encoder.segment.weight),
+    }
+    labels = {"num_labels": len(classifier["classifier.bias"])} if classifier else {}
+    return {
+        **REQUIRED, **{CONFIG_KEYS[key]: value for key, value in sizes.items()}, **labels,
+        "architectures": ["BertForSequenceClassification" if classifier else "BertModel"],
+        "layer_norm_eps": encoder.norm.eps, "hidden_dropout_prob": encoder.dropout,
+        "attention_probs_dropout_prob": encoder.dropout, "classifier_dropout": leaf.model.encoder.dropout,
+        "pad_token_id": leaf.tokenizer.token_to_id("[PAD]"), "dtype": "float32",
+    }
+
+
+def _pieces(tokenizer: Tokenizer) -> list[str]:
+    """Return the word pieces in the order of their ids."""
+    vocabulary = tokenizer.get_vocab()
+    return sorted(vocabulary, key=lambda piece: vocabulary[piece])
+
+
+def _options(tokenizer: Tokenizer, most: int) -> dict[str, Any]:
+    """Return tokenizer_config.json: what `transformers` asks for, and what mtrun reads of a checkpoint."""
+    normalizer = json.loads(tokenizer.to_str())["normalizer"]
+    spelling = normalizer.get("normalizers", [normalizer])[-1]
+    special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+    return {
+        **special, "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": most,
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        "do_lower_case": spelling["lowercase"], "strip_accents": spelling["strip_accents"],
+        "tokenize_chinese_chars": spelling["handle_chinese_chars"],
+    }

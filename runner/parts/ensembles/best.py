@@ -1,0 +1,74 @@
+"""The members that are best on dev."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+from pydantic import Field
+
+from ...errors import Problem, TrainingError, did_you_mean
+from ...part import Member
+from ...tasks.data import Data
+from ...tasks.metrics import OVERALL, score_split
+from ...tasks.predictions import Predictions
+from . import Choice, Ensemble, by_task
+from ._scales import mean
+
+
+class Best(Ensemble):
+    """The member with the best dev score, or the mean of the best few."""
+
+    type = "best"
+    ordered = False
+
+    members: tuple[Member, ...] = Field(min_length=1)
+    """Models and ensembles to choose from; those without the score, since they lack a task, are passed over."""
+    by: str = OVERALL
+    """What they are ranked by: `overall`, or the name of a task."""
+    count: int = Field(default=1, ge=1)
+    """How many are chosen; the logits of several are averaged."""
+
+    def names_tasks(self) -> dict[str, str]:
+        """Return the task of `by`, if it is one."""
+        return {} if self.by == OVERALL else {"by": self.by}
+
+    def summary(self) -> str:
+        """Return the rule."""
+        return f"best {f'{self.count} ' if self.count > 1 else ''}of {len(self.members)} by {self.by}"
+
+    def shrunk(self, kept: Collection[int]) -> Best:
+        """Return the rule for fewer members, all of which are chosen where there are no more than `count`."""
+        return super().shrunk(kept).model_copy(update={"count": min(self.count, len(kept))})
+
+    def fit(self, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Choice:
+        """Return the ids of the chosen members, best first; equal scores go to the smaller id.
+
+        A run that is there under two names, such as a point of a sweep, is one candidate.
+        """
+        if self.by != OVERALL and self.by not in data.tasks:
+            raise TrainingError(Problem(f"cannot choose the best by `{self.by}`: the suite has no such task",
+                                        hint=did_you_mean(self.by, [OVERALL, *data.tasks])))
+        ranked = []
+        first = {name: position for position, name in reversed(list(enumerate(ids)))}
+        for name, position in first.items():
+            score = score_split(members[position], data, "dev", name)[self.by]
+            if score is not None:
+                ranked.append((-score, name))
+        if len(ranked) < self.count:
+            raise TrainingError(f"cannot choose the best {self.count} by `{self.by}`: "
+                                f"{len(ranked)} of {len(first)} members have this score on dev")
+        return {self.by: [name for _, name in sorted(ranked)[:self.count]]}
+
+    def chosen(self, choice: Choice, ids: Sequence[str]) -> list[int]:
+        """Return the positions of the chosen members, best first."""
+        return [ids.index(name) for name in choice[self.by]]
+
+    def apply(self, choice: Choice, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Predictions:
+        """Return the mean of the chosen members' logits."""
+        positions = self.chosen(choice, ids)
+
+        def rule(task: str, scores: dict[int, np.ndarray]) -> np.ndarray:
+            return mean(list(scores.values()))
+
+        return by_task([members[p] for p in positions], data, [ids[p] for p in positions], rule)

@@ -1,0 +1,77 @@
+"""One member for each task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from ...errors import TrainingError
+from ...part import Member
+from ...tasks.data import Data
+from ...tasks.metrics import DIGITS, metric
+from ...tasks.predictions import Predictions
+from . import Choice, Ensemble, by_task, on_dev
+
+
+class Route(Ensemble):
+    """The logits of one member per task: of the one that is named, or of the best on dev."""
+
+    type = "route"
+    ordered = False
+
+    routes: dict[str, Member] = Field(default={})
+    """Task -> the member that predicts it."""
+    members: tuple[Member, ...] = ()
+    """Models and ensembles of which the best on dev predicts a task that is not named. Without them the system lacks
+    such a task."""
+
+    @model_validator(mode="after")
+    def _routes(self) -> Route:
+        if not self.routes and not self.members:
+            raise ValueError("it needs `routes`, `members` to choose from, or both")
+        return self
+
+    @property
+    def chooses(self) -> bool:
+        """Whether there is anything to choose from."""
+        return bool(self.members)
+
+    def names_tasks(self) -> dict[str, str]:
+        """Return the routed tasks."""
+        return {f"routes.{task}": task for task in self.routes}
+
+    def summary(self) -> str:
+        """Return what is routed, and how."""
+        if not self.members:
+            return f"route of {len(self.routes)}"
+        return f"route of {len(self.routes)} and the best of {len(self.members)}" if self.routes else (
+            f"route to the best of {len(self.members)}")
+
+    def fit(self, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Choice:
+        """Return the id of the member that is best at each task which is not named; equal ones by the smaller id."""
+        listed = [p for p, role in enumerate(self.roles()) if not role]
+        found = on_dev([members[p] for p in listed], data, [ids[p] for p in listed])
+        return {task: max(scores, key=lambda name: round(metric(data.tasks[task], scores[name], labels), DIGITS))
+                for task, scores, labels in found if task not in self.routes}
+
+    def chosen(self, choice: Choice, ids: Sequence[str]) -> list[int] | None:
+        """Return the positions of the chosen members, one for each task."""
+        roles = self.roles()
+        return [roles.index(task) for task in self.routes] + [
+            p for p, name in enumerate(ids) if not roles[p] and name in choice.values()] if self.members else None
+
+    def apply(self, choice: Choice, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Predictions:
+        """Return each task as its member predicts it; raise TrainingError where the member lacks the task."""
+        used = {task: [name] for task, name in choice.items()}
+        for task, member, name in zip(self.roles(), members, ids, strict=True):
+            if task and (task not in data.tasks or not member.has(task)):
+                raise TrainingError(f"nothing to route for `{task}`: {name} does not predict it")
+            used |= {task: [name]} if task else {}
+
+        def rule(task: str, scores: dict[int, np.ndarray]) -> np.ndarray:
+            (array,) = scores.values()
+            return array
+
+        return by_task(members, data, ids, rule, used)

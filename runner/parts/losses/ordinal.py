@@ -1,0 +1,29 @@
+"""Cross-entropy over classes that have an order: a near miss costs less than a far one."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+
+from ...tasks.data import Task
+from . import Loss
+
+
+class Ordinal(Loss):
+    """Cross-entropy, in nats, with a target that falls with the distance from the label.
+
+    Class i of label y has the share softmax(-steepness |i - y|): the soft labels of Díaz and Marathe 2019 (CVPR, "Soft
+    Labels for Ordinal Regression", equation 1) with the absolute distance of the classes' numbers.
+    """
+
+    type = "ordinal"
+    kinds = ("classification",)
+
+    steepness: float = Field(default=2.0, gt=0)
+    """How fast the target falls: 2 leaves 0.76 to a label in the middle of five and 0.10 to each of its neighbours."""
+
+    def each(self, scores: torch.Tensor, labels: torch.Tensor, task: Task) -> torch.Tensor:
+        """Return the loss of each example: scores [n, k], labels [n] -> [n]."""
+        classes = torch.arange(scores.shape[1], device=scores.device)
+        target = (-self.steepness * (classes - labels[:, None]).abs()).softmax(1)  # [n, k]
+        return torch.nn.functional.cross_entropy(scores, target, reduction="none")

@@ -1,0 +1,185 @@
+"""From specs to a plan: the graph of nodes in build order, each with its id and what is to be done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from ..errors import UsageError, did_you_mean
+from ..parts.ensembles import Ensemble
+from ..registry.registry import Registry
+from ..specs.loader import named_under
+from ..specs.spec import Filed, Leaf, Node, Stored, Tree
+from ..tasks.predictions import Predictions
+from .suite_store import Contents
+
+NEW = "no such run"
+"""Why a leaf is trained of which there is no trace."""
+
+Action = Literal["reuse", "train", "resume", "score"]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A node of the plan."""
+
+    id: str
+    name: str
+    """Name of the spec; empty for an inline node."""
+    node: Node
+    members: tuple[str, ...]
+    """Ids of its children."""
+    action: Action
+    reason: str
+    suite: str
+    """Content hash of the suite it is scored on."""
+    stale: tuple[str, ...] = ()
+    """What is no longer that which a finished run was made with: files of code, or runs that it is made of."""
+    replaces: str = ""
+    """sha256 of the manifest of the finished run that is trained again."""
+    needs: tuple[str, ...] = ()
+    """Ids of the nodes that a leaf is made from, which nothing is asked of once it is finished."""
+    trees: Mapping[str, Ensemble] = field(default_factory=dict)
+    """Of a student: the ensembles in its teacher, by id."""
+    spare: bool = False
+    """Whether only finished leaves need the node, so that a build leaves it alone."""
+
+    @property
+    def state(self) -> str:
+        """What a person is told: the action, that a run is reused though its code is stale, or that none is needed."""
+        if self.spare and self.action != "reuse":
+            return "spare"
+        return "stale" if self.stale else self.action
+
+    @property
+    def what(self) -> str:
+        """What the node is in a few words."""
+        if isinstance(self.node, Stored):
+            return "a stored run"
+        if isinstance(self.node, Filed):
+            return f"predictions of {self.node.path.name}"
+        return self.node.node.summary() if isinstance(self.node, Tree) else self.node.model.summary()
+
+    @property
+    def title(self) -> str:
+        """What the node is called; what it is, where it has no name."""
+        return self.name or self.what
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """What each member is for, such as a route's task; empty for one in a list."""
+        return self.node.node.roles() if isinstance(self.node, Tree) else ()
+
+    @property
+    def below(self) -> list[tuple[str, str]]:
+        """Role and id of each node that this one is made of, members or what a leaf needs."""
+        model = self.node.model if isinstance(self.node, Leaf) else None
+        start = getattr(model.start, "id", "") if model else ""
+        other = "teacher" if self.trees or (model and model.teacher) else ""
+        needs = (("start" if id == start else other, id) for id in self.needs)
+        return [*zip(self.roles, self.members, strict=True), *needs]
+
+
+@dataclass
+class Plan:
+    """The graph: `nodes` by id in build order, children first."""
+
+    project: Path
+    profile: str
+    registry: Registry
+    nodes: dict[str, Planned] = field(default_factory=dict)
+    roots: dict[str, str] = field(default_factory=dict)
+    """Ids of the specs that were asked for, by name."""
+    specs: dict[str, str] = field(default_factory=dict)
+    """Their files, from the project's folder, by name."""
+    settings: tuple[str, ...] = ()
+    """What `--set` said."""
+    data: Contents = field(init=False)
+    """Examples of the suites by content hash."""
+    suites: dict[str, str] = field(default_factory=dict)
+    """Names of the suites by content hash."""
+    filed: dict[str, Predictions] = field(default_factory=dict)
+    """What the predictions files say, by id."""
+    files: list[Path] = field(default_factory=list)
+    """The specs, and what they stand on."""
+    settled: list[str] = field(default_factory=list)
+    """What specs leave open and what it became on this machine, each with the reason."""
+    notes: list[str] = field(default_factory=list)
+    """What a person should be told, such as damaged runs that will be rebuilt."""
+
+    def __post_init__(self) -> None:
+        self.data = Contents(self.project, self.registry.cache / "suites")
+
+    def add(self, other: Plan) -> None:
+        """Take the nodes of another plan of the same project and profile; of two roots of one name the first stays."""
+        self.nodes = {**self.nodes, **{id: node for id, node in other.nodes.items() if id not in self.nodes}}
+        self.roots, self.specs = other.roots | self.roots, other.specs | self.specs
+        self.suites, self.filed = other.suites | self.suites, other.filed | self.filed
+        self.data.update(other.data)
+
+    def todo(self) -> list[Planned]:
+        """Return the leaves that are to be trained."""
+        return [n for n in self.nodes.values() if n.action in ("train", "resume") and not n.spare]
+
+    def awaited(self, leaves: Sequence[Planned]) -> dict[str, set[str]]:
+        """Return for each of some leaves that is made of others the ids of all nodes that must come before it."""
+        return {leaf.id: self.beneath(leaf.id) for leaf in leaves if leaf.needs}
+
+    def beneath(self, id: str) -> set[str]:
+        """Return the ids of all nodes that a node is made of, directly or not."""
+        found = {id}
+        for node in reversed(self.nodes.values()):
+            if node.id in found:
+                found.update(other for _, other in node.below)
+        return found - {id}
+
+    def settle(self) -> None:
+        """Find which nodes are spare."""
+        needed = set(self.roots.values())
+        for node in reversed(self.nodes.values()):
+            if node.id in needed and (node.members or node.action != "reuse"):
+                needed.update(id for _, id in node.below)
+        for node in list(self.nodes.values()):
+            self.nodes[node.id] = replace(node, spare=node.id not in needed)
+
+
+def renew(plan: Plan, forced: Sequence[str], stale: bool) -> None:
+    """Have the leaves of nodes named in `forced` trained again and, where asked for, those of older code.
+
+    The finished run stays where it is until the new one takes its place. Raise UsageError for an unknown node.
+    """
+    for identity in dict.fromkeys(leaf for name in forced for leaf in _leaves(plan, _named(plan, name))):
+        _renew(plan, plan.nodes[identity], "forced")
+    for node in list(plan.nodes.values()) if stale else ():
+        if node.stale:
+            _renew(plan, node, node.reason)
+    plan.settle()
+
+
+def _named(plan: Plan, name: str) -> str:
+    """Return the id of the node with a name, or with an id."""
+    meant = {name, named_under(name, plan.settings)}
+    found = next((node.id for node in plan.nodes.values() if meant & {node.name, node.id}), None)
+    if found is None:
+        known = [node.name for node in plan.nodes.values() if node.name]
+        raise UsageError(f"no node `{name}` in this build. {did_you_mean(name, known)}".rstrip())
+    return found
+
+
+def _leaves(plan: Plan, identity: str) -> Iterable[str]:
+    """Yield a node that is trained, or all such below it."""
+    node = plan.nodes[identity]
+    if isinstance(node.node, Leaf):
+        yield identity
+    for member in node.members:
+        yield from _leaves(plan, member)
+
+
+def _renew(plan: Plan, node: Planned, reason: str) -> None:
+    """Plan the training of a leaf whose finished run, if there is a sound one, is to be replaced."""
+    if node.action == "reuse":
+        run = plan.registry.find(node.id)
+        replaces = run.manifest["sha256"] if run else ""
+        plan.nodes[node.id] = replace(node, action="train", reason=reason, stale=(), replaces=replaces)

@@ -1,0 +1,169 @@
+"""From specs to a plan."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ..errors import DataError, Problem, RegistryError, SpecError, StorageError, did_you_mean
+from ..parts.suites import Suite
+from ..registry.registry import Registry
+from ..specs.identity import content_id, leaf_id, older
+from ..specs.loader import Loader
+from ..specs.spec import Filed, Leaf, Model, Node, Stored, Tree
+from ..specs.stored_run import suite_of
+from ..tasks.data import Task
+from ..tasks.prediction_files import read
+from .derived import Lineage
+from .plan import NEW, Action, Plan, Planned
+
+
+def make(project: Path, specs: Sequence[Path], profile: str, settings: Sequence[str] = ()) -> Plan:
+    """Return the plan of some specs. Raise SpecError or DataError with every problem; nothing is started."""
+    loader = Loader(project, profile, settings)
+    plan = Plan(project, profile, Registry(project / "registry"), settings=tuple(settings))
+    planner = _Planner(plan, loader.suite)
+    for path, nodes in zip(specs, loader.load_all(specs), strict=True):
+        for node in nodes:
+            plan.roots[node.name] = planner.add(node)
+            plan.specs[node.name] = os.path.relpath(os.path.realpath(path), os.path.realpath(project))
+    plan.settle()
+    plan.files = loader.references.files()
+    plan.settled = loader.settled
+    plan.notes += loader.warnings if plan.todo() else []
+    return plan
+
+
+@dataclass
+class _Planner:
+    """Adds nodes bottom-up; equal ones become one."""
+
+    plan: Plan
+    profile_suite: Callable[[], Suite | None]
+    suites: dict[str, str] = field(default_factory=dict)
+    seen: dict[int, str] = field(default_factory=dict)
+    open: list[Tree] = field(default_factory=list)
+    """The trees that are being added, outermost first."""
+    files: dict[tuple[Path, str], Planned] = field(default_factory=dict)
+    """Predictions files by suite, each read once."""
+
+    def add(self, node: Node) -> str:
+        """Return the id of a node, added with all below it."""
+        if id(node) not in self.seen:
+            adder = {Leaf: self._leaf, Tree: self._tree, Stored: self._stored, Filed: self._filed}[type(node)]
+            planned = adder(node)  # type: ignore[operator]
+            self.seen[id(node)] = planned.id
+            self.plan.nodes.setdefault(planned.id, planned)
+        return self.seen[id(node)]
+
+    def _leaf(self, leaf: Leaf) -> Planned:
+        suite = self._suite(leaf.model.suite)
+        needs = [self.add(member) for member in leaf.model.needs]
+        whole = Lineage(leaf, needs, self.plan.nodes, suite, self.plan.registry, self.plan.project) if needs else None
+        model = whole.settled() if whole else leaf.model
+        identity = leaf_id(model, suite, self.plan.project)
+        action, reason, stale = self._state(identity, model)
+        if whole and action != "reuse":
+            self.plan.notes += whole.check()
+        elif whole and (renewed := whole.renewed(identity)):
+            stale, reason = (*stale, *renewed), f"made of {', '.join(renewed)} before it was trained again"
+        return Planned(identity, leaf.name, replace(leaf, model=model), (), action, reason, suite, stale,
+                       needs=tuple(dict.fromkeys(needs)), trees=whole.trees() if whole else {})
+
+    def _state(self, identity: str, model: Model) -> tuple[Action, str, tuple[str, ...]]:
+        """Return what is to be done for a leaf, why, and the files of older code that its run was trained with."""
+        registry = self.plan.registry
+        try:
+            run = registry.find(identity)
+        except RegistryError as error:
+            self.plan.notes.append(f"{error}; it will be set aside and trained again")
+            return "train", "damaged", ()
+        except StorageError as error:
+            self.plan.notes.append(f"{error}; the run is left as it is")
+            return "reuse", "cannot be read", ()
+        if run:
+            stale = older(run, model)
+            files = ", ".join(stale[:3]) + (f" and {len(stale) - 3} more files" if len(stale) > 3 else "")
+            return "reuse", f"trained with older code of {files}" if stale else "finished", stale
+        if (registry.attempt(identity) / "checkpoint.safetensors").exists():
+            return "resume", "stopped before its end", ()
+        return "train", NEW, ()
+
+    def _tree(self, tree: Tree) -> Planned:
+        self.open.append(tree)
+        members = tuple(self.add(child) for child in tree.node.children())
+        self.open.pop()
+        suites = {self.plan.nodes[m].suite for m in members}
+        if len(suites) != 1:
+            raise SpecError(Problem("the members of an ensemble must share one suite", tree.place))
+        suite = suites.pop()
+        self._check_tasks(tree, self.plan.data.suites[suite].meanings())
+        content = {"kind": "ensemble", "spec": tree.node.canonical(), "members": tree.node.signature(members)}
+        return Planned(content_id(content), tree.name, tree, members, "score", "", suite)
+
+    def _check_tasks(self, tree: Tree, tasks: Mapping[str, Task]) -> None:
+        """Raise SpecError where a node names a task that the suite lacks."""
+        unknown = [(key, task) for key, task in tree.node.names_tasks().items() if task not in tasks]
+        if unknown:
+            known = ", ".join(tasks)
+            raise SpecError(*(Problem(f"unknown task `{task}` in `{key}`", tree.place, (f"the suite has: {known}",),
+                                      did_you_mean(task, tasks)) for key, task in unknown))
+
+    def _stored(self, stored: Stored) -> Planned:
+        run = self.plan.registry.find(stored.id)
+        if run is None:
+            raise SpecError(Problem(f"no finished run `{stored.id}`", stored.place))
+        suite = run.manifest["suite"]["sha256"]
+        if suite not in self.plan.data.suites and self._suite(suite_of(run, self.plan.project)) != suite:
+            raise SpecError(Problem(f"the data of the run `{stored.id}` changed since it was trained", stored.place))
+        return Planned(run.id, run.manifest["name"], stored, (), "reuse", "finished", suite)
+
+    def _filed(self, filed: Filed) -> Planned:
+        """Return a predictions file. Raise DataError where it does not suit the examples."""
+        suite = self._suite_for(filed)
+        if (filed.path, suite) in self.files:
+            return self.files[filed.path, suite]
+        try:
+            predictions = read(filed.path, filed.shown, self.plan.data[suite])
+        except DataError as error:
+            raise DataError(*(Problem(p.message, p.place, (*p.notes, f"used by {filed.place}"), p.hint)
+                              for p in error.problems)) from None
+        sha256 = hashlib.sha256(predictions.to_bytes()).hexdigest()
+        identity = content_id({"kind": "predictions", "sha256": sha256, "suite": suite})
+        self.plan.filed[identity] = predictions
+        self.files[filed.path, suite] = Planned(identity, filed.name, filed, (), "reuse", "a file", suite)
+        return self.files[filed.path, suite]
+
+    def _suite_for(self, filed: Filed) -> str:
+        """Return the content of the suite that a predictions file is for: that of the models beside it, or above.
+
+        Where there are none it is that of the profile. Raise SpecError where the profile has none either.
+        """
+        for tree in reversed(self.open):
+            if leaf := next(_leaves(tree), None):
+                return self.plan.nodes[self.add(leaf)].suite
+        if suite := self.profile_suite():
+            return self._suite(suite)
+        raise SpecError(Problem(f"it is not known which suite `{filed.name}` is for", filed.place, (),
+                                "name a model beside it, or a `suite` in the profile"))
+
+    def _suite(self, suite: Suite) -> str:
+        """Return the hash of a suite's content, which is found once."""
+        key = suite.model_dump_json()
+        if key not in self.suites:
+            self.suites[key] = self.plan.data.add(suite)
+            self.plan.suites.setdefault(self.suites[key], suite.name)
+        return self.suites[key]
+
+
+def _leaves(tree: Tree) -> Iterator[Leaf | Stored]:
+    """Yield the models and stored runs of a tree."""
+    seen, todo = {id(tree)}, [tree]
+    while todo:
+        new = [child for child in todo.pop().node.children() if id(child) not in seen]
+        seen |= {id(child) for child in new}
+        yield from (child for child in new if isinstance(child, Leaf | Stored))
+        todo += [child for child in new if isinstance(child, Tree)]

@@ -1,0 +1,131 @@
+"""Formats: a sheet as text for people and for programs."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import re
+from collections.abc import Callable, Sequence
+
+from ..errors import clean
+from .table import Cell, Sheet
+
+LEFT = ("name", "what", "members", "id", "kind")
+"""Columns of text."""
+
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "—": "---",
+          "≈": r"$\approx$", "±": r"$\pm$", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+          **{sign: f"\\{sign}" for sign in "&%$#_{}"}}
+
+
+def markdown(sheets: Sequence[Sheet]) -> str:
+    """Return sheets as markdown tables, each under a heading."""
+    parts = []
+    for sheet in sheets:
+        rows = [[_marked(cell, escaped, "**", "**") for cell in row] for row in sheet.rows]
+        table = _tabulated(sheet, rows, [escaped(title) for title in sheet.columns.values()], "pipe")
+        parts.append("\n\n".join([f"## {escaped(sheet.title)}", table, *map(escaped, sheet.notes)]))
+    return "\n\n".join(parts) + "\n"
+
+
+def plain(sheets: Sequence[Sheet]) -> str:
+    """Return sheets as aligned text; the best of a column has a `>`."""
+    parts = []
+    for sheet in sheets:
+        rows = [[_marked(cell, clean, "> ", "") for cell in row] for row in sheet.rows]
+        table = _tabulated(sheet, rows, [clean(title) for title in sheet.columns.values()], "simple")
+        parts.append("\n\n".join([clean(sheet.title), table, "\n".join(map(clean, sheet.notes))]).rstrip())
+    return "\n\n\n".join(parts) + "\n"
+
+
+def latex(sheets: Sequence[Sheet]) -> str:
+    """Return sheets as LaTeX tables for the package booktabs, each with its notes as comments."""
+    parts = []
+    for sheet in sheets:
+        rows = [[_marked(cell, _latex, r"\textbf{", "}") for cell in row] for row in sheet.rows]
+        lines = [" & ".join(row) + r" \\" for row in [[_latex(title) for title in sheet.columns.values()], *rows]]
+        align = "".join("l" if key in LEFT else "r" for key in sheet.columns)
+        parts.append("\n".join([f"% {clean(sheet.title)}", rf"\begin{{tabular}}{{{align}}}", r"\toprule", lines[0],
+                                r"\midrule", *lines[1:], r"\bottomrule", r"\end{tabular}",
+                                *(f"% {clean(note)}" for note in sheet.notes)]))
+    return "\n\n".join(parts) + "\n"
+
+
+def html_(sheets: Sequence[Sheet]) -> str:
+    """Return sheets as HTML tables, to be put into a page."""
+    parts = []
+    for sheet in sheets:
+        head = "".join(f"<th{_side(key)}>{_html(title)}</th>" for key, title in sheet.columns.items())
+        rows = ["".join(f"<td{_side(key)}>{_marked(cell, _html, '<b>', '</b>')}</td>"
+                        for key, cell in zip(sheet.columns, row, strict=True)) for row in sheet.rows]
+        notes = "".join(f"<p>{_html(note)}</p>\n" for note in sheet.notes)
+        body = "\n".join(f"<tr>{row}</tr>" for row in rows)
+        parts.append(f"<table>\n<caption>{_html(sheet.title)}</caption>\n<thead><tr>{head}</tr></thead>\n"
+                     f"<tbody>\n{body}\n</tbody>\n</table>\n{notes}")
+    return "\n".join(parts)
+
+
+def csv_(sheets: Sequence[Sheet]) -> str:
+    """Return all sheets as one CSV table of full numbers; a column that a suite lacks is empty there."""
+    keys = list(dict.fromkeys(key for sheet in sheets for key in sheet.columns))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, ["profile", "suite", "sha256", "split", *keys], lineterminator="\n")
+    writer.writeheader()
+    for sheet in sheets:
+        for row in sheet.rows:
+            pairs = zip(sheet.columns, row, strict=True)
+            writer.writerow({**sheet.facts, **{key: _plain(cell) for key, cell in pairs}})
+    return out.getvalue()
+
+
+def json_(sheets: Sequence[Sheet]) -> str:
+    """Return sheets as one JSON list of full numbers."""
+    found = [{**sheet.facts, "rows": [dict(zip(sheet.columns, [cell.value for cell in row], strict=True))
+                                      for row in sheet.rows]} for sheet in sheets]
+    return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+
+
+FORMATS: dict[str, Callable[[Sequence[Sheet]], str]] = {
+    "md": markdown, "csv": csv_, "json": json_, "latex": latex, "html": html_, "plain": plain}
+
+EXACT = ("csv", "json")
+"""Formats for programs, which get every column."""
+
+
+def escaped(text: str) -> str:
+    """Return text that markdown shows as it is, in a cell of a table or in a heading."""
+    return re.sub(r"[\\`*\[\]<>|~&$#]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", clean(text))
+
+
+def _marked(cell: Cell, escape: Callable[[str], str], before: str, after: str) -> str:
+    """Return a cell's text, the best in its column between two marks, a tied one behind a sign."""
+    text = escape(cell.text)
+    return f"{before}{text}{after}" if cell.is_best else f"{escape('≈')} {text}" if cell.is_tied else text
+
+
+def _tabulated(sheet: Sheet, rows: Sequence[Sequence[str]], titles: Sequence[str], style: str) -> str:
+    from tabulate import tabulate  # here, since not every command shows a table
+
+    align = ["left" if key in LEFT else "right" for key in sheet.columns]
+    return tabulate(rows, titles, tablefmt=style, disable_numparse=True, colalign=align if rows else None)
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(sign, sign) for sign in clean(text))
+
+
+def _html(text: str) -> str:
+    return html.escape(clean(text))
+
+
+def _side(key: str) -> str:
+    return "" if key in LEFT else ' style="text-align:right"'
+
+
+def _plain(cell: Cell) -> str:
+    """Return a value for a program that reads text; that of an interval has a space between its ends."""
+    if isinstance(cell.value, tuple):
+        return " ".join(map(str, cell.value))
+    return "" if cell.value is None else clean(str(cell.value))

@@ -1,0 +1,60 @@
+"""Learning curves of each leaf: the training loss and the dev score of every task by epoch; over-fitting shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from ...tasks.metrics import OVERALL
+from ..profile_results import Dossier
+from ..result import Column
+from . import COLOURS, FAINT, columns, figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def draw(dossier: Dossier) -> Iterator[tuple[str, Figure]]:
+    """Yield a picture of each leaf whose history is there."""
+    for leaf in dossier.leaves:
+        if history := dossier.history(leaf.id):
+            tasks = dossier.suites[leaf.id].tasks
+            yield f"curves-{leaf.name or leaf.id}", _curves(leaf.name, history, dossier.runs[leaf.id].manifest, tasks)
+
+
+def _curves(name: str, history: list[dict[str, Any]], manifest: Any, tasks: tuple[Column, ...]) -> Figure:
+    """Return losses above dev scores, a column a task; the kept epoch is marked."""
+    shown = columns(tasks)
+    picture = figure(2.3 * len(shown), 3.6)
+    grid = picture.subplots(2, len(shown), sharex=True, squeeze=False)
+    picture.suptitle(f"{name}: {manifest['what']}", x=0.01, ha="left", fontsize=10)
+    for (task, title), (above, below) in zip(shown, grid.T, strict=True):
+        kind = next((column.kind for column in tasks if column.name == task), "")
+        above.set_title(title)
+        _line(above, [_loss(entry, task) for entry in history], manifest["epoch"], COLOURS[1])
+        _line(below, [entry["dev"].get(task) for entry in history], manifest["epoch"], COLOURS[0])
+        below.set_xlabel("epoch")
+        below.set_ylabel({"regression": "dev Pearson r", "": "dev overall"}.get(kind, "dev accuracy"))
+        above.set_ylabel("train loss" if kind else "train loss, sum")
+    return picture
+
+
+def _loss(entry: dict[str, Any], task: str) -> float | None:
+    """Return the mean training loss of a task in an epoch, of all tasks together for the overall."""
+    losses: dict[str, float] = entry["losses"]
+    return losses.get(task) if task != OVERALL else sum(losses.values()) if losses else None
+
+
+def _line(axes: Axes, values: list[float | None], kept: int, colour: str) -> None:
+    """Draw one curve, and a ring at the epoch whose weights are kept."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    found = [(epoch, value) for epoch, value in enumerate(values, 1) if value is not None]
+    if not found:
+        axes.text(0.5, 0.5, "not trained", transform=axes.transAxes, ha="center", color=FAINT)
+        return
+    axes.plot(*zip(*found, strict=True), color=colour, marker="o", markersize=2.5)
+    at = [pair for pair in found if pair[0] == kept]
+    axes.plot(*zip(*at, strict=True), "o", color=colour, markersize=8, fillstyle="none", markeredgewidth=1.4)

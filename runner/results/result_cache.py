@@ -1,0 +1,83 @@
+"""Results that earlier builds published, by all that decides them, so that a build with nothing to do computes nothing.
+
+What is remembered of a system is its scored tree. It is found again by the ids of all nodes in it, the manifests of its
+runs, the code of its nodes and the code that scores them. Whoever uses it has read the runs and found them sound.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..errors import MtrunError, StorageError
+from ..files import sha256, write_bytes
+from ..parts.discovery import sources
+from ..plan.plan import Plan, Planned
+from ..registry.registry import Run
+from ..specs.spec import Filed, Tree
+from .result import Result
+
+CODE = ("build/build.py", "results/result_cache.py", "results/result.py", "tasks/metrics.py", "results/crossfit.py",
+        "tasks/folds.py", "parts/ensembles/_scales.py", "tasks/predictions.py", "parts/ensembles/__init__.py",
+        "tasks/data.py")
+"""The code that results depend on besides that of the nodes."""
+
+
+@dataclass(frozen=True)
+class ResultCache:
+    """The results of a plan's systems, in a folder of which anything can be deleted at any time."""
+
+    plan: Plan
+    runs: Mapping[str, Run]
+    """The finished runs by id."""
+
+    def find(self, name: str) -> Result | None:
+        """Return the result of a system; None where it is not known, or where what is kept of it is damaged."""
+        with contextlib.suppress(OSError, MtrunError, KeyError):
+            path = self._path(name)
+            seal, _, data = path.read_bytes().partition(b"\n")
+            if seal.decode(errors="replace") == hashlib.sha256(data).hexdigest():
+                return Result.from_json(data, str(path))
+        return None
+
+    def keep(self, name: str, result: Result) -> None:
+        """Remember the result of a system; nothing happens where it cannot be written."""
+        data = result.to_json()
+        with contextlib.suppress(StorageError, KeyError):
+            write_bytes(self._path(name), hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
+
+    def _path(self, name: str) -> Path:
+        """Return the file of a system. Raise KeyError where a run of it is not known."""
+        root = self.plan.roots[name]
+        below = [self._facts(node) for node in self.plan.nodes.values() if node.id in self._beneath(root)]
+        suite = self.plan.nodes[root].suite
+        asked = [self.plan.profile, name, self.plan.specs.get(name), self.plan.settings]
+        key = json.dumps([self._code, *asked, self.plan.suites[suite], suite, below])
+        return self.plan.registry.cache / "results" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+
+    def _beneath(self, root: str) -> set[str]:
+        """Return the ids of the nodes in a tree."""
+        found, todo = {root}, [root]
+        while todo:
+            new = set(self.plan.nodes[todo.pop()].members) - found
+            found |= new
+            todo += new
+        return found
+
+    def _facts(self, node: Planned) -> list[Any]:
+        """Return all that decides what a node adds to a result."""
+        if isinstance(node.node, Tree):
+            code = {file: sha256(path) for file, path in sources(node.node.node).items()}
+            return [node.id, node.name, node.members, code]
+        return [node.id, node.name, "" if isinstance(node.node, Filed) else self.runs[node.id].manifest["sha256"]]
+
+    @cached_property
+    def _code(self) -> list[str]:
+        return [sys.version, *(sha256(Path(__file__).parents[1] / name) for name in CODE)]

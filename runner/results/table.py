@@ -1,0 +1,272 @@
+"""Sheets: what of a leaderboard is shown, and what its intervals and tests say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ..errors import UsageError, did_you_mean
+from ..tasks.bootstrap import ALPHA, holm
+from ..tasks.metrics import OVERALL, Scores
+from .costs import spent
+from .result import Column
+from .rows import Row, rank
+from .significance import Evidence
+
+Published = Mapping[str, Scores]
+
+NOTHING = "—"
+
+SHOWN = 5
+"""How many names a note has."""
+
+FACTS = {"name": "name", "what": "what it is", "members": "members", "id": "id", "kind": "kind",
+         "parameters": "parameters", "seconds": "training s", "inference": "s / 1,000 sentences", "seeds": "seeds"}
+"""Columns that are no scores, with their titles."""
+
+OF_SCORES = {"": "", "interval": "95 %", "low": "from", "high": "to", "p": "p", "tied": "tied", "apparent": "apparent",
+             "published": "published"}
+"""What there is of each score, such as `overall.interval`, with its title."""
+
+APPARENT = "* chosen on dev, or made of what was, and not cross-fitted: its dev score is apparent"
+
+HONEST = "dev is cross-fitted: what was chosen on dev is chosen on parts of it and scored on the rest (apparent: not)"
+
+TIED = "≈ tied with the best of its column: McNemar's exact test or paired bootstrap, Holm's correction, 5 %"
+
+INTERVAL = "95 %: bootstrap interval over the examples"
+
+OVER_SEEDS = "±: standard deviation over the seeds"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value, the text that a person reads, and what the text is marked as."""
+
+    value: Any
+    text: str
+    is_best: bool = False
+    is_tied: bool = False
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table that is ready to be written in any format."""
+
+    facts: Mapping[str, str]
+    """Profile, suite, sha256 and split."""
+    columns: Mapping[str, str]
+    """Key -> title."""
+    rows: Sequence[Sequence[Cell]]
+    notes: Sequence[str] = ()
+
+    @property
+    def title(self) -> str:
+        """What the table shows, in a line."""
+        facts = self.facts
+        return f"{facts['profile']}: suite {facts['suite']}, content {facts['sha256'][:12]}, {facts['split']}"
+
+
+@dataclass(frozen=True)
+class Board:
+    """The systems of one suite on one split, and what is known of them."""
+
+    rows: Sequence[Row]
+    tasks: Sequence[Column]
+    split: str
+    evidence: Evidence
+    costs: Mapping[str, Mapping[str, Any]]
+    published: Published = field(default_factory=dict)
+    """Scores of the same nodes as the repository publishes them, as they are shown, by id."""
+    published_on: Sequence[str] = ()
+    """The machines that the published scores were made on."""
+
+    @cached_property
+    def titles(self) -> dict[str, str]:
+        """Titles of the columns of scores."""
+        return {**{task.name: task.title for task in self.tasks}, OVERALL: OVERALL}
+
+    def title(self, key: str) -> str:
+        """Return the title of a column."""
+        column, part = self.parts(key)
+        return f"{self.titles[column]} {OF_SCORES[part]}".rstrip() if column else FACTS[key]
+
+    def parts(self, key: str) -> tuple[str, str]:
+        """Return the column of scores of a key, empty for one that is no score, and what is meant of it."""
+        column, _, part = (key, "", "") if key in self.titles else key.rpartition(".")
+        return column, part
+
+    def keys(self) -> list[str]:
+        """Return the keys of all columns, in their order."""
+        scores = [f"{column}.{part}".rstrip(".") for column in self.titles for part in OF_SCORES]
+        return ["name", "what", "members", "id", "kind", *scores, "parameters", "seconds", "inference", "seeds"]
+
+    def value(self, row: Row, key: str) -> Any:
+        """Return what a row has in a column: text, a number, or None."""
+        column, part = self.parts(key)
+        if not column:
+            return self._fact(row, key)
+        score = row.score(self.split, column)
+        if part in ("interval", "low", "high"):
+            ends = self.evidence.interval(row.id, self.split, column, score)
+            return ends and {"interval": ends, "low": ends[0], "high": ends[1]}[part]
+        if part in ("p", "tied"):
+            p = self.tests[column].get(row.id)
+            return p if part == "p" or p is None else p > ALPHA
+        if part == "published":
+            return self.published.get(row.id, {}).get(self.split, {}).get(column)
+        return row.scores.get(self.split, {}).get(column) if part == "apparent" else score
+
+    def _fact(self, row: Row, key: str) -> Any:
+        """Return what is no score."""
+        if key in ("seconds", "inference"):
+            cost = spent(self.costs, row.leaves, key)
+            return None if cost is None else round(cost, 3)
+        value = getattr(row, {"name": "names"}.get(key, key))
+        return ", ".join(value) if isinstance(value, tuple) else value or None
+
+    def best(self, column: str) -> Row | None:
+        """Return the system with the highest score of a column."""
+        having = [row for row in self.rows if row.id and row.score(self.split, column) is not None]
+        return min(having, key=lambda row: rank(row, self.split, column), default=None)
+
+    @property
+    def is_honest(self) -> bool:
+        """Whether some score that is shown is another than that of what was fitted on all of dev."""
+        return any(row.shown.get(self.split) != row.scores.get(self.split) for row in self.rows)
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the repository publishes scores of some system that is shown."""
+        return any(self.value(row, f"{OVERALL}.published") is not None for row in self.rows)
+
+    @cached_property
+    def tests(self) -> dict[str, dict[str, float]]:
+        """Id -> p-value against the best of a column, corrected for all that are tested in it; the best has none."""
+        return {column: self._tests(column) for column in self.titles}
+
+    def _tests(self, column: str) -> dict[str, float]:
+        best = self.best(column)
+        ids = [row.id for row in self.rows if row.id and self._is_known(row, column)]
+        raw = {id: p for id in ids if best and best.id in ids and id != best.id
+               and (p := self.evidence.p(best.id, id, self.split, column)) is not None}
+        return {id: float(f"{p:.4g}") for id, p in zip(raw, holm(list(raw.values())), strict=True)}
+
+    def _is_known(self, row: Row, column: str) -> bool:
+        """Tell whether the evidence is of the very scores of a system, not of a replica's."""
+        return self.evidence.interval(row.id, self.split, column, row.score(self.split, column)) is not None
+
+    def untested(self) -> list[str]:
+        """Return the names of systems whose difference from the best of some column is not known."""
+        return [row.names[0] for row in self.rows if row.id and any(
+            row.score(self.split, column) is not None and row.id not in tests
+            and (best := self.best(column)) and best.id != row.id for column, tests in self.tests.items())]
+
+
+# Sheets --------------------------------------------------------------------------------------------------------------
+
+
+def chosen(board: Board, wanted: str, usual: Sequence[str]) -> list[str]:
+    """Return the keys that a comma-separated list names; `+key` adds to the usual ones, `all` stands for all.
+
+    Raise UsageError for a key that there is not.
+    """
+    known = board.keys()
+    if not wanted:
+        return list(usual)
+    keys = [*(usual if wanted.startswith("+") else ()), *wanted.removeprefix("+").split(",")]
+    return [key for word in keys for key in (known if word == "all" else [checked(board, word)])]
+
+
+def checked(board: Board, key: str) -> str:
+    """Return a column's key. Raise UsageError where there is no such column."""
+    known = board.keys()
+    if key not in known:
+        whole = ", ".join(name for name in known if "." not in name)
+        parts = ", ".join(f".{part}" for part in OF_SCORES if part)
+        raise UsageError(f"no column `{key}`; there are: {whole}; and after a score: {parts}. "
+                         f"{did_you_mean(key, known)}".rstrip())
+    return key
+
+
+def usual(board: Board, is_exact: bool = False) -> list[str]:
+    """Return the keys that are shown unless told otherwise: names, scores and the interval of the overall to people.
+
+    To programs, which is `exact`, all; an interval as its two ends.
+    """
+    if is_exact:
+        known = board.keys()
+        return [key for key in known if not key.endswith(".interval")]
+    return ["name", *board.titles, f"{OVERALL}.interval", *[f"{OVERALL}.apparent"] * board.is_honest,
+            *[f"{OVERALL}.published"] * board.is_published]
+
+
+def sheet(board: Board, facts: Mapping[str, str], keys: Sequence[str], sort: str = OVERALL) -> Sheet:
+    """Return some columns of a board, sorted by one: scores from the highest, all else from the lowest."""
+    rows = sorted(board.rows, key=lambda row: _order(board, row, sort))
+    best = {key: _text(row.score(board.split, key)) for key in keys if (row := board.best(key))}
+    cells = [[_cell(board, row, key, best.get(key, "")) for key in keys] for row in rows]
+    return Sheet(facts, {key: board.title(key) for key in keys}, cells, _notes(board, keys))
+
+
+def _order(board: Board, row: Row, key: str) -> tuple[bool, Any, tuple[str, ...]]:
+    """Return what rows are sorted by; those that have nothing there come last."""
+    value = board.value(row, key)
+    if value is None:
+        return True, 0, row.names
+    return False, -value if key in board.titles else value, row.names
+
+
+def _cell(board: Board, row: Row, key: str, best: str) -> Cell:
+    """Return one cell; `best` is the text of the column's highest score, which marks all that look like it."""
+    value = board.value(row, key)
+    if key == "name":
+        return Cell(value, f"{value}{'*' * _is_apparent(board, row)}")
+    if key not in board.titles:
+        return Cell(value, _text(value, key))
+    deviation = row.sd.get(board.split, {}).get(key)
+    text = _text(value) + (f" ± {deviation:.3f}" if deviation is not None else "")
+    is_best = bool(row.id) and value is not None and text == best
+    return Cell(value, text, is_best, not is_best and board.tests[key].get(row.id, 0.0) > ALPHA)
+
+
+def _text(value: Any, key: str = "") -> str:
+    """Return a value as a person reads it."""
+    if value is None or isinstance(value, str):
+        return value or (NOTHING if key not in ("members", "what") else "")
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return " to ".join(f"{end:.3f}" for end in value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.1f}" if key == "seconds" else "<0.001" if key.endswith(".p") and value < 0.001 else f"{value:.3f}"
+
+
+def _is_apparent(board: Board, row: Row) -> bool:
+    """Tell whether the scores that are shown of a row are on data that was used to choose something."""
+    return board.split == "dev" and row.apparent
+
+
+def _notes(board: Board, keys: Sequence[str]) -> list[str]:
+    """Return what explains the marks that are there."""
+    untested = board.untested()
+    notes = {
+        HONEST: board.is_honest,
+        APPARENT: any(_is_apparent(board, row) for row in board.rows),
+        TIED: any(p > ALPHA for key in keys for p in board.tests.get(key, {}).values()),
+        INTERVAL: any(key.endswith((".interval", ".low", ".high")) for key in keys),
+        OVER_SEEDS: any(row.sd for row in board.rows),
+        f"published: in results/published, of the same system, made on {' and '.join(board.published_on) or '?'}":
+            any(key.endswith(".published") for key in keys) and board.is_published,
+        f"not tested against the best: {_few(untested)} (docs/significance.md says when)": bool(untested),
+    }
+    return [note for note, is_shown in notes.items() if is_shown]
+
+
+def _few(names: Sequence[str]) -> str:
+    """Return some names, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -1,0 +1,8 @@
+"""Specs: from TOML to resolved specs, with the place of every problem."""
+
+from .loader import Loader as Loader
+from .spec import Filed as Filed
+from .spec import Leaf as Leaf
+from .spec import Model as Model
+from .spec import Stored as Stored
+from .spec import Tree as Tree

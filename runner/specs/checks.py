@@ -1,0 +1,131 @@
+"""What does not fit together in a spec whose parts are right one by one: tasks, heads, losses, members."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypeVar
+
+from ..errors import Place, Problem, did_you_mean, nearest
+from ..files import is_safe_name
+from ..part import Part
+from ..parts.discovery import find, names
+from ..parts.encoders import Encoder
+from ..parts.heads import Head
+from ..parts.losses import Loss
+from ..parts.suites import Suite
+from ..tasks.data import Task
+from .spec import Model, Tree
+from .toml import Array, Table
+
+P = TypeVar("P", bound=Part)
+
+
+def place(table: Table, *path: str) -> Place:
+    """Return where a value stands, or the innermost table on the way to it."""
+    at, value = table.place, table
+    for key in path:
+        if not isinstance(value, Table) or key not in value:
+            return at
+        at, value = value.values_at[key], value[key]
+    return at
+
+
+def misnamed_head(name: str, table: Table, suite: Suite) -> Problem:
+    """Return the problem of a head whose task the suite lacks; `table` is the model's."""
+    tasks, heads = suite.meanings(), table["heads"]
+    alike, notes = nearest(name, tasks), [f"the tasks of {table['suite'].place.file}: {', '.join(tasks)}"]
+    if alike and "tasks" in table["suite"]:
+        notes.append(f"`{alike}` is at {place(table, 'suite', 'tasks', alike)}")
+    return Problem(f"unknown task `{name}` in `[heads.{name}]`", heads.keys_at[name], tuple(notes),
+                   did_you_mean(name, tasks))
+
+
+def unsafe_tasks(suite: Suite, table: Table) -> Iterator[Problem]:
+    """Yield each task of a suite that no file could be named after; `table` is the suite's."""
+    tasks = table.get("tasks")
+    for name in suite.meanings():
+        if not is_safe_name(name):
+            at = tasks.keys_at[name] if isinstance(tasks, Table) and name in tasks else table.place
+            hint = "a name has letters, digits and . _ - = , + @ only"
+            yield Problem(f"`{name}` cannot be the name of a task", at, hint=hint)
+
+
+def misfits(model: Model, table: Table, project: Path) -> Iterator[Problem]:
+    """Yield what does not suit a model: heads, losses, trained tasks, packages, files; `table` is the model's."""
+    tasks = model.suite.meanings()
+    for name in type(model.track).model_fields:
+        if getattr(model.track, name) and not find_spec(name):
+            yield Problem(f"`track.{name}` needs the package `{name}`, which is not installed",
+                          place(table, "track", name), hint=f"run `pip install 'mtrun[{name}]'`")
+    if model.regularizer and model.regularizer.needs_tokens and not model.encoder.tells_tokens:
+        fit = [part for part in names(Encoder) if _class(Encoder, part).tells_tokens]  # type: ignore[type-abstract]
+        yield Problem(f"the regularizer `{model.regularizer.type}` needs the states of single tokens, but the encoder "
+                      f"`{model.encoder.type}` has none to tell", place(table, "regularizer", "type"),
+                      (f"encoders for it: {', '.join(fit)}",))
+    for name, file in (model.teacher.unlabelled if model.teacher else {}).items():
+        if not (project / file).is_file():
+            yield Problem(f"no file `{file}` of unlabelled sentences for `{name}`",
+                          place(table, "teacher", "unlabelled", name), (f"looked in {project}",),
+                          "name it from the project's folder")
+    for name in model.heads:
+        yield from _misfit(name, model, tasks[name], table)
+    trained = table.get("train", {}).get("tasks")
+    for name, at in zip(trained, trained.items_at, strict=True) if isinstance(trained, Array) else ():
+        if trained.count(name) > 1:
+            yield Problem(f"`{name}` stands more than once in `train.tasks`", at)
+        if name not in model.heads:
+            yield Problem(f"unknown task `{name}` in `train.tasks`", at,
+                          (f"tasks with a head: {', '.join(model.heads)}",), did_you_mean(name, model.heads))
+
+
+def _misfit(name: str, model: Model, task: Task, table: Table) -> Iterator[Problem]:
+    """Yield what keeps one head from its task."""
+    head = model.heads[name]
+    if task.sentences not in head.sentences:
+        fit = [part for part in names(Head) if task.sentences in _class(Head, part).sentences]  # type: ignore[type-abstract]
+        yield Problem(f"the head `{head.type}` takes {head.sentences[0]} sentence{'s' * (head.sentences[0] > 1)}, "
+                      f"but an example of `{name}` has {task.sentences}", place(table, "heads", name, "type"),
+                      (f"heads for `{name}`: {', '.join(fit)}",))
+    if task.kind not in head.loss.kinds:
+        fit = [part for part in names(Loss) if task.kind in _class(Loss, part).kinds]  # type: ignore[type-abstract]
+        yield Problem(f"the loss `{head.loss.type}` is not for `{name}`, which is a {task.kind} task",
+                      place(table, "heads", name, "loss"), (f"losses for `{name}`: {', '.join(fit)}",))
+
+
+def _class(base: type[P], name: str) -> type[P]:
+    found = find(base, name)
+    assert found
+    return found
+
+
+def misnamed_tasks(tree: Tree) -> Iterator[Problem]:
+    """Yield each task that a node names and that the suite lacks, or the member that is to predict it."""
+    tasks = tree.tasks or ()
+    for key, name in tree.node.names_tasks().items() if tasks else ():
+        field, _, entry = key.partition(".")
+        if name not in tasks:
+            default = type(tree.node).model_fields[field].default
+            known = [*tasks, *([default] if isinstance(default, str) else [])]
+            at = tree.table[field].keys_at[entry] if entry else place(tree.table, field)
+            yield Problem(f"unknown task `{name}` in `{field}`", at, (f"`{field}` can name: {', '.join(known)}",),
+                          did_you_mean(name, known))
+            continue
+        predicted = getattr(getattr(tree.node, field)[entry], "predicted", None) if entry else None
+        if name not in (predicted or [name]):
+            yield Problem(f"this member does not predict `{name}`", place(tree.table, field, entry),
+                          (f"it predicts: {', '.join(predicted or ())}",))
+
+
+def misnamed_members(tree: Tree) -> Iterator[Problem]:
+    """Yield each member that a node refers to by name and that it does not have."""
+    known = sorted({child.name for child in tree.node.children()} - {""})
+    for path, name in tree.node.names_members().items():
+        if name not in known:
+            table: Table = tree.table
+            for key in path[:-1]:
+                table = table[key]
+            named = f"its members are: {', '.join(known)}" if known else "none of its members has a name"
+            yield Problem(f"unknown member `{name}` in `{'.'.join(path[:-1])}`", table.keys_at[path[-1]], (named,),
+                          did_you_mean(name, known))

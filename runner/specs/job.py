@@ -1,0 +1,72 @@
+"""Orders: what a build tells the worker of one leaf, as task.json in the attempt's folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError, Place, Problem
+from ..files import json_bytes, reported
+from ..part import plain_dump
+from ..parts.ensembles import Ensemble
+from .identity import fingerprints
+from .spec import Model
+from .stored_run import _part, model_of
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker is to train."""
+
+    id: str
+    name: str
+    project: Path
+    model: Model
+    replaces: str = ""
+    """sha256 of the manifest of the finished run that is trained again."""
+    trees: Mapping[str, Ensemble] = field(default_factory=dict)
+    """Of a student: the ensembles in its teacher, by id."""
+    source: Mapping[str, str] = field(default_factory=dict)
+    """Hashes of the code that the build has; none where any will do."""
+
+    def check_code(self) -> None:
+        """Raise DataError where the code here is not the build's: it was changed, or this machine has another one."""
+        here = fingerprints(self.model)
+        if other := [file for file, code in self.source.items() if here.get(file) != code]:
+            raise DataError(Problem(f"the code of {', '.join(other)} is not that which the build was started with",
+                                    hint="build again; on a cluster, install one mtrun for all machines"))
+
+    def to_bytes(self) -> bytes:
+        """Return the bytes of task.json."""
+        return json_bytes({"id": self.id, "name": self.name, "project": str(self.project), "replaces": self.replaces,
+                           "source": dict(self.source), "model": plain_dump(self.model), "trees": self.plain_trees()})
+
+    def made_of(self) -> list[str]:
+        """Return the ids of the runs whose weights a student or a soup is made of."""
+        named = [*self.model.needs, *(child for node in self.trees.values() for child in node.children())]
+        return sorted({member.id for member in named} - self.trees.keys())
+
+    def plain_trees(self) -> dict[str, Any]:
+        """Return the ensembles as plain JSON, their members by id, with the names that these have."""
+        return {id: {"node": plain_dump(node), "names": {child.id: child.name for child in node.children()}}
+                for id, node in self.trees.items()}
+
+    @classmethod
+    def read(cls, path: Path) -> Order:
+        """Return the order in a file. Raise SpecError, or StorageError where it cannot be read."""
+        with reported("read", path):
+            text = path.read_bytes()
+        return cls.from_bytes(text, Place(str(path)))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, at: Place) -> Order:
+        """Return the order in the bytes of task.json. Raise SpecError."""
+        values = json.loads(data)
+        project = Path(values["project"])
+        trees = {id: _part(Ensemble, tree["node"], at, project, tree["names"])  # type: ignore[type-abstract]
+                 for id, tree in values["trees"].items()}
+        return cls(values["id"], values["name"], project, model_of(values["model"], at, project), values["replaces"],
+                   trees, values["source"])

@@ -1,0 +1,224 @@
+"""The files of a project's specs: what a path means, and what a file stands on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ..errors import Place, Problem, SpecError, did_you_mean, nearest
+from .merge import COMMAND_LINE, merged, without
+from .sweep import spread
+from .toml import Table, read
+
+PUBLISHED = "published"
+"""Folder of the results that a project publishes, where a build never writes; no profile can be called so."""
+
+LEVELS = 50
+"""How many files may stand on one another, and how many nodes inside one another."""
+
+LISTED = 1000
+"""How many names of a folder are looked through for one that is spelt alike."""
+
+KINDS = ("model", "ensemble", "soup", "suite")
+"""What a file can be; a profile does not say."""
+
+HEADER = ("kind", "name", "description")
+"""Keys that every spec may have and that decide no result."""
+
+EXECUTOR = "executor"
+"""The key of a profile that says how workers are started, and nothing of models."""
+
+ENDING = ".toml"
+"""How the name of a file ends that another one names as a spec."""
+
+SCORES = "a predictions file"
+"""What else a spec may name."""
+
+Users = dict[str, Place]
+"""For a file, as places show it: what names it."""
+
+
+def ring(files: Sequence[str], users: Iterable[Place], at: Place) -> SpecError:
+    """Return the error of files that need each other, the first of which is the last too."""
+    links = tuple(f"{user} names {file}" for user, file in zip(users, files[1:], strict=True))
+    return SpecError(Problem(f"these files need each other: {' -> '.join(files)}", at, links,
+                             "take one of these references out"))
+
+
+@dataclass
+class References:
+    """Reads the files of one project, each once."""
+
+    project: Path
+    _tables: dict[Path, Table] = field(default_factory=dict)
+    _suites: dict[Path, Table] = field(default_factory=dict)
+    _folders: dict[str, Path] = field(default_factory=dict)
+    """The folder of each file by the name that places show."""
+
+    @property
+    def _profiles(self) -> Path:
+        return self.project / "specs" / "profiles"
+
+    def shown(self, path: Path) -> str:
+        """Return a file's name as places show it: from the working folder where that is near."""
+        here = Path.cwd()
+        near = path.is_relative_to(here) or (path.is_relative_to(self.project) and here.is_relative_to(self.project))
+        return os.path.relpath(path, here) if near else str(path)
+
+    def table(self, path: Path) -> Table:
+        """Return what one file says. Raise SpecError."""
+        if path not in self._tables:
+            self._folders[self.shown(path)] = path.parent
+            table = read(path, self.shown(path))
+            _check_header(table)
+            if "sweep" in table:
+                table["sweep"] = _spread(table)
+            self._tables[path] = table
+        return self._tables[path]
+
+    def files(self) -> list[Path]:
+        """Return the files that were read."""
+        return sorted(self._tables)
+
+    def named(self, value: Any, at: Place, what: str = "a spec") -> Path:
+        """Return the file that a value names, from the folder of the file that it stands in. Raise SpecError."""
+        if not isinstance(value, str) or not value:
+            raise SpecError(Problem(f"expected the path of {what}, in quotes", at))
+        folder = self._folders.get(at.file, Path.cwd())
+        path = Path(os.path.realpath(folder / value))
+        if not path.is_relative_to(self.project):
+            raise SpecError(Problem(f"`{value}` is outside the project", at, (f"the project is {self.project}",),
+                                    "copy the file into the project"))
+        if not os.path.exists(path):
+            looked = f"looked for {self.shown(path)}"
+            raise SpecError(Problem(f"no file `{value}`", at, (looked,), alike(folder, value)))
+        if path.is_dir():
+            raise SpecError(Problem(f"`{value}` is a folder, not {what}", at, hint="name a file in it"))
+        if what != SCORES and not value.endswith(ENDING):  # so that a spec never hides in a file of another kind
+            raise SpecError(Problem(f"`{value}` is not {what}: its name does not end with `{ENDING}`", at))
+        return path
+
+    def layers(self, path: Path, users: Users) -> list[Table]:
+        """Return a file on the chain that it `extends`, weakest first, and note who names which. Raise SpecError."""
+        files, tables = [path], [self.table(path)]
+        while "extends" in tables[-1]:
+            at = tables[-1].values_at["extends"]
+            path = self.named(tables[-1]["extends"], at, "a spec to extend")
+            if path in files:
+                first = files.index(path)
+                names = [self.shown(file) for file in (*files[first:], path)]
+                raise ring(names, (table.values_at["extends"] for table in tables[first:]), at)
+            if len(files) >= LEVELS:
+                raise SpecError(Problem(f"over {LEVELS} files that extend one another", at))
+            users.setdefault(self.shown(path), at)
+            files.append(path)
+            tables.append(self.table(path))
+            _check_kinds(*tables[-2:])
+        own, *below = tables
+        return [*(without(table, ["extends", "name", "description"]) for table in reversed(below)),
+                without(own, ["extends"])]
+
+    def stacked(self, layers: Iterable[Table], users: Users) -> Table:
+        """Return layers on top of one another, weakest first; see `over`. Raise SpecError."""
+        return reduce(lambda lower, upper: self.over(lower, upper, users), layers, Table(Place("")))
+
+    def over(self, lower: Table, upper: Table, users: Users, headers: bool = True) -> Table:
+        """Return one layer on another, the suite's file in place of its path. Raise SpecError."""
+        table = merged(lower, upper, headers)
+        if "suite" in table and not isinstance(table["suite"], Table):
+            at = table.values_at["suite"]
+            table.put("suite", self.suite(table["suite"], at, users), table.keys_at["suite"], at)
+        return table
+
+    def suite(self, value: Any, at: Place, users: Users) -> Table:
+        """Return the table of a suite's file. Raise SpecError."""
+        path = self.named(value, at, "a suite")
+        users.setdefault(self.shown(path), at)
+        layers = self.layers(path, users)
+        if path not in self._suites:
+            table = reduce(merged, layers)
+            if table.get("kind") != "suite":
+                raise SpecError(_no_suite(value, at, table))
+            table = without(table, ["kind", "description"])
+            if "name" not in table:
+                table.put("name", path.stem, table.place, table.place)
+            self._suites[path] = table
+        return self._suites[path]
+
+    def profile(self, name: str, users: Users) -> list[Table]:
+        """Return the layers of a profile, the ground that models stand on. Raise SpecError."""
+        folder = self._profiles
+        known = sorted(f.stem for f in islice(folder.glob("*.toml"), LISTED))
+        if name not in known or name == PUBLISHED:
+            raise SpecError(_no_profile(name, known, self.shown(folder)))
+        layers = self.layers(folder / f"{name}.toml", users)
+        if wrong := [(table, key) for table in layers for key in ("kind", "name", "sweep") if key in table]:
+            raise SpecError(*(Problem(f"a profile has no `{key}`", table.keys_at[key]) for table, key in wrong))
+        return [without(table, ["description", EXECUTOR]) for table in layers]
+
+    def executor(self, profile: str) -> Table:
+        """Return the table of a profile that has its `executor` alone; an empty one where it names none."""
+        layers = self.layers(self._profiles / f"{profile}.toml", {})
+        return reduce(merged, (without(table, [key for key in table if key != EXECUTOR]) for table in layers))
+
+
+def _no_suite(value: str, at: Place, table: Table) -> Problem:
+    if "kind" not in table and (key := nearest("kind", table)):
+        return Problem(f"unknown key `{key}` in the suite", table.keys_at[key], (), did_you_mean(key, ["kind"]))
+    return Problem(f"`{value}` is not a suite", at, (f"see {table.place}",), 'a suite has the line `kind = "suite"`')
+
+
+def _no_profile(name: str, known: Sequence[str], folder: str) -> Problem:
+    at = Place(COMMAND_LINE, 0, len("--profile ") + 1, len(name), f"--profile {name}")
+    if name == PUBLISHED:
+        return Problem(f"no profile can be called `{name}`", at, ("results/published holds what a project publishes",),
+                       f"give specs/profiles/{name}.toml another name")
+    if known:
+        return Problem(f"unknown profile `{name}`", at, (f"there are: {', '.join(known)}",), did_you_mean(name, known))
+    return Problem(f"there are no profiles in {folder}", at, (), "a project has at least `specs/profiles/demo.toml`; "
+                   "`mtrun init` makes a project")
+
+
+def _spread(table: Table) -> Table:
+    """Return a file's sweep. Raise SpecError."""
+    if isinstance(table["sweep"], Table):
+        return spread(table["sweep"])
+    raise SpecError(Problem("`sweep` must be a table of keys and lists", table.values_at["sweep"], (),
+                            'such as `[sweep]` with a line `"optimizer.lr_scale" = [1.0, 2.0]` under it'))
+
+
+def _check_header(table: Table) -> None:
+    """Raise SpecError where what a file says of itself is wrong."""
+    kind, problems = table.get("kind", KINDS[0]), []
+    if kind not in KINDS:
+        problems.append(Problem(f"unknown kind `{kind}`", table.values_at["kind"], (f"there are: {', '.join(KINDS)}",),
+                                did_you_mean(str(kind), KINDS)))
+    if not isinstance(table.get("description", ""), str):
+        problems.append(Problem("`description` must be text in quotes", table.values_at["description"]))
+    if problems:
+        raise SpecError(*problems)
+
+
+def _check_kinds(upper: Table, lower: Table) -> None:
+    """Raise SpecError where a file extends one of another kind."""
+    kinds = upper.get("kind"), lower.get("kind")
+    if None not in kinds and kinds[0] != kinds[1]:
+        raise SpecError(Problem(f"a spec of kind `{kinds[0]}` cannot extend one of kind `{kinds[1]}`",
+                                upper.values_at["extends"], (f"see {lower.values_at['kind']}",)))
+
+
+def alike(folder: Path, value: str) -> str:
+    """Return a hint that names the nearest path that there is, other than in its first part that is missing."""
+    parts = Path(value).parts
+    missing = next(n for n in range(len(parts)) if not os.path.exists(folder.joinpath(*parts[: n + 1])))
+    above, below = Path(*parts[:missing]), parts[missing + 1 :]
+    try:
+        paths = [(above / entry.name).joinpath(*below) for entry in islice(os.scandir(folder / above), LISTED)]
+    except OSError:
+        return ""
+    return did_you_mean(value, sorted(str(path) for path in paths if os.path.isfile(folder / path)))

@@ -1,0 +1,189 @@
+"""Predictions: what every node of a tree yields, and their file.
+
+The file is one safetensors file, the same bytes for the same content, no pickle: `dev/sentiment/scores` is float32
+[n, k], `dev/sentiment/ids` is uint8, the n ids as UTF-8 joined by newlines. What a leaf said after each of its epochs
+is a file of the same form, whose scores are [n, epochs * k]: the epochs of an example side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from ..errors import Place, Problem, RegistryError, TrainingError
+from ..files import reported
+from ..lazy import deferred
+from .data import SPLITS, Data, Examples
+
+with deferred("numpy", "safetensors.numpy"):
+    import numpy as np
+    import safetensors.numpy as tensor_file
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a node says of one split of one task: n example ids and float32 scores [n, k]."""
+
+    ids: tuple[str, ...]
+    scores: np.ndarray
+
+    def fault(self) -> str:
+        """Return what keeps the output from being stored and found again, or an empty string."""
+        ids, scores = self.ids, self.scores
+        if scores.dtype != np.float32 or scores.ndim != 2 or not scores.shape[1]:
+            return f"the scores are {scores.dtype} {list(scores.shape)}, not float32 [n, k]"
+        if len(ids) != len(scores):
+            return f"there are {len(ids)} ids for {len(scores)} rows of scores"
+        if any(not name or "\n" in name for name in ids):
+            return "an id is empty or has more than one line"
+        if len(set(ids)) != len(ids):
+            return f"the id `{next(name for name in ids if ids.count(name) > 1)}` occurs more than once"
+        finite = np.isfinite(scores).all(axis=1)
+        return "" if finite.all() else f"the scores of `{ids[int(finite.argmin())]}` are not finite"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """All outputs of one node, `outputs[split][task]`; the only thing that ensembles and tables see of a model."""
+
+    outputs: Mapping[str, Mapping[str, Output]]
+
+    def has(self, task: str) -> bool:
+        """Return whether the node says anything of a task, on whichever split."""
+        return any(task in by_task for by_task in self.outputs.values())
+
+    def find(self, data: Data, split: str, task: str, whose: str = "") -> np.ndarray | None:
+        """Return the scores [n, k] in the suite's order, or None where the node or the suite has none.
+
+        Raise RegistryError, which names the node `whose`, where ids or k are not the suite's.
+        """
+        output, examples = self.outputs.get(split, {}).get(task), data.splits[task].get(split)
+        if output is None or examples is None:
+            return None
+        what = f"the predictions{whose and f' of {whose}'} for `{task}` on {split}"
+        width, wanted = output.scores.shape[1], data.tasks[task].outputs
+        if width != wanted:
+            raise RegistryError(f"{what} have {width} scores an example, but the task has {wanted}")
+        return aligned(output, examples, what)
+
+    def known(self, data: Data) -> Predictions:
+        """Return the same with the suite's own ids where they are equal, so that they are compared but once."""
+        def output(split: str, task: str, said: Output) -> Output:
+            examples = data.splits[task].get(split) if task in data.splits else None
+            return Output(examples.ids, said.scores) if examples and examples.ids == said.ids else said
+
+        return Predictions({split: {task: output(split, task, said) for task, said in by_task.items()}
+                            for split, by_task in self.outputs.items()})
+
+    def to_bytes(self) -> bytes:
+        """Return the file's bytes; raise TrainingError for what could not be read back, such as a score of nan."""
+        tensors: dict[str, np.ndarray] = {}
+        for split, by_task in self.outputs.items():
+            for task, output in by_task.items():
+                if fault := output.fault():
+                    raise TrainingError(f"the predictions for `{task}` on {split} cannot be kept: {fault}")
+                tensors[f"{split}/{task}/scores"] = np.ascontiguousarray(output.scores)
+                tensors[f"{split}/{task}/ids"] = np.frombuffer("\n".join(output.ids).encode(), np.uint8)
+        return tensor_file.save(tensors)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, shown_as: str) -> Predictions:
+        """Return the Predictions in a file's bytes; raise RegistryError, which names the file, for any damage."""
+        try:
+            return cls(_outputs(_tensors(data)))
+        except ValueError as error:
+            raise RegistryError(Problem("a predictions file is damaged", Place(shown_as), (str(error),))) from None
+
+    @classmethod
+    def read(cls, path: Path) -> Predictions:
+        """Return the Predictions in a file; raise RegistryError for damage, StorageError if it cannot be read."""
+        with reported("read", path):
+            data = path.read_bytes()
+        return cls.from_bytes(data, str(path))
+
+
+def side_by_side(epochs: Sequence[Predictions]) -> Predictions:
+    """Return several Predictions of the same examples as one, whose scores are [n, epochs * k]."""
+    return Predictions({
+        split: {task: Output(output.ids, np.hstack([epoch.outputs[split][task].scores for epoch in epochs]))
+                for task, output in by_task.items()}
+        for split, by_task in epochs[0].outputs.items()})
+
+
+def one_by_one(joined: Predictions, data: Data) -> list[Predictions]:
+    """Return what `side_by_side` joined; raise RegistryError where a task's scores are not whole epochs."""
+    found: list[dict[str, dict[str, Output]]] = []
+    for split, by_task in joined.outputs.items():
+        for task, output in by_task.items():
+            wide, width = output.scores.shape[1], data.tasks[task].outputs if task in data.tasks else 0
+            found = found or [{} for _ in range(wide // max(width, 1))]
+            if not width or wide != width * len(found):
+                raise RegistryError(f"the scores of `{task}` on {split} are not those of {len(found)} epochs")
+            for epoch, scores in zip(found, np.hsplit(output.scores, len(found)), strict=True):
+                epoch.setdefault(split, {})[task] = Output(output.ids, scores)
+    return [Predictions(outputs) for outputs in found]
+
+
+def _tensors(data: bytes) -> dict[str, np.ndarray]:
+    """Return a file's tensors by name; raise ValueError."""
+    try:
+        return tensor_file.load(data)
+    except SafetensorError as error:
+        raise ValueError(f"it is not a whole safetensors file ({error})") from None
+    except KeyError as error:
+        raise ValueError(f"it has numbers of the type {error}, which numpy lacks") from None
+
+
+def _outputs(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, Output]]:
+    """Return the outputs in a file's tensors; raise ValueError."""
+    outputs: dict[str, dict[str, Output]] = {}
+    for name in sorted(tensors):
+        split, _, rest = name.partition("/")
+        task, _, kind = rest.rpartition("/")
+        if split not in SPLITS or not task or kind not in ("ids", "scores"):
+            raise ValueError(f"`{name}` is not of the form dev/TASK/scores or dev/TASK/ids")
+        ids, scores = (tensors.get(f"{split}/{task}/{part}") for part in ("ids", "scores"))
+        if ids is None or scores is None:
+            raise ValueError(f"`{split}/{task}` has not both ids and scores")
+        if kind == "scores":
+            outputs.setdefault(split, {})[task] = _output(name, ids, scores)
+    if not outputs:
+        raise ValueError("it holds no predictions")
+    return outputs
+
+
+def _output(name: str, ids: np.ndarray, scores: np.ndarray) -> Output:
+    """Return one output, checked; raise ValueError."""
+    if ids.dtype != np.uint8 or ids.ndim != 1:
+        raise ValueError(f"the ids of `{name}` are {ids.dtype} {list(ids.shape)}, not bytes")
+    try:
+        text = ids.tobytes().decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"the ids of `{name}` are not UTF-8") from None
+    output = Output(tuple(text.split("\n")) if text else (), scores)
+    if fault := output.fault():
+        raise ValueError(f"in `{name}`, {fault}")
+    return output
+
+
+def aligned(output: Output, examples: Examples, what: str = "the predictions") -> np.ndarray:
+    """Return the scores [n, k] in the order of the examples; raise RegistryError where the ids are not the same."""
+    if output.ids is examples.ids or output.ids == examples.ids:
+        return output.scores
+    rows = {name: row for row, name in enumerate(output.ids)}
+    lacking = [name for name in examples.ids if name not in rows]
+    foreign = sorted(rows.keys() - set(examples.ids))
+    if lacking or foreign or len(output.ids) != len(examples.ids):
+        raise RegistryError(_difference(what, lacking, foreign, len(output.ids) - len(rows)))
+    return output.scores[[rows[name] for name in examples.ids]]
+
+
+def _difference(what: str, lacking: list[str], foreign: list[str], repeated: int) -> Problem:
+    """Return the problem of predictions that were made for other examples."""
+    notes = [f"{len(names)} {kind}, such as `{names[0]}`" for kind, names in
+             (("of the suite's ids are missing", lacking), ("ids are not in the suite", foreign)) if names]
+    notes += [f"{repeated} rows repeat an id"] if repeated else []
+    return Problem(f"{what} are not for this suite's examples", notes=tuple(notes), hint="predict this suite again")

@@ -1,0 +1,82 @@
+"""A network over a split -> Predictions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import numpy as np
+import torch
+
+from ..tasks.data import Data
+from ..tasks.predictions import Output, Predictions
+from . import memory
+from .batches import Split
+from .network import Network
+from .tokens import Tokens
+
+TOKENS = 4096
+"""Most token ids in one evaluation batch."""
+
+
+class Evaluation:
+    """Scores of all tasks on some splits; every different sentence is encoded once."""
+
+    def __init__(self, data: Data, tokens: Tokens, tasks: Sequence[str], splits: Sequence[str]) -> None:
+        self.data, self.tokens = data, tokens
+        self.splits = {
+            (split, task): Split(task, data.splits[task][split], tokens)
+            for split in splits for task in tasks if split in data.splits[task]
+        }
+        rows = [np.empty(0, np.int64), *(split.rows.reshape(-1) for split in self.splits.values())]
+        self.rows = np.unique(np.concatenate(rows))  # all sentences needed, as rows of the token table
+        self.seconds = 0.0
+        """How long the last one took."""
+
+    @torch.no_grad()
+    def __call__(self, network: Network, tick: Callable[[], None] = lambda: None) -> Predictions:
+        """Return the network's Predictions; the network is left in the mode that it was in.
+
+        `tick` is called before every batch, and may raise to stop.
+        """
+        if not self.splits:
+            return Predictions({})
+        training, started = network.training, time.monotonic()
+        network.eval()
+        embeddings = self._embed(network, tick)  # [unique sentences, width]
+        outputs: dict[str, dict[str, Output]] = {}
+        for (name, task), split in self.splits.items():
+            sentences = tuple(embeddings[np.searchsorted(self.rows, column)] for column in split.rows)
+            scores = network.scores(task, sentences).float().cpu().numpy()
+            outputs.setdefault(name, {})[task] = Output(self.data.splits[task][name].ids, scores)
+        network.train(training)
+        self.seconds = time.monotonic() - started
+        return Predictions(outputs)
+
+    def _embed(self, network: Network, tick: Callable[[], None]) -> torch.Tensor:
+        """Return the embeddings of all sentences needed, made in batches of sentences of similar length."""
+        device = next(network.parameters()).device
+        lengths = self.tokens.lengths[self.rows]
+        by_length = np.argsort(lengths, kind="stable")
+        ends = np.cumsum(lengths[by_length])
+        blocks = np.split(by_length, np.flatnonzero(np.diff(ends // TOKENS)) + 1)
+        out = torch.zeros(len(self.rows), cast(int, network.encoder.width), device=device)
+        for number, block in enumerate(blocks):
+            if number % network.ranks.count == 0:
+                tick()
+            if number % network.ranks.count == network.ranks.number:
+                out[torch.from_numpy(block).to(device)] = self._embed_batch(network, self.rows[block])
+        network.ranks.add(out)  # each has zeros where another one has made it
+        return out
+
+    def _embed_batch(self, network: Network, rows: np.ndarray) -> torch.Tensor:
+        """Return the embeddings of some sentences, in halves where memory runs out."""
+        try:
+            return network.embed(self.tokens.pack(rows, (len(rows),)))
+        except (RuntimeError, MemoryError) as error:
+            if len(rows) == 1 or not memory.is_exhausted(error):
+                raise
+        memory.release(next(network.parameters()).device)
+        half = len(rows) // 2
+        return torch.cat([self._embed_batch(network, part) for part in (rows[:half], rows[half:])])

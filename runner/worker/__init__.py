@@ -1,0 +1,1 @@
+"""Workers: one leaf in one process, and the executors that start it."""

@@ -1,0 +1,230 @@
+"""Workers as tasks of a Ray cluster, which need not share a file system with the build."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import PrivateAttr
+
+from ...errors import MtrunError, Place, UsageError
+from ...files import append, remove
+from ...registry.attempt import TASK, Attempt
+from ...registry.registry import Registry
+from ...registry.transfer import receive, sent
+from ...specs.job import Order
+from ...specs.spec import Resources
+from .. import launch_script as launches
+from . import Executor, Handle, Work
+
+LOOK_SECONDS = 0.1
+"""How often a task looks whether its worker has ended."""
+
+KILL_SECONDS = 9.0
+"""How long a worker whose task is cancelled has to write a checkpoint."""
+
+LOOPBACK = "127.0.0.1"
+"""Where a cluster of this machine alone is, so that nobody else reaches it."""
+
+REACH_SECONDS = 10.0
+"""How long a cluster has to answer."""
+
+LOG_BYTES = 20_000
+"""How much of the log of a failed leaf comes back from a node with a file system of its own."""
+
+
+def run(lines: str) -> dict[str, Any]:
+    """Be a task: start a worker by lines of shell, and stop it where the task is cancelled."""
+    process = subprocess.Popen(["sh", "-c", lines], start_new_session=True)
+    try:
+        while process.poll() is None:  # Ray cancels between two lines of Python, not within a call that waits
+            time.sleep(LOOK_SECONDS)
+        return {"code": process.returncode, "host": socket.gethostname()}
+    except KeyboardInterrupt:  # how Ray cancels a task
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(KILL_SECONDS)
+        raise
+    finally:
+        process.kill()
+
+
+def run_apart(task: bytes, needed: dict[str, dict[str, bytes]], folder: str, python: str) -> dict[str, Any]:
+    """Be a task on a node with a file system of its own: train in `folder` there and send the files of the run.
+
+    Where there is none, what error.json says and the end of the log are sent. Nothing stays behind but the runs that
+    the leaf is made of, `needed` by id.
+    """
+    order = replace(Order.from_bytes(task, Place(TASK)), project=Path(folder))
+    registry = Registry(order.project / "registry")
+    attempt = Attempt(registry.attempt(order.id))
+    for id, files in needed.items():
+        if not registry.find(id):
+            receive(registry, id, files)
+    attempt.begin(order)
+    try:
+        said = run(_lines(attempt, order.project, order.model.resources, python))
+        log = attempt.log.read_bytes()[-LOG_BYTES:] if attempt.log.exists() else b""
+        return said | {"files": sent(registry, order.id), "problems": attempt.problems(),
+                       "progress": attempt.progress(), "log": log.decode(errors="replace")}
+    finally:
+        registry.drop(order.id)
+        remove(attempt.folder)
+
+
+def _lines(attempt: Attempt, project: Path, resources: Resources, python: str) -> str:
+    """Return the shell's lines for an attempt's worker, which stops once the task is gone."""
+    start = launches.lines(attempt.mark(), project, resources, python, parent='"$PPID"')
+    return f"attempt={shlex.quote(str(attempt.folder))}\n{start}"
+
+
+@contextlib.contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Put the handlers of signals back after what is inside, since Ray sets its own."""
+    is_main = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if is_main}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+class _Task(Handle):
+    """A task of a Ray cluster."""
+
+    def __init__(self, ray: Any, reference: Any, work: Work, is_apart: bool) -> None:
+        self.ray, self.reference, self.attempt, self.is_apart = ray, reference, Attempt(work.attempt), is_apart
+        self.project = work.project
+        self.code: int | None = None
+
+    def poll(self) -> int | None:
+        if self.code is None and self.ray.wait([self.reference], timeout=0)[0]:
+            self.code = self._end()
+        return self.code
+
+    def _end(self) -> int:
+        """Return the exit code of a task that has ended; take what it sent."""
+        errors = self.ray.exceptions
+        try:
+            said = self.ray.get(self.reference)
+        except errors.TaskCancelledError:
+            return 128 + signal.SIGTERM
+        except errors.OutOfMemoryError as error:
+            self.reason = f"Ray ended it for want of memory: {str(error).splitlines()[0]}"
+            return -signal.SIGKILL
+        except errors.RayTaskError as error:
+            append(self.attempt.log, str(error))
+            self.reason = f"its task failed: {str(error).strip().splitlines()[-1]}"
+            return 1
+        except errors.RayError as error:
+            self.is_excused, self.reason = True, f"its node was lost ({type(error).__name__})"
+            return -signal.SIGKILL
+        self.host, code = said["host"], int(said["code"])
+        if code == launches.UNSHARED:
+            self.reason = launches.unshared(self.host, self.attempt.folder) + ", or `executor.folder` be set"
+        return self._take(said, code) if self.is_apart else code
+
+    def _take(self, said: dict[str, Any], code: int) -> int:
+        """Commit what a node without our file system sent, or say here what went wrong there."""
+        append(self.attempt.log, said["log"].rstrip())
+        self.attempt.report(said["progress"])
+        order = Order.read(self.attempt.folder / TASK)
+        try:
+            if said["files"]:
+                receive(Registry(self.project / "registry"), order.id, said["files"], order.replaces)
+                remove(self.attempt.folder)
+                return 0
+        except MtrunError as error:
+            said["problems"] = [problem.render() for problem in error.problems]
+            code = error.exit_code
+        if said["problems"]:
+            self.attempt.fail(code, said["problems"])
+        return code
+
+    def stop(self, now: bool = False) -> None:
+        if self.code is None:
+            self.ray.cancel(self.reference, force=now)
+
+
+class Ray(Executor):
+    """Tasks of a Ray cluster, with what a leaf's `resources` ask for."""
+
+    type = "ray"
+
+    address: str = "local"
+    """Where the cluster is, such as `10.0.0.1:6379`; `auto` for the one that runs here, `local` to start one."""
+    folder: str = ""
+    """A folder of the nodes, where they do not share this machine's: they train in it, data and parts are in it as in a
+    project, and what is made travels back. Left out: the nodes see the project's own folder."""
+    python: str = ""
+    """The Python of the nodes; left out: the same path as here."""
+
+    _ray: Any = PrivateAttr(default=None)
+    _aside: contextlib.ExitStack = PrivateAttr(default_factory=contextlib.ExitStack)
+    _cluster: dict[str, float] = PrivateAttr(default_factory=dict)
+
+    def open(self, project: Path, jobs: int | None, leaves: Sequence[Resources]) -> int:
+        """Reach the cluster; return how many leaves its cores bear. Raise UsageError where there is none."""
+        self._aside.enter_context(contextlib.redirect_stdout(io.StringIO()))  # Ray would tell there of lost nodes
+        with _handlers_kept():
+            self._ray = self._reached()
+        self._cluster = self._ray.cluster_resources()
+        most = max((leaf.cores for leaf in leaves), default=1)
+        return jobs or max(1, int(self._cluster.get("CPU", 1)) // most)
+
+    def _reached(self) -> Any:
+        """Return the module of Ray, at its cluster. Raise UsageError."""
+        host, _, port = self.address.removeprefix("ray://").rpartition(":")
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if self.address == "local" or host == LOOPBACK:
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # else Ray takes the outer address
+        try:
+            if port.isdecimal():
+                socket.create_connection((host, int(port)), REACH_SECONDS).close()  # Ray itself tries for minutes
+            ray = importlib.import_module("ray")
+            ray.init(self.address, log_to_driver=False, logging_level="ERROR")
+        except ImportError:
+            raise UsageError("Ray is not installed: `pip install 'mtrun[ray]'`") from None
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UsageError(f"no Ray cluster at `{self.address}`: {str(error).splitlines()[0]}") from None
+        return ray
+
+    def start(self, work: Work) -> Handle:
+        """Start a task, which Ray does not try again by itself."""
+        asked, attempt = work.resources, Attempt(work.attempt)
+        wants_gpu = asked.device != "cpu" and "GPU" in self._cluster
+        options: dict[str, Any] = {
+            "num_cpus": asked.cores, "max_retries": 0,
+            "max_calls": 0,  # a process of Ray starts one leaf after another, since it holds nothing of them
+            "num_gpus": asked.gpus if asked.gpus is not None else int(wants_gpu),
+            "memory": asked.memory and asked.memory * 1_000_000, "name": attempt.name(),
+        }
+        if self.folder:
+            order, here = Order.read(attempt.folder / TASK), Registry(work.project / "registry")
+            needed = {id: sent(here, id) for id in order.made_of()}
+            reference = self._task(run_apart, options).remote(order.to_bytes(), needed, self.folder, self.python)
+        else:
+            reference = self._task(run, options).remote(_lines(attempt, work.project, asked, self.python))
+        return _Task(self._ray, reference, work, bool(self.folder))
+
+    def _task(self, function: Any, options: dict[str, Any]) -> Any:
+        return self._ray.remote(**options)(function)
+
+    def close(self) -> None:
+        """Leave the cluster; one that was started here ends."""
+        with self._aside:
+            if self._ray:
+                self._ray.shutdown()

@@ -1,0 +1,48 @@
+"""Launches: the shell lines that start a worker on another machine, which must see the registry's folder."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from ..specs.spec import Resources
+
+UNSHARED = 66
+"""Exit code of a launch on a machine where the attempt's token is not found."""
+
+TRIES = 30
+"""How often, twice a second, a launch looks for the token, which a file system may show late."""
+
+_LINES = """\
+tries=0
+until [ "$(cat "$attempt/token" 2>/dev/null)" = {token} ]; do
+  tries=$((tries + 1))
+  [ "$tries" -gt {tries} ] && exit {unshared}
+  sleep 0.5
+done
+exec >>"$attempt/log.txt" 2>&1 </dev/null
+cd {project}
+{exports}
+{setup}
+exec env OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} {python} -m runner.worker "$attempt" {parent}
+"""
+
+
+def lines(token: str, project: Path, resources: Resources, python: str = "", setup: tuple[str, ...] = (),
+          parent: str = "") -> str:
+    """Return the lines of a shell that start the worker of the attempt that its variable `attempt` names.
+
+    `python` is the other machine's, by default the same path as here; `setup` are lines that come before it. `parent`
+    says the process without which the worker is to stop. What tells where data are (`MTRUN_DATA`) goes along.
+    """
+    here = [f"{name}={shlex.quote(value)}" for name, value in os.environ.items() if name.startswith("MTRUN_")]
+    return _LINES.format(token=token, project=shlex.quote(str(project)), setup="\n".join(setup) or ":",
+                         threads=resources.threads, python=shlex.quote(python or sys.executable), parent=parent,
+                         exports=f"export {' '.join(here)}" if here else ":", tries=TRIES, unshared=UNSHARED)
+
+
+def unshared(host: str, folder: Path) -> str:
+    """Return why a launch ended with `UNSHARED`."""
+    return f"{host or 'the machine'} does not see {folder}; the project must lie on a file system that all share"
