@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
-from runner.parts.encoders.bert import tokenizer as tokens
-from runner.training.trainer import Trainer, Watch
+from runner.parts.encoders.bert import tokenizer
+from runner.training.trainer import Trainer, TrainerCallback
 
 from . import Case, Ratio, leaves, steps, workload
 from .peers import Course, DirectPCGrad
@@ -82,7 +82,7 @@ def checkpoint(name: str) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="mtrun-benchmark-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     train = [splits["train"] for splits in workload.data().splits.values()]
-    pieces = tokens.vocabulary((text for part in train for text in (*part.first, *part.second)), PIECES)
+    pieces = tokenizer.vocabulary((text for part in train for text in (*part.first, *part.second)), PIECES)
     (folder / "vocab.txt").write_text("\n".join(pieces) + "\n")
     torch.manual_seed(0)
     BertModel(BertConfig(vocab_size=len(pieces), **SIZES[name])).save_pretrained(folder)
@@ -111,7 +111,7 @@ def _wait() -> None:
 
 
 def _ours(name: str, combiner: str, precision: str, number: int) -> Callable[[], float]:
-    return lambda: _timed(lambda: _trainer(name, combiner, precision)._step(Watch()), number)
+    return lambda: _timed(lambda: _trainer(name, combiner, precision)._step(TrainerCallback()), number)
 
 
 def _course(name: str, kind: type[Course]) -> Callable[[], float]:

@@ -14,8 +14,8 @@ SCRIPT = """
 import json, pathlib, sys, tempfile, time, torch
 from benchmarks import workload
 from runner.training import memory
-from runner.training.trainer import Watch
-from runner.worker import trainer_of
+from runner.training.trainer import TrainerCallback
+from runner.worker.worker import trainer_of
 torch.set_num_threads(1)
 memory.keep_freed()
 data = workload.made_up(float(sys.argv[1]))
@@ -30,7 +30,7 @@ prepared = time.process_time()
 tokens = 0
 for step in range(trainer.batches.steps_per_epoch):
     tokens += len(trainer.batches.batch(step).packed.tokens)
-    trainer._step(Watch())
+    trainer._step(TrainerCallback())
 trained = time.process_time()
 print(json.dumps({"examples": sum(len(s["train"]) for s in data.splits.values()), "tokens": tokens,
                   "prepare": prepared - started, "train": trained - prepared, "memory": peak() - before}))

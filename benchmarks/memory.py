@@ -14,7 +14,7 @@ import copy, gc, pathlib, sys, torch
 from benchmarks import workload
 from benchmarks.peers import Course, DirectPCGrad
 from runner.training import memory
-from runner.training.trainer import Watch
+from runner.training.trainer import TrainerCallback
 kind, combiner, precision = sys.argv[1:]
 torch.set_num_threads(1)
 ours = workload.trainer(workload.model(combiner, precision))
@@ -26,7 +26,7 @@ if kind == "course":
     steps = [lambda batch=batch: peer.step(batch) for batch in batches]
 else:
     memory.keep_freed()
-    steps = [lambda: ours._step(Watch())] * len(batches)
+    steps = [lambda: ours._step(TrainerCallback())] * len(batches)
 gc.collect()
 pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
 for step in steps:

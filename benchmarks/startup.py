@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from runner.part import plain_dump
-from runner.plan.plan import Planned
-from runner.plan.planner import make
+from runner.plan.plan import PlannedNode
+from runner.plan.planner import make_plan
 from runner.registry.manifest import sealed
 from runner.registry.registry import FORMAT, MANIFEST
 from runner.specs.spec import Leaf
@@ -88,7 +88,7 @@ def _built() -> Path:
 def _crowded() -> Path:
     """Return such a project with runs in its registry that are like `sum` but for their seeds."""
     folder = _project("crowded")
-    planned = next(iter(make(folder, [folder / "specs" / "models" / "sum.toml"], "demo").nodes.values()))
+    planned = next(iter(make_plan(folder, [folder / "specs" / "models" / "sum.toml"], "demo").nodes.values()))
     manifest = _manifest(planned)
     for seed in range(RUNS):
         manifest["spec"]["train"]["seed"] = seed
@@ -98,10 +98,10 @@ def _crowded() -> Path:
     return folder
 
 
-def _manifest(planned: Planned) -> dict[str, Any]:
+def _manifest(planned: PlannedNode) -> dict[str, Any]:
     """Return the manifest of a run of a planned leaf, as far as a plan reads it."""
-    assert isinstance(planned.node, Leaf)
-    return {"format": FORMAT, "name": planned.name, "what": planned.what, "spec": plain_dump(planned.node.model),
+    assert isinstance(planned.spec, Leaf)
+    return {"format": FORMAT, "name": planned.name, "what": planned.what, "spec": plain_dump(planned.spec.model),
             "suite": {"sha256": planned.suite}, "inputs": {}, "files": {}, "dev": {}, "epoch": 1, "parameters": 1,
             "seconds": 1.0, "environment": {"device": "", "threads": 1}}
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from runner.parts.encoders.bert import products
 from runner.training import memory
-from runner.training.trainer import Trainer, Watch
+from runner.training.trainer import Trainer, TrainerCallback
 
 from . import Case, Ratio, workload
 from .apart import apart
@@ -85,7 +85,7 @@ def _ours(combiner: str, precision: str) -> Callable[[], float]:
         memory.keep_freed()
         return workload.trainer(workload.model(combiner, precision))
 
-    return lambda: _timed(lambda: made()._step(Watch()))
+    return lambda: _timed(lambda: made()._step(TrainerCallback()))
 
 
 def _products(dtype: torch.dtype) -> Callable[[], float]:
@@ -182,7 +182,7 @@ def _padded() -> float:
 def _losses(ours: Trainer) -> dict[str, float]:
     """Do one of our steps and return its losses."""
     before = dict(ours.state.losses)
-    ours._step(Watch())
+    ours._step(TrainerCallback())
     return {task: total - before.get(task, 0.0) for task, total in ours.state.losses.items()}
 
 
@@ -193,7 +193,7 @@ def _surgery_error() -> float:
     """
     ours = workload.trainer(workload.model("pcgrad", "fp32", False, 'train.tasks=["paraphrase","similarity"]'))
     theirs = DirectPCGrad(workload.weights(), copied(ours), 0.0, 0.0, 0.0)
-    ours._step(Watch())
+    ours._step(TrainerCallback())
     theirs.step(workload.rows(ours, 0))
     words = ours.network.words
     assert words is not None and words.rows.grad is not None

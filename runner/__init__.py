@@ -16,9 +16,9 @@ def __getattr__(name: str) -> Any:
     """Return one of the names for notebooks; nothing of them is imported before."""
     if name not in _NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import api as notebook
+    from . import api
 
-    return getattr(notebook, name)
+    return getattr(api, name)
 
 
 def __dir__() -> list[str]:

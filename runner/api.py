@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 from .build.build import Build
 from .build.events import Event
 from .build.publish import check_names
-from .build.scheduler import Pool
+from .build.scheduler import Scheduler
 from .errors import MtrunError, Problem, UsageError
-from .inference.inputs import Question
+from .inference.inputs import Input
 from .inference.outputs import Answer
 from .plan.plan import Plan
-from .plan.planner import make
-from .plan.predict import Outcomes
+from .plan.planner import make_plan
+from .plan.predict import TreePredictions
 from .project import project_of
 from .registry.registry import Registry
 from .registry.reservations import reserved
@@ -75,7 +75,7 @@ class Loaded:
     def plan(self) -> Plan:
         """Return what a build would do now."""
         settings = [f"{key}={written(value)}" for key, value in self.settings.items()]
-        return make(project_of(self.spec), [self.spec], self.profile, settings)
+        return make_plan(project_of(self.spec), [self.spec], self.profile, settings)
 
     def build(self, jobs: int = 1) -> Loaded:
         """Train what is missing, `jobs` leaves at a time, and write the results. Raise MtrunError where that fails."""
@@ -83,7 +83,7 @@ class Loaded:
 
         with self._reserved() as plan:
             check_names(plan, plan.project / "results" / plan.profile)
-            pool = Pool(plan.registry, plan.project, Local(), jobs)
+            pool = Scheduler(plan.registry, plan.project, Local(), jobs)
             work = Build(plan, pool, plan.project / "results")
             with _stopping(pool):
                 failed = [event for event in work.events() if event.event == "failed"]
@@ -98,7 +98,7 @@ class Loaded:
 
         with self._reserved() as plan:
             (root,) = plan.roots.values()
-            data, said = plan.data[plan.nodes[root].suite], Outcomes.of(plan, root).predictions[root]
+            data, said = plan.data[plan.nodes[root].suite], TreePredictions.of(plan, root).predictions[root]
         frames = []
         for task, output in said.outputs.get(split, {}).items():
             labels = data.splits[task][split].labels
@@ -112,7 +112,7 @@ class Loaded:
         """Return what the system says of sentences and pairs: a row for each and each task, and for each member."""
         import pandas as pd
 
-        asked = [Question(str(number), one) for number, one in enumerate([*((text,) for text in sentences), *pairs], 1)]
+        asked = [Input(str(number), one) for number, one in enumerate([*((text,) for text in sentences), *pairs], 1)]
         return pd.DataFrame([row for said in self._system.answers(asked, members=members)
                              for answer in said.answers for row in _rows(answer, said.question.sentences)])
 
@@ -135,7 +135,7 @@ class Loaded:
 
 
 @contextmanager
-def _stopping(pool: Pool) -> Iterator[None]:
+def _stopping(pool: Scheduler) -> Iterator[None]:
     """Let the signal of a notebook's stop button stop the workers, each with a checkpoint."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -16,8 +16,8 @@ from typing import Any
 from projects import project
 
 from runner.build.build import Build
-from runner.build.scheduler import Pool
-from runner.plan.planner import make
+from runner.build.scheduler import Scheduler
+from runner.plan.planner import make_plan
 from runner.worker.executors.inline import Inline
 
 MODEL = 'kind = "model"\nextends = "sum.toml"\n'
@@ -34,8 +34,8 @@ def many(root: Path, leaves: int, settings: str = SHORT) -> Path:
 def inline(root: Path, leaves: int, settings: str = SHORT) -> Path:
     """Make such a project and build it in this process: what all engines must come to."""
     many(root, leaves, settings)
-    plan = make(root, [root / "specs" / "many.toml"], "demo")
-    list(Build(plan, Pool(plan.registry, root, Inline(), jobs=1), root / "results").events())
+    plan = make_plan(root, [root / "specs" / "many.toml"], "demo")
+    list(Build(plan, Scheduler(plan.registry, root, Inline(), jobs=1), root / "results").events())
     return root
 
 

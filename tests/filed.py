@@ -10,9 +10,9 @@ from projects import project, write
 
 from runner.build.build import Build
 from runner.build.events import Event
-from runner.build.scheduler import Pool
+from runner.build.scheduler import Scheduler
 from runner.plan.plan import Plan
-from runner.plan.planner import make
+from runner.plan.planner import make_plan
 from runner.specs.loader import Loader
 from runner.tasks.data import Data
 from runner.tasks.predictions import Output, Predictions
@@ -60,13 +60,13 @@ def suited(root: Path) -> Data:
 
 
 def planned(root: Path, *specs: str) -> Plan:
-    return make(root, [root / "specs" / f"{spec}.toml" for spec in specs], "demo")
+    return make_plan(root, [root / "specs" / f"{spec}.toml" for spec in specs], "demo")
 
 
 def built(root: Path, *specs: str) -> list[Event]:
     """Build some trees and return the events."""
     plan = planned(root, *specs)
-    return list(Build(plan, Pool(plan.registry, root, Inline(), jobs=1), root / "results").events())
+    return list(Build(plan, Scheduler(plan.registry, root, Inline(), jobs=1), root / "results").events())
 
 
 def average(*members: str) -> str:

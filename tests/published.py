@@ -12,10 +12,10 @@ from projects import project, write
 from runs import DEVICE, planned
 
 from runner.build.build import Build
-from runner.build.scheduler import Pool
+from runner.build.scheduler import Scheduler
 from runner.part import plain_dump
 from runner.parts.discovery import fingerprints
-from runner.plan.plan import Plan, Planned
+from runner.plan.plan import Plan, PlannedNode
 from runner.registry.registry import EPOCHS as EPOCHS_FILE
 from runner.registry.registry import HISTORY, LOG, PREDICTIONS
 from runner.tasks.data import Data
@@ -82,14 +82,14 @@ def published(root: Path, profile: str = "demo") -> Path:
     for node in plan.todo():
         pretend(plan, node)
     plan = planned(root, *PUBLISHED)
-    list(Build(plan, Pool(plan.registry, root, Inline(), jobs=1), root / "results").events())
+    list(Build(plan, Scheduler(plan.registry, root, Inline(), jobs=1), root / "results").events())
     return root
 
 
-def pretend(plan: Plan, node: Planned) -> None:
+def pretend(plan: Plan, node: PlannedNode) -> None:
     """Commit the run of a leaf that was never trained: scores and history are drawn by its id."""
     draw = np.random.default_rng(int(node.id, 16))
-    data, model = plan.data[node.suite], node.node.model
+    data, model = plan.data[node.suite], node.spec.model
     epochs = [said(data, draw) for _ in range(EPOCHS)]
     dev = score_split(epochs[-1], data, "dev")
     history = [entry(epoch, draw, dev, data.tasks) for epoch in range(1, EPOCHS + 1)]

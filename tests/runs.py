@@ -9,8 +9,8 @@ from typing import Any
 
 from runner.part import plain_dump
 from runner.parts.discovery import fingerprints
-from runner.plan.plan import Plan, Planned
-from runner.plan.planner import make
+from runner.plan.plan import Plan, PlannedNode
+from runner.plan.planner import make_plan
 from runner.registry.manifest import sealed
 from runner.registry.registry import FORMAT, MANIFEST, Registry, Run
 from runner.specs.spec import Leaf
@@ -21,10 +21,10 @@ DEV = {"overall": 0.5, "sentiment": 0.4, "paraphrase": 0.6, "similarity": 0.0}
 
 def planned(root: Path, *specs: str, settings: Sequence[str] = ()) -> Plan:
     """Plan `specs/NAME.toml` of a project."""
-    return make(root, [root / "specs" / f"{spec}.toml" for spec in specs], "demo", settings)
+    return make_plan(root, [root / "specs" / f"{spec}.toml" for spec in specs], "demo", settings)
 
 
-def leaf(plan: Plan, name: str) -> Planned:
+def leaf(plan: Plan, name: str) -> PlannedNode:
     return next(node for node in plan.nodes.values() if node.name == name)
 
 
@@ -34,10 +34,10 @@ def finish(root: Path, spec: str, settings: Sequence[str] = (), **changes: Any) 
     return finished(plan, next(iter(plan.nodes.values())), changes)
 
 
-def finished(plan: Plan, node: Planned, changes: Mapping[str, Any]) -> Run:
+def finished(plan: Plan, node: PlannedNode, changes: Mapping[str, Any]) -> Run:
     """Write the run of one leaf of a plan."""
-    assert isinstance(node.node, Leaf)
-    model = node.node.model
+    assert isinstance(node.spec, Leaf)
+    model = node.spec.model
     manifest = {
         "format": FORMAT, "id": node.id, "name": node.name, "what": node.what, "spec": plain_dump(model),
         "suite": {"sha256": node.suite, "dropped": {}}, "inputs": model.inputs(plan.project),

@@ -26,10 +26,10 @@ from typing import Any
 from engines import contents, inline, many
 from runs import finished
 
-from runner.build import scheduler as pool
+from runner.build import scheduler
 from runner.files import remove
 from runner.plan.plan import Plan
-from runner.plan.planner import make
+from runner.plan.planner import make_plan
 from runner.registry.registry import Registry
 from runner.worker.executors import Executor, Handle, Work
 
@@ -146,12 +146,12 @@ def simulate(times: Sequence[float], leaves: int, nodes: int, start: float) -> s
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         root = many(Path(folder) / "project", leaves)
-        plan = make(root, [root / "specs" / "many.toml"], "demo")
+        plan = make_plan(root, [root / "specs" / "many.toml"], "demo")
         seconds = {node.id: times[i * len(times) // leaves] + start for i, node in enumerate(plan.todo())}
-        pool.time = clock  # type: ignore[attr-defined]
+        scheduler.time = clock  # type: ignore[attr-defined]
         engine = Pretending(clock=clock, plan=plan, seconds=seconds, nodes=nodes)
         began, used = clock.monotonic(), time.process_time()
-        work = pool.Pool(plan.registry, root, engine)
+        work = scheduler.Scheduler(plan.registry, root, engine)
         work._is_finished = lambda node, is_ours: (root / "made" / node.id).is_dir()  # type: ignore[method-assign]
         trained = [event for event in work.train(plan.todo()) if event.event == "trained"]
         took, used = clock.monotonic() - began, time.process_time() - used - clock.elsewhere

@@ -12,9 +12,9 @@ from projects import project
 
 from runner.build.build import Build
 from runner.build.events import Event
-from runner.build.scheduler import Pool
+from runner.build.scheduler import Scheduler
 from runner.cli.app import main
-from runner.plan.planner import make
+from runner.plan.planner import make_plan
 from runner.worker.executors.inline import Inline
 
 SPECS = {
@@ -34,8 +34,8 @@ def trained(root: Path) -> Path:
 
 def build(root: Path, *specs: str, settings: Sequence[str] = ()) -> list[Event]:
     """Build specs in this process and return the events."""
-    plan = make(root, [root / "specs" / f"{spec}.toml" for spec in specs], "demo", settings)
-    pool = Pool(plan.registry, root, Inline(), jobs=1)
+    plan = make_plan(root, [root / "specs" / f"{spec}.toml" for spec in specs], "demo", settings)
+    pool = Scheduler(plan.registry, root, Inline(), jobs=1)
     return list(Build(plan, pool, root / "results").events())
 
 

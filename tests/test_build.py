@@ -18,9 +18,9 @@ from projects import project
 from runner import machine
 from runner.build.build import Build
 from runner.build.events import Event
-from runner.build.scheduler import Pool
+from runner.build.scheduler import Scheduler
 from runner.errors import RegistryError
-from runner.plan.planner import make
+from runner.plan.planner import make_plan
 from runner.registry.registry import Registry
 from runner.worker.executors.inline import Inline
 from runner.worker.worker import device_name
@@ -34,8 +34,8 @@ BOTH = 'kind = "ensemble"\n[tree]\ntype = "average"\nmembers = ["sum.toml", "bro
 
 def built(root: Path, *specs: str, settings: Sequence[str] = ()) -> list[Event]:
     """Build specs in this process and return the events."""
-    plan = make(root, [root / "specs" / f"{spec}.toml" for spec in specs], "demo", settings)
-    pool = Pool(plan.registry, root, Inline(), jobs=1)
+    plan = make_plan(root, [root / "specs" / f"{spec}.toml" for spec in specs], "demo", settings)
+    pool = Scheduler(plan.registry, root, Inline(), jobs=1)
     return list(Build(plan, pool, root / "results").events())
 
 
@@ -100,7 +100,7 @@ def test_a_damaged_run_is_set_aside_and_trained_again(tmp_path: Path) -> None:
     (run,) = (root / "registry").glob("[0-9a-f]*")
     wanted = (run / "predictions.safetensors").read_bytes()
     (run / "predictions.safetensors").write_bytes(wanted[:-1])
-    plan = make(root, [root / "specs" / "sum.toml"], "demo")
+    plan = make_plan(root, [root / "specs" / "sum.toml"], "demo")
     assert [n.reason for n in plan.nodes.values()] == ["damaged"]
     with pytest.raises(RegistryError, match="missing or of another length"):
         plan.registry.find(run.name)
@@ -116,7 +116,7 @@ def test_damage_that_only_reading_finds_is_found_before_anything_is_made_of_it(t
     (run,) = (root / "registry").glob("[0-9a-f]*")
     wanted = (run / name).read_bytes()
     (run / name).write_bytes(wanted[:-1] + bytes([wanted[-1] ^ 1]))
-    assert [n.action for n in make(root, [root / "specs" / "sum.toml"], "demo").nodes.values()] == ["reuse"]
+    assert [n.action for n in make_plan(root, [root / "specs" / "sum.toml"], "demo").nodes.values()] == ["reuse"]
     events = built(root, "sum")
     assert names(events, "damaged") == names(events, "trained") == ["sum"] and events[-1].values["failed"] == 0
     assert (run / name).read_bytes() == wanted

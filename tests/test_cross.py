@@ -28,11 +28,11 @@ from runner.parts.encoders.minbert import MinBert
 from runner.parts.heads.cross import Cross
 from runner.parts.losses.mse import SquaredError
 from runner.plan.plan import Plan
-from runner.plan.planner import make
+from runner.plan.planner import make_plan
 from runner.specs.loader import Loader
 from runner.tasks.data import Examples, Task
 from runner.tasks.predictions import aligned
-from runner.training.stored_model import Trained
+from runner.training.stored_model import StoredModel
 from runner.training.trainer import Trainer
 from runner.worker.worker import trainer_of
 
@@ -166,18 +166,18 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def planned(root: Path, spec: str) -> Plan:
-    return make(root, [root / "specs" / f"{spec}.toml"], "demo")
+    return make_plan(root, [root / "specs" / f"{spec}.toml"], "demo")
 
 
-def leaf(root: Path, spec: str) -> tuple[Trained, Plan]:
+def leaf(root: Path, spec: str) -> tuple[StoredModel, Plan]:
     plan = planned(root, spec)
     run = plan.registry.find(plan.roots[spec])
     assert run
-    return Trained.of(run, plan.data[plan.nodes[plan.roots[spec]].suite], root), plan
+    return StoredModel.of(run, plan.data[plan.nodes[plan.roots[spec]].suite], root), plan
 
 
 @torch.no_grad()
-def definition(one: Trained, task: str, examples: Examples) -> np.ndarray:
+def definition(one: StoredModel, task: str, examples: Examples) -> np.ndarray:
     """Scores by transformers' model on what the tokenizer makes of pairs."""
     encoder, layers = one.network.encoder, one.network.heads[task]
     peer = BertModel(BertConfig(vocab_size=len(encoder.word.weight), hidden_size=16, num_hidden_layers=1,

@@ -137,7 +137,7 @@ def test_the_specs_of_the_first_page_load(tmp_path: Path) -> None:
     loaded = {name: Loader(tmp_path).load(tmp_path / name) for name, _ in named}
     assert [node.name for node in loaded["specs/seeds.toml"]] == ["seeds@seed=1", "seeds@seed=2", "seeds@seed=3"]
     (both,) = loaded["specs/both.toml"]
-    assert both.node.summary() == "average of 4"  # type: ignore[union-attr]
+    assert both.ensemble.summary() == "average of 4"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("row", re.findall(r"^\| .*? \| (.*) \|$", (DOCS / "first-spec.md").read_text(), re.M)[1:-1])

@@ -23,32 +23,30 @@ from runs import finish, leaf, planned
 from test_build import mtrun
 from test_registry import commit, files, manifest
 
-from runner.build import scheduler as pool
+from runner.build import scheduler
 from runner.build.events import Event
-from runner.build.scheduler import Pool
+from runner.build.scheduler import Scheduler
 from runner.cli.views import events as console
 from runner.cli.views.events import Lines, Live, line
 from runner.errors import DataError, RegistryError, SpecError, UsageError
 from runner.plan.forecast import forecast, longest_first
-from runner.registry import transfer as deliveries
+from runner.registry import transfer
 from runner.registry.attempt import Attempt
 from runner.registry.registry import MANIFEST, PREDICTIONS, Registry
-from runner.specs.job import Order
+from runner.specs.job import TrainingJob
 from runner.specs.spec import Leaf, Resources
-from runner.worker import executor_choice as engines
-from runner.worker import gpus as devices
-from runner.worker import launch_script as launches
+from runner.worker import executor_choice, gpus, launch_script
 from runner.worker.executors import Executor, Handle, Work
 from runner.worker.executors.command import Command
 from runner.worker.executors.local import Local
 from runner.worker.executors.slurm import Slurm, _groups, _Job
-from runner.worker.gpus import Devices
+from runner.worker.gpus import GpuAllocator
 
 # GPUs ----------------------------------------------------------------------------------------------------------------
 
 
 def test_a_leaf_of_unknown_size_has_a_gpu_to_itself() -> None:
-    two = Devices({"0": 80_000.0, "1": 80_000.0})
+    two = GpuAllocator({"0": 80_000.0, "1": 80_000.0})
     for expected in (("0",), ("1",)):
         assert two.room(1, None) == expected
         two.take(expected, None)
@@ -61,7 +59,7 @@ def test_a_leaf_of_unknown_size_has_a_gpu_to_itself() -> None:
 @given(st.lists(st.one_of(st.none(), st.floats(1, 50_000)), max_size=40))
 def test_leaves_of_known_size_share_gpus_within_their_memory(needs: list[float | None]) -> None:
     sizes = {"0": 24_000.0, "1": 48_000.0}
-    shared, on = Devices(sizes), dict[str, list[float]]()
+    shared, on = GpuAllocator(sizes), dict[str, list[float]]()
     for need in needs:
         if names := shared.room(1, need):
             shared.take(names, need)
@@ -82,7 +80,7 @@ def test_gpus_are_those_that_may_be_used(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert devices.found() == expected
+    assert gpus.found() == expected
 
 
 @pytest.fixture
@@ -97,7 +95,7 @@ def telling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_local_workers_get_threads_and_gpus_of_their_own(telling: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "found", lambda: {"0": 80_000.0, "GPU-b": 80_000.0})
+    monkeypatch.setattr(gpus, "found", lambda: {"0": 80_000.0, "GPU-b": 80_000.0})
     local, lease = Local(), os.open(telling, os.O_RDONLY)
 
     def work(name: str, **asked: Any) -> Work:
@@ -205,7 +203,7 @@ class Scripting(Executor):
 
 def trained(root: Path, executor: Executor, jobs: int = 1, **more: Any) -> list[Event]:
     plan = planned(root, "many" if (root / "specs" / "many.toml").exists() else "sum")
-    return list(Pool(plan.registry, root, executor, jobs, **more).train(plan.todo()))
+    return list(Scheduler(plan.registry, root, executor, jobs, **more).train(plan.todo()))
 
 
 def committed(work: Work) -> int:
@@ -288,7 +286,7 @@ def test_room_is_kept_to_and_smaller_leaves_go_ahead(tmp_path: Path) -> None:
 
     plan = planned(root, "many")
     ended, blocked = list[str](), plan.todo()[0].id
-    events = list(Pool(plan.registry, root, Narrow(), 2).train(plan.todo()))
+    events = list(Scheduler(plan.registry, root, Narrow(), 2).train(plan.todo()))
     assert kinds(events).count("trained") == 6 and most == [2]
     assert [e.id for e in events if e.event == "started"].index(blocked) == 2
 
@@ -339,7 +337,7 @@ def test_a_leaf_begins_as_soon_as_what_it_is_made_of_is_there(tmp_path: Path) ->
         return Scripted(lambda: None if name == "slow" and "last" not in begun else committed(work))
 
     leaves = plan.todo()[::-1]  # whatever their order
-    events = list(Pool(plan.registry, tmp_path, Scripting(script=script), 2).train(leaves, plan.awaited(leaves)))
+    events = list(Scheduler(plan.registry, tmp_path, Scripting(script=script), 2).train(leaves, plan.awaited(leaves)))
     assert begun == ["slow", "sum", "next", "last"] and kinds(events).count("trained") == 4
 
 
@@ -347,8 +345,8 @@ def test_what_is_made_of_a_failed_leaf_is_not_begun(tmp_path: Path) -> None:
     plan = planned(project(tmp_path, **CHAIN), "last", "slow")
     bad = next(node.id for node in plan.nodes.values() if node.name == "sum")
     script = Scripting(script=lambda work: Scripted(lambda: 1 if work.attempt.name == bad else committed(work)))
-    pool = Pool(plan.registry, tmp_path, script, 1)
-    events = [(event.event, event.name) for event in pool.train(plan.todo(), plan.awaited(plan.todo()))]
+    scheduler = Scheduler(plan.registry, tmp_path, script, 1)
+    events = [(event.event, event.name) for event in scheduler.train(plan.todo(), plan.awaited(plan.todo()))]
     assert sorted(events) == [("failed", "sum"), ("started", "slow"), ("started", "sum"), ("trained", "slow")]
 
 
@@ -361,7 +359,7 @@ def test_giving_up_takes_back_what_waits(tmp_path: Path) -> None:
         is_first = work.attempt.name == first
         return Scripted(lambda: 1 if is_first else None, is_waiting=not is_first)
 
-    giving, seen = Pool(plan.registry, root, Scripting(script=script), 9), []
+    giving, seen = Scheduler(plan.registry, root, Scripting(script=script), 9), []
     for event in giving.train(plan.todo()):
         seen.append(event)
         if event.event == "failed":
@@ -413,7 +411,7 @@ def test_a_node_that_lacks_a_task_tells_the_scores_that_it_has(scores: dict[str,
 
 def test_the_simulation_takes_as_long_as_the_leaves_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three leaves of 3.5 s and three of 1.5 s on two nodes: 3.5 + 3.5 on one, 3.5 + 3 * 1.5 on the other."""
-    monkeypatch.setattr(pool, "time", time)  # to be put back afterwards
+    monkeypatch.setattr(scheduler, "time", time)  # to be put back afterwards
     began = time.perf_counter()
     row = [cell.strip() for cell in scaling.simulate([3.0, 1.0], 6, 2, 0.5).split("|")]
     assert row[1:4] == ["6", "2", "8 s"] and 8 <= int(row[4].removesuffix(" s")) <= 8 + time.perf_counter() - began + 1
@@ -422,10 +420,10 @@ def test_the_simulation_takes_as_long_as_the_leaves_do(monkeypatch: pytest.Monke
 # Orders and launches -------------------------------------------------------------------------------------------------
 
 
-def begun(root: Path, **more: Any) -> tuple[Order, Attempt]:
+def begun(root: Path, **more: Any) -> tuple[TrainingJob, Attempt]:
     (node,) = planned(root, "sum").nodes.values()
-    assert isinstance(node.node, Leaf)
-    order = Order(node.id, node.name, root, node.node.model, **more)
+    assert isinstance(node.spec, Leaf)
+    order = TrainingJob(node.id, node.name, root, node.spec.model, **more)
     attempt = Attempt(root / "registry" / ".attempts" / node.id)
     attempt.begin(order)
     return order, attempt
@@ -433,7 +431,7 @@ def begun(root: Path, **more: Any) -> tuple[Order, Attempt]:
 
 def test_a_worker_refuses_to_train_with_other_code_than_the_builds(tmp_path: Path) -> None:
     from runner.specs.identity import fingerprints
-    from runner.worker.supervisor import Supervision
+    from runner.worker.supervisor import Supervisor
     from runner.worker.worker import run
 
     order, attempt = begun(project(tmp_path))
@@ -442,7 +440,7 @@ def test_a_worker_refuses_to_train_with_other_code_than_the_builds(tmp_path: Pat
     with pytest.raises(DataError, match=r"the code of heads/cosine.py, train.py is not that"):
         replace(order, source=mine | {"train.py": "0" * 12, "heads/cosine.py": "1" * 12}).check_code()
     attempt.begin(replace(order, source=mine | {"train.py": "0" * 12}))
-    assert run(Supervision(attempt)) == 2 and "the code of train.py" in attempt.problems()[0]
+    assert run(Supervisor(attempt)) == 2 and "the code of train.py" in attempt.problems()[0]
     assert not [*(tmp_path / "registry").glob("[0-9a-f]*")]
 
 
@@ -451,19 +449,19 @@ def shell(attempt: Path, lines: str) -> int:
 
 
 def test_a_launch_runs_where_the_token_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launches, "TRIES", 0)
+    monkeypatch.setattr(launch_script, "TRIES", 0)
     monkeypatch.setenv("MTRUN_DATA", "/data/it's here")
     root = tmp_path / "a project"
     _, attempt = begun(project(root))
     python = tmp_path / "some python"
     python.write_text('#!/bin/sh\necho "$3|$MTRUN_DATA|$OMP_NUM_THREADS|$MODULES|$PWD"\nexit 3\n')
     python.chmod(0o755)
-    lines = launches.lines(attempt.mark(), root, Resources(threads=5), str(python), ("export MODULES=cuda",))
+    lines = launch_script.lines(attempt.mark(), root, Resources(threads=5), str(python), ("export MODULES=cuda",))
     assert shell(attempt.folder, lines) == 3
     assert attempt.log.read_text() == f"{attempt.folder}|/data/it's here|5|cuda|{root}\n"
     attempt.mark()  # as a copy of the folder on another machine would have it: not this token
-    assert shell(attempt.folder, lines) == launches.UNSHARED
-    assert shell(tmp_path / "nowhere", lines) == launches.UNSHARED
+    assert shell(attempt.folder, lines) == launch_script.UNSHARED
+    assert shell(tmp_path / "nowhere", lines) == launch_script.UNSHARED
 
 
 def test_a_command_takes_another_host_where_one_does_not_answer(tmp_path: Path) -> None:
@@ -489,7 +487,7 @@ def test_a_command_takes_another_host_where_one_does_not_answer(tmp_path: Path) 
 
 
 def test_a_command_without_a_shared_folder_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launches, "TRIES", 0)
+    monkeypatch.setattr(launch_script, "TRIES", 0)
     executor = Command(template="bash -c 'true; exit 66' {host} {command}", hosts=("far",))
     events = trained(project(tmp_path), executor)
     assert kinds(events) == ["started", "failed"]
@@ -547,7 +545,7 @@ def test_a_run_that_comes_from_elsewhere_is_checked_byte_by_byte(tmp_path: Path)
     order, _ = begun(project(tmp_path / "project"))
     there = Registry(tmp_path / "there" / "registry")
     run = commit(there, order.id)
-    sent = deliveries.sent(there, order.id)
+    sent = transfer.sent(there, order.id)
     here = Registry(tmp_path / "project" / "registry")
     other = {path.name: path.read_bytes() for path in commit(there, "c" * 12).folder.iterdir()}
     wrong = [other, {**sent, "more": b""}, {name: data for name, data in sent.items() if name != PREDICTIONS},
@@ -556,10 +554,10 @@ def test_a_run_that_comes_from_elsewhere_is_checked_byte_by_byte(tmp_path: Path)
               for name, data in sent.items() if data for place in (0, len(data) // 2, len(data) - 1)]
     for delivery in wrong:
         with pytest.raises(RegistryError):
-            deliveries.receive(here, order.id, delivery)
+            transfer.receive(here, order.id, delivery)
         assert here.ids() == []
     assert len(wrong) > 9
-    received = deliveries.receive(here, order.id, sent)
+    received = transfer.receive(here, order.id, sent)
     received.verify()
     same = {name: received.read(name) for name in received.manifest["files"]}
     assert same == {name: run.read(name) for name in run.manifest["files"]} == files(0)
@@ -570,17 +568,17 @@ def test_a_run_that_comes_from_elsewhere_is_checked_byte_by_byte(tmp_path: Path)
 
 
 def test_settings_of_the_executor_are_checked_as_those_of_a_spec(tmp_path: Path) -> None:
-    models, own = engines.divided(["train.epochs=1", "executor.hosts=['a','b']", "executor.leaves=3"])
+    models, own = executor_choice.divided(["train.epochs=1", "executor.hosts=['a','b']", "executor.leaves=3"])
     assert models == ["train.epochs=1"]
     root = project(tmp_path)
-    made = engines.named("command", own, root, "demo")
+    made = executor_choice.choose("command", own, root, "demo")
     assert isinstance(made, Command) and (made.hosts, made.leaves) == (("a", "b"), 3)
     for name, settings, said in (("comand", [], "did you mean `command`?"),
                                  ("command", ["executor.hots=['a']"], "did you mean `hosts`?"),
                                  ("slurm", ["executor.poll_seconds=0"], "poll_seconds"),
                                  ("local", ["executor.leaves=1"], "unknown key `leaves`")):
         with pytest.raises(SpecError) as error:
-            engines.named(name, settings, root, "demo")
+            executor_choice.choose(name, settings, root, "demo")
         assert said in error.value.render() and "command line" in error.value.render()
 
 
@@ -593,13 +591,13 @@ def test_a_profile_may_name_the_executor(tmp_path: Path) -> None:
     (profiles / "demo.toml").write_text('extends = "base.toml"\n[executor]\npoll_seconds = 2.0\n')
 
     def named(name: str | None, *settings: str) -> tuple[str, float | None]:
-        made = engines.named(name, settings, root, "demo")
+        made = executor_choice.choose(name, settings, root, "demo")
         return made.type, getattr(made, "poll_seconds", None)
 
     assert [*planned(root, "sum").nodes] == before, "it decides no result"
     assert named(None) == named("slurm") == ("slurm", 2.0)
     assert named(None, "executor.poll_seconds=3") == ("slurm", 3.0) and named("local") == ("local", None)
-    assert engines.named(None, [], root, "base").type == "slurm"
+    assert executor_choice.choose(None, [], root, "base").type == "slurm"
     (profiles / "demo.toml").write_text(profile + '[executor]\ntype = "slurm"\npoll_second = 2.0\n')
     with pytest.raises(SpecError) as error:
         named(None)

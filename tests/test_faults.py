@@ -22,13 +22,13 @@ import pytest
 from projects import project
 from test_build import built, mtrun, names
 
-from runner.build.scheduler import Pool
+from runner.build.scheduler import Scheduler
 from runner.files import append
 from runner.plan.plan import Plan, renew
-from runner.plan.planner import make
+from runner.plan.planner import make_plan
 from runner.registry.attempt import Attempt
 from runner.registry.registry import PREDICTIONS, WEIGHTS, Registry
-from runner.specs.job import Order
+from runner.specs.job import TrainingJob
 from runner.specs.spec import Leaf
 from runner.tasks.predictions import Predictions
 from runner.worker.executors import Executor, Handle, Work
@@ -50,16 +50,16 @@ def folder() -> Iterator[Path]:
 
 
 def planned(root: Path, settings: Sequence[str] = (), spec: str = "sum") -> Plan:
-    return make(root, [root / "specs" / f"{spec}.toml"], "demo", settings)
+    return make_plan(root, [root / "specs" / f"{spec}.toml"], "demo", settings)
 
 
 def begun(root: Path, settings: Sequence[str]) -> Attempt:
     """Order the training of `sum` as a build does."""
     plan = planned(root, settings)
     (node,) = plan.nodes.values()
-    assert isinstance(node.node, Leaf)
+    assert isinstance(node.spec, Leaf)
     attempt = Attempt(plan.registry.attempt(node.id))
-    attempt.begin(Order(node.id, node.name, root, node.node.model))
+    attempt.begin(TrainingJob(node.id, node.name, root, node.spec.model))
     return attempt
 
 
@@ -249,7 +249,7 @@ def _build(root: Path, barrier: Any, rounds: int) -> None:
     plan = planned(root, spec="sum")
     for _ in range(rounds):
         barrier.wait()
-        pool = Pool(plan.registry, root, Pretending(), jobs=2)
+        pool = Scheduler(plan.registry, root, Pretending(), jobs=2)
         assert not [event for event in pool.train(plan.todo()) if event.event == "failed"]
         barrier.wait()
 
@@ -366,10 +366,11 @@ class _Changing:
     def run(self, attempt: Attempt) -> int:
         from runner.training.trainer import State
         from runner.worker import worker
+        from runner.worker.supervisor import Supervisor
 
         change = self
 
-        class Watch(worker.Supervision):
+        class Watch(Supervisor):
             def report(self, state: State) -> None:
                 change.path.write_text(change.text)
 
@@ -406,13 +407,13 @@ def another_train(folder: Path) -> Path:
 
 def test_older_code_is_told_and_trained_again_only_where_asked_for(tmp_path: Path,
                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
-    from runner.specs import identity as provenance
+    from runner.specs import identity
 
     root = project(tmp_path)
     built(root, "sum", settings=SMALL)
-    whole, real = bytes_of(root), provenance.sources
+    whole, real = bytes_of(root), identity.sources
     other = another_train(tmp_path)
-    monkeypatch.setattr(provenance, "sources", lambda model: real(model) | {"training/trainer.py": other})
+    monkeypatch.setattr(identity, "sources", lambda model: real(model) | {"training/trainer.py": other})
     plan = planned(root, SMALL)
     (node,) = plan.nodes.values()
     assert (node.state, node.action, node.stale) == ("stale", "reuse", ("training/trainer.py",))
@@ -421,7 +422,7 @@ def test_older_code_is_told_and_trained_again_only_where_asked_for(tmp_path: Pat
     renew(plan, (), stale=True)
     (node,) = plan.todo()
     assert node.replaces and node.reason == "trained with older code of training/trainer.py"
-    pool = Pool(plan.registry, root, Inline(), jobs=1)
+    pool = Scheduler(plan.registry, root, Inline(), jobs=1)
     assert [e.event for e in pool.train(plan.todo()) if e.event in ("trained", "failed")] == ["trained"]
     assert bytes_of(root) == whole and len(list((root / "registry" / ".replaced").iterdir())) == 1
     assert [node.state for node in planned(root, SMALL).nodes.values()] == ["reuse"]
@@ -439,7 +440,7 @@ def test_force_replaces_a_run_and_keeps_the_old_one_until_then(tmp_path: Path) -
     refused = mtrun(root, "build", "specs/tree.toml", "--force", "othr")
     assert "did you mean `other`" in refused.communicate(timeout=60)[1] and refused.returncode == 2
     before = {run.id: run.manifest["sha256"] for run in plan.registry.runs()}
-    pool = Pool(plan.registry, root, Inline(), jobs=1)
+    pool = Scheduler(plan.registry, root, Inline(), jobs=1)
     for event in pool.train(plan.todo()):
         assert event.event != "failed"
         if event.event in ("started", "progress"):
@@ -449,7 +450,7 @@ def test_force_replaces_a_run_and_keeps_the_old_one_until_then(tmp_path: Path) -
 
 
 def test_a_run_that_was_begun_by_older_code_stays_marked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from runner.training import checkpoint as snapshots
+    from runner.training import checkpoint
 
     root = project(folder / "project")
     plan = planned(root, SMALL)
@@ -461,9 +462,9 @@ def test_a_run_that_was_begun_by_older_code_stays_marked(folder: Path, monkeypat
     ended(process)
     if list(plan.registry.runs()):
         pytest.skip("it was finished too soon")
-    tensors, state = snapshots.read(attempt.checkpoint)
+    tensors, state = checkpoint.read(attempt.checkpoint)
     source = {**state["source"], "training/network.py": "0" * 12}
-    snapshots.write(attempt.checkpoint, tensors, {**state, "source": source})
+    checkpoint.write(attempt.checkpoint, tensors, {**state, "source": source})
     assert ended(worker(begun(root, SMALL))) == 0
     (run,) = plan.registry.runs()
     assert b"begun with older code of training/network.py" in run.read("log.txt")

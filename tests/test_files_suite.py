@@ -13,7 +13,7 @@ from runner.errors import DataError
 from runner.parts.suites import Suite
 from runner.parts.suites.files import Files, Source
 from runner.specs.toml import read
-from runner.specs.validation import Assembly
+from runner.specs.validation import PartBuilder
 
 SUITES = Path(__file__).parents[1] / "specs" / "suites"
 REAL = os.environ.get("MTRUN_DATA", "")
@@ -28,7 +28,7 @@ FIVE = Source(title="F", kind="classification", classes=5, columns=("sentence",)
 def shipped(name: str) -> Files:
     table = read(SUITES / f"{name}.toml", name)
     del table["kind"]
-    assembly = Assembly(SUITES)
+    assembly = PartBuilder(SUITES)
     suite = assembly.part(Suite, table, table.place)
     assert isinstance(suite, Files), assembly.problems
     return suite

@@ -15,7 +15,7 @@ from runs import planned
 
 from runner.cli.views.graph import dot, mermaid, text
 from runner.errors import Place, clean
-from runner.plan.plan import Plan, Planned
+from runner.plan.plan import Plan, PlannedNode
 from runner.registry.registry import Registry
 from runner.specs.spec import Stored
 
@@ -139,7 +139,7 @@ def test_no_name_breaks_a_graph(names: list[str]) -> None:
     plan = Plan(Path(), "demo", Registry(Path()))
     for number, name in enumerate(names):
         id = f"{number:012x}"
-        plan.nodes[id] = Planned(id, name, Stored(id, Place("")), (), "reuse", "", "")
+        plan.nodes[id] = PlannedNode(id, name, Stored(id, Place("")), (), "reuse", "", "")
     expected = {id: f"{clean(node.name)}\nreuse" for id, node in plan.nodes.items()}
     assert read_dot(dot(plan))[0] == expected
     assert read_mermaid(mermaid(plan))[0] == expected

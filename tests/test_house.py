@@ -90,8 +90,8 @@ def test_mypy() -> None:
 
 
 def test_reading_specs_and_tables_does_not_import_torch() -> None:
-    code = ("import sys; from pathlib import Path; from runner.build import build; "
+    code = ("import sys; from pathlib import Path; from runner.build import build; project = Path('.').resolve(); "
             "from runner.cli.views import events; from runner.plan import planner; from runner.results import table; "
-            "planner.make(Path('.').resolve(), [Path('specs/ensemble7.toml')], 'demo'); print('torch' in sys.modules)")
+            "planner.make_plan(project, [Path('specs/ensemble7.toml')], 'demo'); print('torch' in sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr

@@ -14,7 +14,7 @@ import pytest
 
 from runner import machine
 from runner.errors import MtrunError
-from runner.plan.planner import make
+from runner.plan.planner import make_plan
 from runner.results.replan import spec_files
 
 ROOT = Path(__file__).parents[1]
@@ -28,7 +28,7 @@ def ids(profile: str) -> dict[str, str]:
         if spec.name == "base.toml":
             continue
         try:
-            plan = make(ROOT, [spec], profile)
+            plan = make_plan(ROOT, [spec], profile)
         except MtrunError:
             continue
         found |= {node.name: node.id for node in plan.nodes.values() if node.name}

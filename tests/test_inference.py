@@ -13,14 +13,14 @@ from systems import build
 from runner.errors import UsageError
 from runner.inference.system import System
 from runner.plan.plan import Plan
-from runner.plan.planner import make
-from runner.plan.predict import Outcomes
+from runner.plan.planner import make_plan
+from runner.plan.predict import TreePredictions
 from runner.tasks.data import Examples
-from runner.training.stored_model import Trained
+from runner.training.stored_model import StoredModel
 
 
 def planned(root: Path, spec: str = "deep") -> Plan:
-    return make(root, [root / "specs" / f"{spec}.toml"], "demo")
+    return make_plan(root, [root / "specs" / f"{spec}.toml"], "demo")
 
 
 def system(root: Path, spec: str = "deep") -> System:
@@ -35,7 +35,7 @@ def test_a_leaf_repeats_its_evaluation_bit_by_bit(trained: Path) -> None:
     assert run
     data = plan.data[node.suite]
     torch.set_num_threads(1)
-    again = Trained.of(run, data, trained).predict(data, ("dev", "test"))
+    again = StoredModel.of(run, data, trained).predict(data, ("dev", "test"))
     for split in ("dev", "test"):
         for task, stored in run.predictions().outputs[split].items():
             assert stored.ids == again.outputs[split][task].ids
@@ -47,7 +47,7 @@ def test_every_node_says_of_a_split_what_is_stored(trained: Path, split: str) ->
     one, plan = system(trained), planned(trained)
     data = plan.data[plan.nodes[one.root].suite]
     said = one.predict({task: by_split[split] for task, by_split in data.splits.items()})
-    stored = Outcomes.of(plan, one.root).predictions
+    stored = TreePredictions.of(plan, one.root).predictions
     assert said.keys() == stored.keys() == plan.nodes.keys()
     for id in said:
         for task, output in stored[id].outputs[split].items():
@@ -100,7 +100,7 @@ def test_a_run_without_weights_is_named(trained: Path, tmp_path: Path) -> None:
         system(tmp_path / "copy")
     assert f"--force {run.id}" in raised.value.render()
     build(tmp_path / "copy", "deep", settings=["resources.keep_weights=false"])
-    assert Outcomes.of(plan, plan.roots["deep"]).predictions, "predictions are enough for tables"
+    assert TreePredictions.of(plan, plan.roots["deep"]).predictions, "predictions are enough for tables"
 
 
 def test_a_run_that_is_not_there_is_named(trained: Path, tmp_path: Path) -> None:

@@ -72,9 +72,9 @@ def test_trees_share_what_they_name_twice(tmp_path: Path) -> None:
             '{ type = "best", by = "sentiment", members = ["sum.toml", "four.toml"] }]\n')
     (node,) = load(project(tmp_path, four=FOUR, x=tree), "x")
     assert isinstance(node, Tree)
-    first, second, inner = node.node.children()
-    assert inner.node.children() == (first, second)
-    assert inner.node.children()[0] is first
+    first, second, inner = node.ensemble.children()
+    assert inner.ensemble.children() == (first, second)
+    assert inner.ensemble.children()[0] is first
 
 
 def test_profile_heads_of_tasks_that_the_suite_lacks_are_left_out(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_runs_as_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Registry, "runs", lambda self: iter([there]))
     monkeypatch.setattr(Registry, "find", lambda self, id: there if id == there.id else None)
     (node,) = load(root, "good")
-    assert isinstance(node, Tree) and node.node.children()[0].id == "0123456789ab"
+    assert isinstance(node, Tree) and node.ensemble.children()[0].id == "0123456789ab"
 
     def hint(name: str) -> str:
         with pytest.raises(SpecError, match="no finished run") as caught:

@@ -20,9 +20,9 @@ from torch.nn import functional
 from transformers import BertConfig, BertModel
 
 from runner.parts.encoders import Packed
-from runner.parts.encoders.bert import ops as operations
+from runner.parts.encoders.bert import ops
 from runner.parts.encoders.bert.model import Bert
-from runner.parts.encoders.bert.packing import ROUND, Layout
+from runner.parts.encoders.bert.packing import ROUND, PackedLayout
 from runner.parts.encoders.bert.pretrained import find, their_name
 from runner.parts.encoders.minbert import MinBert
 from runner.tasks.data import Data, Examples
@@ -230,7 +230,7 @@ def test_bf16_autocast_is_near_fp32_with_and_without_banks() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_noise_has_its_rate_and_is_unbiased(p: float, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    made = operations.noise(torch.empty(1001, 999, dtype=dtype), p).float()
+    made = ops.noise(torch.empty(1001, 999, dtype=dtype), p).float()
     dropped = made == 0
     assert abs(dropped.float().mean() - p) < 5 * (p * (1 - p) / made.numel()) ** 0.5 + 1 / 65536
     assert len(made.unique()) == 2
@@ -246,16 +246,16 @@ def test_noise_has_its_rate_and_is_unbiased(p: float, dtype: torch.dtype) -> Non
 def test_noise_follows_the_global_seed() -> None:
     like = torch.empty(7, 11)
     torch.manual_seed(3)
-    first, second = operations.noise(like, 0.5), operations.noise(like, 0.5)
+    first, second = ops.noise(like, 0.5), ops.noise(like, 0.5)
     torch.manual_seed(3)
-    assert torch.equal(operations.noise(like, 0.5), first) and not torch.equal(first, second)
+    assert torch.equal(ops.noise(like, 0.5), first) and not torch.equal(first, second)
 
 
 def test_no_dropout_is_the_identity_and_draws_nothing() -> None:
     x, packed = torch.randn(5, 6), pack([torch.arange(9), torch.arange(4)], (2,))
     training, resting = ours(MODEL).train(), ours(MODEL, dropout=0.5).eval()
     state = torch.get_rng_state()
-    assert operations.dropout(x, 0.0) is x
+    assert ops.dropout(x, 0.0) is x
     with torch.no_grad():
         assert torch.equal(training(packed), resting(packed))
     assert torch.equal(torch.get_rng_state(), state)
@@ -274,12 +274,12 @@ def test_dropout_on_attention_is_unbiased_and_has_its_rate() -> None:
     torch.manual_seed(2)
     q, k, v = (torch.randn(length, width).repeat(copies, 1) for _ in range(3))
     packed = pack([torch.zeros(length, dtype=torch.int64)] * copies, (copies,))
-    grid = Layout.of(packed, 2, CPU).rows
-    clean = operations.attention(q, k, v, grid, grid, 0.0)
-    noisy = operations.attention(q, k, v, grid, grid, 0.25).view(copies, length, width)
+    grid = PackedLayout.of(packed, 2, CPU).rows
+    clean = ops.attention(q, k, v, grid, grid, 0.0)
+    noisy = ops.attention(q, k, v, grid, grid, 0.25).view(copies, length, width)
     deviation = noisy.std(0) / copies**0.5
     assert ((noisy.mean(0) - clean[:length]).abs() < 5 * deviation).all()
-    shares = operations.attention(q, torch.zeros_like(k), torch.ones_like(v), grid, grid, 0.25)  # of 6 equal shares
+    shares = ops.attention(q, torch.zeros_like(k), torch.ones_like(v), grid, grid, 0.25)  # of 6 equal shares
     kept = (shares * 0.75 * length).round()
     assert abs(kept.mean() / length - 0.75) < 0.01
 
@@ -290,7 +290,7 @@ def test_dropout_on_attention_is_unbiased_and_has_its_rate() -> None:
 @given(batches(), st.sampled_from([1, 2, 12]))
 def test_the_layout_puts_every_row_where_its_sentence_is(batch: Drawn, heads: int) -> None:
     packed = pack(*batch)
-    layout, count = Layout.of(packed, heads, CPU), int(packed.lengths.sum())
+    layout, count = PackedLayout.of(packed, heads, CPU), int(packed.lengths.sum())
     assert len(layout.positions) % ROUND == 0 and 0 <= len(layout.positions) - count < ROUND
     sentences = torch.repeat_interleave(torch.arange(len(batch[0])), packed.lengths)
     rows = torch.stack([functional.pad(sentences, (0, len(layout.positions) - count), value=-1), layout.positions], 1)
@@ -315,7 +315,7 @@ def test_the_layout_puts_every_row_where_its_sentence_is(batch: Drawn, heads: in
 
 def test_the_layout_pads_little() -> None:
     lengths = np.random.default_rng(0).integers(3, 60, 400)
-    layout = Layout.of(pack([torch.zeros(n, dtype=torch.int64) for n in lengths], (400,)), 12, CPU)
+    layout = PackedLayout.of(pack([torch.zeros(n, dtype=torch.int64) for n in lengths], (400,)), 12, CPU)
     needed = sum(12 * batch * length**2 for batch, length in ((b // 12, n) for b, n in layout.rows.shapes))
     assert needed < 0.6 * 12 * 400 * lengths.max() ** 2
 

@@ -15,10 +15,10 @@ from runner.parts.combiners.pcgrad import PCGrad
 from runner.parts.combiners.sum import Sum
 from runner.specs.loader import Loader
 from runner.tasks.predictions import aligned
-from runner.training import gradient_conflict as conflict
+from runner.training import gradient_conflict
 from runner.training.batches import Batches
 from runner.training.evaluation import Evaluation
-from runner.training.trainer import Trainer, Watch
+from runner.training.trainer import Trainer, TrainerCallback
 from runner.worker.worker import trainer_of
 
 
@@ -86,7 +86,7 @@ def test_training_equals_that_of_a_plain_loop_with_dense_gradients(tmp_path: Pat
     before = plain.network.encoder.word.weight.detach().clone()
     factors = [node.model.schedule.factor(step, len(plain.batches)) for step in range(12)]
     for step, factor in enumerate(factors):
-        mine._step(Watch())
+        mine._step(TrainerCallback())
         optimizer.param_groups[0]["lr"] = 0.003 * factor
         optimizer.zero_grad()
         torch.stack(plain.network.losses(plain.batches.batch(step))).sum().backward()
@@ -111,12 +111,12 @@ def test_conflict_is_summed_up_as_the_definition_says(trainer: Trainer) -> None:
         trainer.network.clear()
         trainer.network.backward(trainer.batches.batch(step), Sum(), np.random.default_rng(3), compare=True)
         assert trainer.network.gram is not None
-        sums = conflict.added(sums, trainer.tasks, trainer.network.gram)
-    said = conflict.summary(sums)["conflict"]
+        sums = gradient_conflict.added(sums, trainer.tasks, trainer.network.gram)
+    said = gradient_conflict.summary(sums)["conflict"]
     assert list(said["pairs"]) == ["paraphrase/sentiment", "paraphrase/similarity", "sentiment/similarity"]
     np.testing.assert_allclose(list(said["pairs"].values()), np.mean(cosines, axis=0), atol=1e-4)
     assert (said["share"], said["steps"]) == (np.mean([min(row) < 0 for row in cosines]), 3)
-    assert conflict.summary({}) == {}
+    assert gradient_conflict.summary({}) == {}
 
 
 def test_surgery_does_something_here(trainer: Trainer) -> None:
@@ -133,7 +133,7 @@ def test_a_frozen_encoder_keeps_its_weights(tmp_path: Path) -> None:
     (node,) = Loader(root, "demo", ["encoder.freeze=true", "combiner=pcgrad"]).load(root / "specs" / "sum.toml")
     trainer = trainer_of(node.model, node.model.suite.load(root), root, tmp_path / "cache")
     before = {n: p.clone() for n, p in trainer.network.state_dict().items()}
-    trainer.run(Watch(), tmp_path / "checkpoint")
+    trainer.run(TrainerCallback(), tmp_path / "checkpoint")
     changed = {n for n, p in trainer.network.state_dict().items() if not torch.equal(p, before[n])}
     assert changed == {f"heads.{t}.{p}" for t in ("sentiment", "paraphrase") for p in ("weight", "bias")}
 

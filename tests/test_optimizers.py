@@ -15,7 +15,7 @@ from runner.parts.schedules.constant import Constant
 from runner.parts.schedules.cosine import Cosine
 from runner.parts.schedules.linear import Linear
 from runner.specs.loader import Loader
-from runner.training.trainer import Trainer, Watch
+from runner.training.trainer import Trainer, TrainerCallback
 from runner.worker.worker import trainer_of
 
 
@@ -79,7 +79,7 @@ def rates(run: Trainer) -> dict[str, float]:
 def test_lower_layers_have_lower_rates(tmp_path: Path, combiner: str) -> None:
     run = trainer(project(tmp_path), "optimizer.layer_decay=0.5", f"combiner={combiner}", "schedule={type='cosine'}")
     for step in range(3):
-        run._step(Watch())
+        run._step(TrainerCallback())
         found, rate = rates(run), 0.004 * run.model.schedule.factor(step, len(run.batches))
         assert len(found) == len(run.parameters) and len(run.optimizer.param_groups) == 5
         for name, depth in DEPTHS.items():
@@ -90,7 +90,7 @@ def test_a_first_step_of_adam_is_as_long_as_the_rate(tmp_path: Path) -> None:
     """It moves each weight that has a gradient by its rate, whatever the gradient: the rates are those of the steps."""
     run = trainer(project(tmp_path), "optimizer.layer_decay=0.5", "optimizer.eps=1e-30")
     before = {name: p.detach().clone() for name, p in run.parameters.items()}
-    run._step(Watch())
+    run._step(TrainerCallback())
     for name, depth in DEPTHS.items():
         moved = (run.parameters[name].detach() - before[name]).abs().max()
         assert float(moved) == pytest.approx(0.004 * 0.5**depth, rel=1e-3), name

@@ -26,22 +26,21 @@ from runner.build.scheduler import _Worker
 from runner.errors import Diverged, Stopped, TrainingError
 from runner.parts.encoders import Packed
 from runner.plan import forecast
-from runner.plan.plan import Planned
-from runner.plan.planner import make
+from runner.plan.plan import PlannedNode
+from runner.plan.planner import make_plan
 from runner.registry.attempt import Attempt
 from runner.registry.registry import Registry
-from runner.specs.job import Order
+from runner.specs.job import TrainingJob
 from runner.specs.loader import Loader
 from runner.specs.spec import Leaf, Resources
 from runner.tasks.data import Examples
 from runner.training.batches import Batch
-from runner.training.distributed import Ranks
+from runner.training.distributed import ProcessGroup
 from runner.training.network import Network
-from runner.training.trainer import Trainer, Watch
-from runner.worker import supervisor as supervision
-from runner.worker import worker
+from runner.training.trainer import Trainer, TrainerCallback
+from runner.worker import supervisor, worker
 from runner.worker.executors import Handle
-from runner.worker.supervisor import Supervision
+from runner.worker.supervisor import Supervisor
 from runner.worker.worker import processes, trainer_of
 
 FORK = multiprocessing.get_context("fork")
@@ -61,7 +60,7 @@ def trainer(root: Path, *settings: str, most: int = 33) -> Trainer:
     return trainer_of(node.model, replace(data, splits=splits), root, root / "cache")
 
 
-def together(do: Callable[[Ranks], Any], count: int = 2) -> list[Any]:
+def together(do: Callable[[ProcessGroup], Any], count: int = 2) -> list[Any]:
     """Return what so many processes return, each of which is one of the ranks; what they raise is returned, too."""
     store = dist.TCPStore("127.0.0.1", 0, count, True, wait_for_workers=False)
     pipes, started = [], []
@@ -70,7 +69,7 @@ def together(do: Callable[[Ranks], Any], count: int = 2) -> list[Any]:
     def be(number: int, pipe: Any) -> None:
         all_there.wait()
         try:
-            pipe.send(do(Ranks.joined(number, count, dist.TCPStore("127.0.0.1", store.port, count, False))))
+            pipe.send(do(ProcessGroup.joined(number, count, dist.TCPStore("127.0.0.1", store.port, count, False))))
         except Exception as error:
             pipe.send(error)
         os._exit(0)
@@ -88,10 +87,10 @@ def together(do: Callable[[Ranks], Any], count: int = 2) -> list[Any]:
     return found
 
 
-def result(run: Trainer, ranks: Ranks, checkpoint: Path) -> tuple[Any, ...]:
+def result(run: Trainer, ranks: ProcessGroup, checkpoint: Path) -> tuple[Any, ...]:
     """Train to the end; return what all ranks must have in common."""
     run.network.ranks = ranks
-    said = run.run(Watch(), checkpoint)
+    said = run.run(TrainerCallback(), checkpoint)
     weights = {name: tensor.numpy() for name, tensor in run.network.state_dict().items()}
     scores = {(split, task): out.scores for split, outs in said.outputs.items() for task, out in outs.items()}
     return [entry["losses"] for entry in run.state.history], weights, scores, run.state.splits
@@ -107,7 +106,7 @@ def result(run: Trainer, ranks: Ranks, checkpoint: Path) -> tuple[Any, ...]:
 def test_two_processes_come_to_what_one_does(tmp_path: Path, settings: list[str]) -> None:
     root = project(tmp_path)
     alone, pair = trainer(root, *settings), trainer(root, *settings)
-    losses, weights, scores, _ = result(alone, Ranks(), root / "one")
+    losses, weights, scores, _ = result(alone, ProcessGroup(), root / "one")
     first, second = together(lambda ranks: result(pair, ranks, root / "two"))
     assert len(alone.batches) == 16
     for entry, other in zip(losses, first[0], strict=True):
@@ -126,7 +125,7 @@ def test_what_all_ranks_compute_is_the_batch(sizes: list[int], count: int, parts
     labels = {str(task): torch.arange(1.0, n + 1) for task, n in enumerate(sizes)}
     packed = Packed(torch.arange(sum(sizes)), torch.ones(sum(sizes), dtype=torch.int64), tuple(sizes))
     batch = Batch(packed, labels, {task: len(of_task) for task, of_task in labels.items()})
-    shares = [[*Ranks(number, count).share(batch, parts)] for number in range(count)]
+    shares = [[*ProcessGroup(number, count).share(batch, parts)] for number in range(count)]
     assert all(shares), "a rank without a part would have no gradients to add"
     for task, of_task in labels.items():
         mean = sum(float(part.labels[task].sum()) / part.examples[task] for share in shares for part in share)
@@ -145,7 +144,7 @@ def test_where_memory_runs_out_on_one_all_go_on_in_smaller_parts(tmp_path: Path,
             raise torch.OutOfMemoryError("out of memory")
         return real(self, batch, *more)
 
-    losses, *_ = result(alone, Ranks(), root / "one")
+    losses, *_ = result(alone, ProcessGroup(), root / "one")
     monkeypatch.setattr(Network, "losses", scarce)
     for found, *_, splits in together(lambda ranks: result(pair, ranks, root / "two")):
         assert splits == [{"step": 1, "parts": 2}]
@@ -160,8 +159,8 @@ def test_all_ranks_end_alike(tmp_path: Path) -> None:
     first, second = together(lambda ranks: result(run, ranks, root / "none"))
     assert isinstance(first, Diverged) and str(first) == str(second)
 
-    def stopped(ranks: Ranks) -> int:
-        watch = Supervision(Attempt(root / "attempt"), ranks=ranks)
+    def stopped(ranks: ProcessGroup) -> int:
+        watch = Supervisor(Attempt(root / "attempt"), ranks=ranks)
         watch.tick()
         if ranks.number:
             watch.stop(15)
@@ -180,13 +179,13 @@ def test_all_ranks_end_alike(tmp_path: Path) -> None:
 LONG = [*DRY, "train.epochs=3", "train.steps=40", "resources.checkpoint_seconds=0"]
 
 
-def begun(root: Path) -> tuple[Planned, Attempt]:
+def begun(root: Path) -> tuple[PlannedNode, Attempt]:
     """Begin an attempt at the project's leaf."""
-    plan = make(root, [root / "specs" / "sum.toml"], "demo", LONG)
+    plan = make_plan(root, [root / "specs" / "sum.toml"], "demo", LONG)
     (node,) = plan.nodes.values()
-    assert isinstance(node.node, Leaf)
+    assert isinstance(node.spec, Leaf)
     attempt = Attempt(plan.registry.attempt(node.id))
-    attempt.begin(Order(node.id, node.name, root, node.node.model))
+    attempt.begin(TrainingJob(node.id, node.name, root, node.spec.model))
     return node, attempt
 
 
@@ -211,7 +210,7 @@ class Working:
 
     def _work(self, count: int) -> None:
         worker.processes = lambda model: count
-        sys.executable, supervision.WORD_SECONDS = self.python, 0.0
+        sys.executable, supervisor.WORD_SECONDS = self.python, 0.0
         with self.attempt.log.open("ab") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
@@ -260,7 +259,7 @@ def test_a_worker_of_two_processes_stops_loses_one_and_goes_on(tmp_path: Path) -
     assert log.count("resumed at step") == 3 and "process 2 of 2 ended" in log
     assert "ended" not in attempt.progress()
     whole = trainer(root, *LONG, most=60)
-    losses, *_ = result(whole, Ranks(), root / "none")
+    losses, *_ = result(whole, ProcessGroup(), root / "none")
     told = [json.loads(line)["losses"] for line in run.read("history.jsonl").decode().splitlines()]
     assert len(told) == 3
     for entry, other in zip(losses, told, strict=True):

@@ -18,10 +18,10 @@ from click.testing import CliRunner
 from published import EPOCHS, published
 
 from runner.cli.app import cli
-from runner.cli.views import graph as graphs
+from runner.cli.views import graph
 from runner.errors import UsageError
-from runner.results import plots as pictures
-from runner.results.profile_results import Dossier, gather
+from runner.results import plots
+from runner.results.profile_results import ProfileResults, gather
 from runner.results.result import Result, ResultNode
 
 pytest.importorskip("matplotlib")
@@ -38,19 +38,19 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def dossier(project: Path) -> Dossier:
+def dossier(project: Path) -> ProfileResults:
     return gather(project / "results")[0]
 
 
-def figures(dossier: Dossier, kind: str) -> dict[str, object]:
+def figures(dossier: ProfileResults, kind: str) -> dict[str, object]:
     import matplotlib
 
-    with matplotlib.rc_context(pictures.STYLE):
-        return dict(pictures.kinds()[kind](dossier))
+    with matplotlib.rc_context(plots.STYLE):
+        return dict(plots.kinds()[kind](dossier))
 
 
-def test_each_picture_is_a_sound_svg_that_asks_for_nothing(dossier: Dossier) -> None:
-    drawn = dict(pictures.drawn(dossier))
+def test_each_picture_is_a_sound_svg_that_asks_for_nothing(dossier: ProfileResults) -> None:
+    drawn = dict(plots.drawn(dossier))
     assert drawn.keys() >= NAMES
     for data in drawn.values():
         root = ET.fromstring(data)
@@ -71,7 +71,7 @@ def test_the_same_bytes_in_every_process(project: Path) -> None:
     assert said[0].count("\n") >= len(NAMES)
 
 
-def test_curves_are_the_history(dossier: Dossier) -> None:
+def test_curves_are_the_history(dossier: ProfileResults) -> None:
     leaf = next(leaf for leaf in dossier.leaves if leaf.name == "sum")
     history = [json.loads(line) for line in dossier.runs[leaf.id].read("history.jsonl").splitlines()]
     axes = figures(dossier, "curves")["curves-sum"].axes
@@ -81,7 +81,7 @@ def test_curves_are_the_history(dossier: Dossier) -> None:
     assert list(axes[3].lines[1].get_xdata()) == [EPOCHS]  # the ring
 
 
-def test_a_sweep_has_all_its_points_whatever_they_are_called(dossier: Dossier) -> None:
+def test_a_sweep_has_all_its_points_whatever_they_are_called(dossier: ProfileResults) -> None:
     axes = figures(dossier, "sweeps")["sweep-rates-lr_scale"].axes
     by_name = {node.name: node for node in dossier.nodes.values()}
     points = [by_name[name] for name in ("sum", "rates@lr_scale=2.0", "rates@lr_scale=3.0")]
@@ -97,13 +97,13 @@ def test_a_sweep_has_all_its_points_whatever_they_are_called(dossier: Dossier) -
             assert [y for _, y in bar] == pytest.approx([low, high])
 
 
-def of_results(dossier: Dossier, *more: Result) -> Dossier:
+def of_results(dossier: ProfileResults, *more: Result) -> ProfileResults:
     """Return a dossier of some more results, in a project without specs."""
     files = {Path(f"{number}.json"): result for number, result in enumerate((*dossier.results, *more))}
-    return Dossier(replace(dossier.source, files=files), dossier.folder / "nowhere")
+    return ProfileResults(replace(dossier.source, files=files), dossier.folder / "nowhere")
 
 
-def test_a_sweep_has_all_its_points_where_the_specs_are_gone(dossier: Dossier) -> None:
+def test_a_sweep_has_all_its_points_where_the_specs_are_gone(dossier: ProfileResults) -> None:
     (one,) = (result for result in dossier.results if result.tree.name == "sum")
     alias = one.model_copy(update={"tree": one.tree.model_copy(update={"name": "rates@lr_scale=1.0"})})
     alone = of_results(dossier, alias)
@@ -111,7 +111,7 @@ def test_a_sweep_has_all_its_points_where_the_specs_are_gone(dossier: Dossier) -
     assert list(line.get_xdata()) == [1.0, 2.0, 3.0]
 
 
-def test_seeds_are_no_axis(dossier: Dossier) -> None:
+def test_seeds_are_no_axis(dossier: ProfileResults) -> None:
     names = dict(zip((result.tree.name for result in dossier.results), ("some@seed=1", "some@seed=2"), strict=False))
     named = [result.model_copy(update={"tree": result.tree.model_copy(update={"name": names[result.tree.name]})})
              for result in dossier.results if result.tree.name in names]
@@ -120,7 +120,7 @@ def test_seeds_are_no_axis(dossier: Dossier) -> None:
     assert not any("seed" in name for name in figures(alone, "sweeps"))
 
 
-def test_a_tree_shows_the_score_that_each_member_is_there_for(dossier: Dossier) -> None:
+def test_a_tree_shows_the_score_that_each_member_is_there_for(dossier: ProfileResults) -> None:
     tree = next(result.tree for result in dossier.results if result.tree.name == "way")
     texts = [text.get_text() for text in figures(dossier, "trees")["tree-way"].axes[0].texts]
     for node, column in ((tree, "overall"), (tree.members[0], "sentiment"), (tree.members[1], "similarity")):
@@ -129,7 +129,7 @@ def test_a_tree_shows_the_score_that_each_member_is_there_for(dossier: Dossier) 
     assert "2 not chosen" in texts
 
 
-def test_honest_and_apparent_scores_are_side_by_side(dossier: Dossier) -> None:
+def test_honest_and_apparent_scores_are_side_by_side(dossier: ProfileResults) -> None:
     axes, gaps = figures(dossier, "honesty")["honesty-tiny"].axes
     apparent, honest = (next(line.get_xdata() for line in axes.lines if line.get_label() == f"dev, {which}")
                         for which in ("apparent", "honest"))
@@ -142,7 +142,7 @@ def test_honest_and_apparent_scores_are_side_by_side(dossier: Dossier) -> None:
     assert [bar.get_width() for bar in gaps.patches] == [a - h for a, h in zip(apparent, honest, strict=True)]
 
 
-def test_conflict_is_the_mean_over_the_epochs(dossier: Dossier) -> None:
+def test_conflict_is_the_mean_over_the_epochs(dossier: ProfileResults) -> None:
     left, right = figures(dossier, "conflict")["conflict"].axes
     dots = [line.get_xdata()[0] for line in left.lines if line.get_marker() == "o"]
     for leaf, dot in zip(dossier.leaves, dots, strict=True):
@@ -151,7 +151,7 @@ def test_conflict_is_the_mean_over_the_epochs(dossier: Dossier) -> None:
     assert [bar.get_width() for bar in right.patches] == [0.25] * len(dossier.leaves)
 
 
-def test_an_ensemble_costs_what_all_its_leaves_cost(dossier: Dossier) -> None:
+def test_an_ensemble_costs_what_all_its_leaves_cost(dossier: ProfileResults) -> None:
     axes = figures(dossier, "costs")["costs-tiny"].axes[0]
     leaves, trees = axes.lines[:2]
     assert set(leaves.get_xdata()) == {20.0}
@@ -161,15 +161,15 @@ def test_an_ensemble_costs_what_all_its_leaves_cost(dossier: Dossier) -> None:
 def test_what_only_a_registry_knows_is_left_out_with_a_word(project: Path, tmp_path: Path) -> None:
     shutil.copytree(project / "results", tmp_path / "results")
     dossier = gather(tmp_path / "results")[0]
-    drawn = {name for name, _ in pictures.drawn(dossier)}
+    drawn = {name for name, _ in plots.drawn(dossier)}
     assert drawn == {"costs-tiny.svg", "honesty-tiny.svg", "sweep-rates-lr_scale.svg", "tree-both.svg", "tree-way.svg"}
     assert any("4 of 4 runs are not in the registry" in note for note in dossier.notes)
 
 
 def test_a_history_without_conflict_is_told(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dossier = gather(project / "results")[0]
-    history = Dossier.history
-    monkeypatch.setattr(Dossier, "history", lambda self, id: [
+    history = ProfileResults.history
+    monkeypatch.setattr(ProfileResults, "history", lambda self, id: [
         {key: value for key, value in entry.items() if key != "conflict"} for entry in history(self, id)])
     assert not figures(dossier, "conflict")
     assert any("conflict" in note for note in dossier.notes)
@@ -184,10 +184,11 @@ def test_a_hostile_name_stays_in_the_folder(project: Path, tmp_path: Path) -> No
     assert {path.parent for path in tmp_path.rglob("*.svg")} == {tmp_path / "out"}
 
 
-def test_without_matplotlib_it_is_said_what_to_install(dossier: Dossier, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures.importlib.util, "find_spec", lambda name: None)
+def test_without_matplotlib_it_is_said_what_to_install(dossier: ProfileResults,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plots.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"mtrun\[plots\]"):
-        list(pictures.drawn(dossier))
+        list(plots.drawn(dossier))
 
 
 def test_the_command_writes_beside_the_results(project: Path, tmp_path: Path) -> None:
@@ -198,7 +199,7 @@ def test_the_command_writes_beside_the_results(project: Path, tmp_path: Path) ->
     assert (folder / "tree-way.png").read_bytes().startswith(b"\x89PNG")
     assert len(done.stdout.splitlines()) == len(list(folder.iterdir()))
     assert hashlib.sha256((folder / "trees.md").read_bytes()).digest() == hashlib.sha256(
-        graphs.trees(gather(tmp_path / "results")[0].results)).digest()
+        graph.trees(gather(tmp_path / "results")[0].results)).digest()
 
 
 def test_several_profiles_in_one_folder_are_refused(project: Path, tmp_path: Path) -> None:
@@ -215,9 +216,9 @@ def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
         gather(tmp_path)
 
 
-def test_mermaid_draws_each_node_once_and_chosen_members_only(dossier: Dossier) -> None:
+def test_mermaid_draws_each_node_once_and_chosen_members_only(dossier: ProfileResults) -> None:
     tree = next(result.tree for result in dossier.results if result.tree.name == "both")
-    text = graphs.scored(tree)
+    text = graph.scored(tree)
     drawn = dict(re.findall(r'^    n(\w+)[\[(]+"([^"]*)"', text, re.M))
 
     def used(node: ResultNode) -> set[tuple[str, str]]:

@@ -207,8 +207,8 @@ def test_every_field_that_differs_from_the_nearest_run_is_named_and_no_other(
 
 
 def model(node: Any) -> Part:
-    assert isinstance(node.node, Leaf)
-    return node.node.model
+    assert isinstance(node.spec, Leaf)
+    return node.spec.model
 
 
 def test_each_place_is_the_line_that_sets_the_value(root: Path) -> None:

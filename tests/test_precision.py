@@ -12,7 +12,7 @@ from systems import build, mtrun
 
 from runner import machine
 from runner.plan.plan import Plan
-from runner.plan.planner import make
+from runner.plan.planner import make_plan
 from runner.specs.spec import Leaf
 
 NATIVE, EMULATED = "avx512f avx512bw avx512_bf16", "avx512f avx512bw avx2"
@@ -35,10 +35,10 @@ def be(monkeypatch: pytest.MonkeyPatch, is_native: bool) -> None:
 
 def planned(root: Path, *settings: str) -> tuple[Plan, str, str]:
     """Return the plan of `sum`, its id and its precision."""
-    plan = make(root, [root / "specs" / "sum.toml"], "demo", settings)
+    plan = make_plan(root, [root / "specs" / "sum.toml"], "demo", settings)
     (node,) = plan.nodes.values()
-    assert isinstance(node.node, Leaf)
-    return plan, node.id, node.node.model.train.precision
+    assert isinstance(node.spec, Leaf)
+    return plan, node.id, node.spec.model.train.precision
 
 
 def test_auto_is_what_the_machine_computes_and_has_its_id(tmp_path: Path, native: bool) -> None:

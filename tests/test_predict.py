@@ -19,17 +19,17 @@ from hypothesis import strategies as st
 from systems import mtrun
 
 from runner.errors import DataError, UsageError
-from runner.inference import inputs as questions
-from runner.inference.inputs import PORTION, Question
+from runner.inference import inputs
+from runner.inference.inputs import PORTION, Input
 from runner.inference.outputs import Answer
 from runner.inference.system import System
-from runner.plan.planner import make
+from runner.plan.planner import make_plan
 from runner.tasks.data import Task
 
 
-def asked(text: str | bytes, form: str) -> list[Question]:
+def asked(text: str | bytes, form: str) -> list[Input]:
     data = text.encode() if isinstance(text, str) else text
-    return list(questions.read(io.BytesIO(data), "asked", form))
+    return list(inputs.read(io.BytesIO(data), "asked", form))
 
 
 # Questions -----------------------------------------------------------------------------------------------------------
@@ -44,9 +44,9 @@ def test_forms_that_mean_the_same() -> None:
     course = asked('\tid\tsentence1\tsentence2\tsimilarity\n0\ta\tA man eats.\t"He said ""no"", twice."\t1.0\n', "csv")
     unnamed = asked('id\tsentence1\tsentence2\n0\ta\tA man eats.\t"He said ""no"", twice."\n', "csv")
     objects = asked(json.dumps({"id": "a", "sentence1": pair[0], "sentence2": pair[1]}) + "\n\n", "jsonl")
-    assert table == course == unnamed == objects == [Question("a", pair)]
-    assert asked('{"sentence": "Fine.", "task": "sentiment"}', "jsonl") == [Question("1", alone, ("sentiment",))]
-    assert asked("sentence\nFine.\n", "csv") == [Question("1", alone)]
+    assert table == course == unnamed == objects == [Input("a", pair)]
+    assert asked('{"sentence": "Fine.", "task": "sentiment"}', "jsonl") == [Input("1", alone, ("sentiment",))]
+    assert asked("sentence\nFine.\n", "csv") == [Input("1", alone)]
 
 
 @pytest.mark.parametrize(("text", "form", "line", "message"), [
@@ -71,17 +71,17 @@ def test_what_is_no_question_is_named_with_its_line(text: str | bytes, form: str
 
 def test_halves_of_characters_are_replaced() -> None:
     (one,) = asked('{"sentence": "a\\ud800b", "id": "\\udfff"}', "jsonl")
-    assert one == Question("?", ("a?b",))
+    assert one == Input("?", ("a?b",))
 
 
 @given(st.lists(st.integers(0, 400_000), max_size=30))
 def test_portions_are_bounded_and_lose_nothing(sizes: list[int]) -> None:
-    made = [Question(str(number), ("x" * size,)) for number, size in enumerate(sizes)]
-    portions = list(questions.portions(made))
+    made = [Input(str(number), ("x" * size,)) for number, size in enumerate(sizes)]
+    portions = list(inputs.portions(made))
     assert [one for portion in portions for one in portion] == made
     for portion in portions:
         assert 0 < len(portion) <= PORTION
-        assert sum(one.size for one in portion[:-1]) <= questions.CHARACTERS
+        assert sum(one.size for one in portion[:-1]) <= inputs.CHARACTERS
 
 
 # Answers -------------------------------------------------------------------------------------------------------------
@@ -100,13 +100,13 @@ def test_labels_and_probabilities() -> None:
 
 
 def system(root: Path, spec: str = "deep") -> System:
-    plan = make(root, [root / "specs" / f"{spec}.toml"], "demo")
+    plan = make_plan(root, [root / "specs" / f"{spec}.toml"], "demo")
     return System(plan, plan.roots[spec])
 
 
 def test_members_that_have_a_part_are_shown_with_what_they_say(trained: Path) -> None:
     one = system(trained)
-    said = list(one.answers([Question("x", ("A man eats.", "A man sleeps."))], members=True))
+    said = list(one.answers([Input("x", ("A man eats.", "A man sleeps."))], members=True))
     paraphrase, similarity = said[0].answers
     (rule,) = paraphrase.members
     (chosen,) = rule.members
@@ -120,19 +120,19 @@ def test_members_that_have_a_part_are_shown_with_what_they_say(trained: Path) ->
 def test_questions_that_no_task_takes(trained: Path) -> None:
     one = system(trained)
     with pytest.raises(UsageError, match="question x has 2 sentences for sentiment, but sentiment takes 1"):
-        list(one.answers([Question("x", ("a", "b"), ("sentiment",))]))
+        list(one.answers([Input("x", ("a", "b"), ("sentiment",))]))
     with pytest.raises(UsageError, match=r"does not predict `sentimnt`.*did you mean `sentiment`"):
         list(one.answers([], tasks=["sentimnt"]))
 
 
-def endless(count: int) -> Iterator[Question]:
+def endless(count: int) -> Iterator[Input]:
     for number in range(count):
-        yield Question(str(number), (f"The film is {number % 97} times good and {number % 89} times bad.",))
+        yield Input(str(number), (f"The film is {number % 97} times good and {number % 89} times bad.",))
 
 
-def collected(questions: Iterator[Question]) -> Iterator[Question]:
+def collected(inputs: Iterator[Input]) -> Iterator[Input]:
     """Yield questions and collect garbage before each portion: when Python does depends on all that the process did."""
-    for number, question in enumerate(questions):
+    for number, question in enumerate(inputs):
         if number % PORTION == 0:
             gc.collect()
         yield question

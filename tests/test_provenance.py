@@ -14,7 +14,7 @@ from projects import project
 from runs import finish, leaf, planned
 
 from runner.parts.discovery import code_hash
-from runner.specs import identity as provenance
+from runner.specs import identity
 from runner.specs.identity import fingerprints, sources
 from runner.specs.spec import Leaf
 
@@ -83,7 +83,7 @@ def test_every_name_counts(node: ast.Name | ast.arg) -> None:
 
 def test_the_families_and_the_whole_core_are_recorded(tmp_path: Path) -> None:
     plan = planned(project(tmp_path), "sum")
-    node = leaf(plan, "sum").node
+    node = leaf(plan, "sum").spec
     assert isinstance(node, Leaf)
     recorded = sources(node.model)
     files = {"heads/__init__.py", "heads/cosine.py", "combiners/__init__.py", "training/masked_lm.py",
@@ -94,9 +94,9 @@ def test_the_families_and_the_whole_core_are_recorded(tmp_path: Path) -> None:
 
 def before(root: Path, number: int) -> dict[str, str]:
     """Return what mtrun 0.1 recorded of the sources of `sum`: the number picks one of the hashes of each file."""
-    node = leaf(planned(root, "sum"), "sum").node
+    node = leaf(planned(root, "sum"), "sum").spec
     assert isinstance(node, Leaf)
-    known = json.loads(provenance.KNOWN.read_text())
+    known = json.loads(identity.KNOWN.read_text())
     return {name: hashes[number % len(hashes)] for file in sources(node.model) if file in known
             for name, hashes in known[file]["before"].items()}
 
@@ -125,14 +125,14 @@ def test_a_run_of_a_version_with_other_files_is_stale_once_the_code_is_another(
     finish(root, "sum", source=before(root, 0))
     other = tmp_path / "trainer.py"
     other.write_text("something = 'else'\n")
-    real = provenance.sources
-    monkeypatch.setattr(provenance, "sources", lambda model: real(model) | {"training/trainer.py": other})
+    real = identity.sources
+    monkeypatch.setattr(identity, "sources", lambda model: real(model) | {"training/trainer.py": other})
     assert leaf(planned(root, "sum"), "sum").stale == ("training/trainer.py",)
 
 
 def test_a_run_is_fresh_by_its_code_where_the_text_is_another(tmp_path: Path) -> None:
     root = project(tmp_path)
-    node = leaf(planned(root, "sum"), "sum").node
+    node = leaf(planned(root, "sum"), "sum").spec
     assert isinstance(node, Leaf)
     prints = fingerprints(node.model)
     finish(root, "sum", source={file: f"{'0' * 12}.{one.partition('.')[2]}" for file, one in prints.items()}

@@ -25,7 +25,7 @@ import pytest
 
 from runner.errors import MtrunError, RegistryError, StorageError
 from runner.files import append, lock, make_folder, post, write_bytes
-from runner.registry import lease as leases
+from runner.registry import lease
 from runner.registry.manifest import sealed, unsealed
 from runner.registry.registry import MANIFEST, PREDICTIONS, WEIGHTS, Registry, Run
 from runner.tasks.predictions import Output, Predictions
@@ -435,9 +435,9 @@ def test_two_hundred_rounds_of_four_racing_committers_have_one_winner_each(tmp_p
 def test_a_lease_is_had_by_one_and_leaves_nothing(registry: Registry) -> None:
     with registry.claim(ID) as first, registry.claim(ID) as second:
         assert first is not None and second is None
-        there = leases.holder(registry.lease(ID))
+        there = lease.holder(registry.lease(ID))
         assert there and there.pid == os.getpid()
-    assert leases.holder(registry.lease(ID)) is None
+    assert lease.holder(registry.lease(ID)) is None
     with registry.claim(ID) as again:
         assert again is not None
     assert not leftovers(registry)
@@ -476,12 +476,12 @@ def test_another_machines_lease_holds_while_it_is_touched(registry: Registry) ->
     path.write_text(json.dumps(there))
     with registry.claim(ID) as mine:
         assert mine is None
-    assert leases.holder(path) == leases.Holder(**there)  # type: ignore[arg-type]
-    old = time.time() - leases.FRESH_SECONDS - 1
+    assert lease.holder(path) == lease.Holder(**there)  # type: ignore[arg-type]
+    old = time.time() - lease.FRESH_SECONDS - 1
     os.utime(path, (old, old))
-    assert leases.holder(path) is None
-    leases.touch(path)
-    assert leases.holder(path) is not None
+    assert lease.holder(path) is None
+    lease.touch(path)
+    assert lease.holder(path) is not None
     os.utime(path, (old, old))
     with registry.claim(ID) as mine:
         assert mine is not None
@@ -499,10 +499,10 @@ def test_a_lease_that_says_nothing_is_free(registry: Registry, content: str) -> 
 def test_a_lease_of_an_earlier_start_of_this_machine_is_no_one_s(registry: Registry,
                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     """It counts as another machine's: it frees itself after a minute, whoever has the process number now."""
-    host, _ = leases._machine()
+    host, _ = lease._machine()
     make_folder(registry.attempts)
     registry.lease(ID).write_text(json.dumps({"host": host, "boot": "earlier", "pid": os.getpid()}))
-    old = time.time() - leases.FRESH_SECONDS - 1
+    old = time.time() - lease.FRESH_SECONDS - 1
     os.utime(registry.lease(ID), (old, old))
     with registry.claim(ID) as mine:
         assert mine is not None
@@ -550,7 +550,7 @@ def test_a_disk_that_is_really_read_only(small_disk: Path) -> None:
     registry = Registry(small_disk / "registry")
     commit(registry, OTHER, 1)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    assert sound(registry, OTHER) and leases.holder(registry.lease(OTHER)) is None
+    assert sound(registry, OTHER) and lease.holder(registry.lease(OTHER)) is None
     for work in (lambda: commit(registry), lambda: registry.claim(ID).__enter__(), lambda: registry.drop(OTHER),
                  lambda: registry.set_aside(OTHER)):
         with pytest.raises(StorageError, match="Read-only file system"):

@@ -25,10 +25,10 @@ from runner.parts.combiners.pcgrad import PCGrad
 from runner.parts.combiners.sum import Sum
 from runner.specs.loader import Loader
 from runner.tasks.data import Task
-from runner.training import masked_lm as masking
+from runner.training import masked_lm
 from runner.training.batches import Batch
 from runner.training.network import Network, Step, divergence
-from runner.training.trainer import Trainer, Watch
+from runner.training.trainer import Trainer, TrainerCallback
 from runner.worker.worker import trainer_of
 
 CROSS = "heads.paraphrase={type='cross',loss='bce',weight=0.5}"
@@ -318,7 +318,7 @@ def test_the_words_are_chosen_and_changed_as_in_the_paper(tmp_path: Path) -> Non
     inner = [place for text in texts(step.batch) for place in text]
     own, mask = step.words, run.network.encoder.word.weight[run.network.encoder.mask]
     counts = torch.zeros(4)  # chosen, hidden, another word, left
-    change = masking.changed
+    change = masked_lm.changed
 
     def seen(words: Tensor, places: Tensor, *given: Tensor) -> Tensor:
         shown = change(words, places, *given)
@@ -330,7 +330,7 @@ def test_the_words_are_chosen_and_changed_as_in_the_paper(tmp_path: Path) -> Non
         return shown
 
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setattr(masking, "changed", seen)
+        patch.setattr(masked_lm, "changed", seen)
         for seed in range(300):
             torch.manual_seed(seed)
             step.missed(0.15)
@@ -352,7 +352,7 @@ def test_further_pretraining_is_heads_without_weight(tmp_path: Path) -> None:
                 *(f"heads.{task}.weight=0.0" for task in ("sentiment", "paraphrase", "similarity"))]
     run = trainer(tmp_path, *settings)
     before = {name: p.detach().clone() for name, p in run.network.named_parameters()}
-    run.run(Watch(), tmp_path / "none")
+    run.run(TrainerCallback(), tmp_path / "none")
     after = dict(run.network.named_parameters())
     assert {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])} == {
         "encoder", "regularizer"}

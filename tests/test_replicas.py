@@ -21,8 +21,8 @@ from systems import SPECS, build, mtrun
 from test_tables import ensemble, leaf, publish, result
 
 from runner.build.build import Build
-from runner.build.scheduler import Pool
-from runner.plan.planner import make
+from runner.build.scheduler import Scheduler
+from runner.plan.planner import make_plan
 from runner.registry.registry import Registry
 from runner.results.result import Result, ResultNode
 from runner.results.result_folder import read, read_profile
@@ -324,7 +324,7 @@ def test_a_published_profile_cannot_be_built_over(tmp_path: Path) -> None:
 def test_a_build_of_some_specs_reads_none_of_the_others_where_nothing_changed(tmp_path: Path) -> None:
     root = project(tmp_path, **SPECS)
     build(root, "mean", "deep")
-    plan = make(root, [root / "specs" / "mean.toml"], "demo")
+    plan = make_plan(root, [root / "specs" / "mean.toml"], "demo")
     (root / "specs" / "deep.toml").write_text("this is no TOML")
-    work = Build(plan, Pool(plan.registry, root, Inline(), jobs=1), root / "results")
+    work = Build(plan, Scheduler(plan.registry, root, Inline(), jobs=1), root / "results")
     assert [event.event for event in work.events() if event.event in ("failed", "rescored")] == []

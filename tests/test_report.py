@@ -20,7 +20,7 @@ from sklearn.metrics import confusion_matrix
 
 from runner.cli.app import cli
 from runner.results.confusion import calibrated, confusion, worst
-from runner.results.profile_results import Dossier, gather
+from runner.results.profile_results import ProfileResults, gather
 from runner.results.report.page import html
 from runner.tasks.data import Examples, Task
 
@@ -34,12 +34,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def dossier(project: Path) -> Dossier:
+def dossier(project: Path) -> ProfileResults:
     return gather(project / "results")[0]
 
 
 @pytest.fixture(scope="module")
-def page(dossier: Dossier) -> str:
+def page(dossier: ProfileResults) -> str:
     return html([dossier]).decode()
 
 
@@ -98,7 +98,7 @@ def test_nothing_is_fetched_and_every_link_has_its_target(page: str) -> None:
     assert set(seen.values("aria-labelledby")) <= set(ids)
 
 
-def test_every_node_has_its_page(page: str, dossier: Dossier) -> None:
+def test_every_node_has_its_page(page: str, dossier: ProfileResults) -> None:
     for id, node in dossier.nodes.items():
         article = page.partition(f'<article class="page" id="demo-{id}"')[2].partition("</article>")[0]
         assert node.what in article.replace("&#39;", "'")
@@ -117,7 +117,7 @@ def test_a_spec_is_shown_with_its_places(page: str, project: Path) -> None:
     assert re.search(rf"lr = 0.001 +# .*specs/profiles/demo.toml:{profile.index('lr = 1e-3') + 1}\n", page)
 
 
-def test_without_sentences_there_are_none(dossier: Dossier) -> None:
+def test_without_sentences_there_are_none(dossier: ProfileResults) -> None:
     page = html([dossier], sentences=False).decode()
     assert "owned" not in page and "example.org" not in page
     assert "Mistakes on dev" in page
@@ -133,7 +133,7 @@ def test_the_same_bytes_in_every_process(project: Path) -> None:
     assert said[0].endswith(b"</html>")
 
 
-def test_a_page_is_small(page: str, dossier: Dossier) -> None:
+def test_a_page_is_small(page: str, dossier: ProfileResults) -> None:
     articles = page.partition("<article")[2]
     assert len(articles) / len(dossier.nodes) < 25_000  # of a hundred runs 2.5 MB
 
@@ -235,7 +235,7 @@ def click(tab: Browser, heading: int) -> list[str]:
 
 
 @needs_browser
-def test_headings_sort(tab: tuple[Browser, str], dossier: Dossier) -> None:
+def test_headings_sort(tab: tuple[Browser, str], dossier: ProfileResults) -> None:
     tab[0].open(tab[1])
     nodes = {node.name: node.shown()["dev"] for node in dossier.nodes.values()}
     names = click(tab[0], 0)
@@ -293,7 +293,7 @@ def test_looks(tab: tuple[Browser, str]) -> None:
 
 
 @needs_browser
-def test_a_phone_scrolls_down_only(tab: tuple[Browser, str], dossier: Dossier) -> None:
+def test_a_phone_scrolls_down_only(tab: tuple[Browser, str], dossier: ProfileResults) -> None:
     for anchor in ["", *(f"#demo-{id}" for id in dossier.nodes)]:
         tab[0].open(tab[1] + anchor, width=390, height=844)
         tab[0].do("document.querySelectorAll('details').forEach(one => one.open = true)")

@@ -18,10 +18,9 @@ from projects import project
 from systems import SPECS, mtrun
 from test_registry import files, manifest
 
-from runner.build import retention as retentions
+from runner.build import retention
 from runner.build.build import Build
-from runner.build.bundle import bundle as bundles
-from runner.build.bundle import import_bundle as intake
+from runner.build.bundle import bundle, import_bundle
 from runner.build.events import Event
 from runner.build.gc import Survey, clear, present, take
 from runner.build.retention import Retention
@@ -144,7 +143,7 @@ def test_what_a_build_publishes_while_gc_reads_the_specs_stays(root: Path, monke
         add(root, "bbbbbbbbbbbb")  # of a spec that is new, perhaps
         return found
 
-    monkeypatch.setattr(retentions.Retention, "of", slow)
+    monkeypatch.setattr(retention.Retention, "of", slow)
     assert "aaaaaaaaaaaa" in gc(root) and len(registry_of(root).ids()) == 3
     assert mtrun(root, "predict", "specs/mean.toml", "A film.", "--set", "train.seed=77").code == 0
 
@@ -152,9 +151,9 @@ def test_what_a_build_publishes_while_gc_reads_the_specs_stays(root: Path, monke
 def test_a_command_that_only_reads_keeps_what_it_reads(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert mtrun(root, "build", "specs/mean.toml", *SET).code == 0
     remove(root / "results")
-    from runner.plan import predict as outcomes
+    from runner.plan import predict
 
-    finished, said = outcomes.finished, []
+    finished, said = predict.finished, []
 
     def slow(plan: Plan, node: str) -> Any:
         found = finished(plan, node)
@@ -163,7 +162,7 @@ def test_a_command_that_only_reads_keeps_what_it_reads(root: Path, monkeypatch: 
         assert refused.code == 2 and f"is needed by process {os.getpid()}" in refused.err
         return found
 
-    monkeypatch.setattr(outcomes, "finished", slow)
+    monkeypatch.setattr(predict, "finished", slow)
     settings = ("--set", "train.seed=77")
     assert mtrun(root, "predict", "specs/mean.toml", "A film.", *settings).code == 0
     assert mtrun(root, "export", "specs/mean.toml", "-o", "b.zip", *settings).code == 0
@@ -174,19 +173,19 @@ def test_a_command_that_only_reads_keeps_what_it_reads(root: Path, monkeypatch: 
 def test_an_import_keeps_what_it_has_brought(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert mtrun(root, "build", "specs/mean.toml", *SET).code == 0
     assert mtrun(root, "export", "specs/mean.toml", "-o", "b.zip", "--set", "train.seed=77").code == 0
-    new, take_run = project(tmp_path / "new"), intake._take_run
+    new, take_run = project(tmp_path / "new"), import_bundle._take_run
 
     def slow(*arguments: Any) -> bool:
         is_new = take_run(*arguments)
         gc(new)
         return is_new
 
-    monkeypatch.setattr(intake, "_take_run", slow)
-    with bundles.opened(root / "b.zip") as held:
+    monkeypatch.setattr(import_bundle, "_take_run", slow)
+    with bundle.opened(root / "b.zip") as held:
         (new / "specs" / "sum.toml").unlink()
         (new / "specs" / "suites" / "tiny.toml").unlink()
         (new / "specs" / "profiles" / "demo.toml").unlink()
-        intake.take(held, new)
+        import_bundle.take(held, new)
     assert len(registry_of(new).ids()) == 2 and mtrun(new, "verify").code == 0
 
 

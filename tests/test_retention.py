@@ -17,7 +17,7 @@ from systems import mtrun
 
 from runner.build.gc import Survey, present
 from runner.build.retention import Retention
-from runner.plan.planner import make
+from runner.plan.planner import make_plan
 from runner.registry.registry import Registry
 from runner.registry.reservations import Needs
 from runner.specs.spec import Leaf
@@ -84,7 +84,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         finish(root, profile)
     finish(root, "demo", "optimizer.lr=0.5")
     finish(root, "f", "optimizer.lr=0.25")
-    published = next(iter(make(root, [root / "specs" / "one.toml"], "demo", ["optimizer.lr=0.5"]).nodes))
+    published = next(iter(make_plan(root, [root / "specs" / "one.toml"], "demo", ["optimizer.lr=0.5"]).nodes))
     (root / "results" / "f").mkdir(parents=True)
     (root / "results" / "f" / "one@optimizer.lr=0.5.json").write_text(f'{{"id": "{published}"}}')
     return root
@@ -93,9 +93,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def finish(root: Path, profile: str, *settings: str) -> None:
     """Write the runs of all specs under a profile, called as a build with settings calls them."""
     specs = [root / "specs" / f"{name}.toml" for name in SPECS]
-    plan = make(root, specs, profile, settings)
+    plan = make_plan(root, specs, profile, settings)
     for node in plan.nodes.values():
-        if isinstance(node.node, Leaf) and not plan.registry.has(node.id):
+        if isinstance(node.spec, Leaf) and not plan.registry.has(node.id):
             name = "@".join([node.name.partition("@")[0], *settings]) if settings else node.name
             runs.finished(plan, node, {"name": name})
 

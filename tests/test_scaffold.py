@@ -14,8 +14,7 @@ from string import Template
 import pytest
 from jsonschema import Draft7Validator
 
-from runner.cli import app as cli
-from runner.cli import scaffold
+from runner.cli import app, scaffold
 from runner.cli.schema import Schemas
 from runner.errors import Place, UsageError
 from runner.files import sha256
@@ -33,7 +32,7 @@ from runner.parts.suites import Suite
 from runner.specs.loader import Loader
 from runner.specs.spec import Leaf
 from runner.specs.toml import read
-from runner.specs.validation import Assembly, tabled
+from runner.specs.validation import PartBuilder, as_table
 from runner.worker.executors import Executor
 
 TINY = ("train.epochs=1", "train.batch_size=8", "encoder.width=16", "encoder.layers=1", "encoder.attention_heads=2",
@@ -61,7 +60,7 @@ def bare(tmp_path: Path) -> Path:
 
 def mtrun(*arguments: str) -> int:
     with pytest.raises(SystemExit) as stopped:
-        cli.main(arguments)
+        app.main(arguments)
     return int(stopped.value.code or 0)
 
 
@@ -161,8 +160,8 @@ def test_a_new_part_is_found_documented_and_assembled(bare: Path, kind: str, mon
     assert all(field.description for field in documented(cls).values())
     needed = {"loss": "mse", "lr": 0.1, "members": []}
     values = {key: needed[key] for key, field in cls.model_fields.items() if field.is_required()}
-    assembly = Assembly(bare)
-    part = assembly.part(base, tabled({"type": "my_own", **values}, Place("spec")), Place("spec"))
+    assembly = PartBuilder(bare)
+    part = assembly.part(base, as_table({"type": "my_own", **values}, Place("spec")), Place("spec"))
     if kind == "ensemble":  # it has no members here, and says so
         assert len(assembly.problems) == 1 and "`members` in the spec" in assembly.problems[0].message
     else:

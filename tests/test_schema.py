@@ -17,7 +17,7 @@ from jsonschema import Draft7Validator
 from projects import project, write
 from pydantic._internal._docs_extraction import extract_docstrings_from_cls
 
-from runner.cli import app as cli
+from runner.cli import app
 from runner.cli.schema import FOLDER, Schemas
 from runner.errors import MtrunError
 from runner.part import Part
@@ -279,7 +279,7 @@ def toml(spec: dict[str, Any], above: str = "") -> str:
 
 def run(*arguments: str) -> int:
     with pytest.raises(SystemExit) as stopped:
-        cli.main(arguments)
+        app.main(arguments)
     return int(stopped.value.code or 0)
 
 

@@ -15,7 +15,7 @@ from test_build import built
 
 from runner.errors import DataError, SpecError
 from runner.parts.suites.demo import Demo
-from runner.plan.planner import make
+from runner.plan.planner import make_plan
 from runner.registry.registry import Registry
 from runner.results.result import Result
 from runner.tasks.prediction_files import read
@@ -156,7 +156,7 @@ def test_a_predictions_file_is_a_leaf_like_any_other(tmp_path: Path) -> None:
     (run,) = Registry(root / "registry").runs()
     rows = rows_of(run.predictions())
     (root / "specs" / "theirs.csv").write_text(text(rows))
-    first = make(root, [root / "specs" / f"{name}.toml" for name in ("tree", "alone")], "demo")
+    first = make_plan(root, [root / "specs" / f"{name}.toml" for name in ("tree", "alone")], "demo")
     built(root, "tree", "alone")
     results = {name: Result.from_json((root / "results" / "demo" / f"{name}.json").read_bytes(), name).tree
                for name in ("sum", "alone", "tree")}
@@ -166,22 +166,22 @@ def test_a_predictions_file_is_a_leaf_like_any_other(tmp_path: Path) -> None:
     assert results["alone"].honest is None and results["tree"].honest is not None
     random.Random(0).shuffle(rows)
     (root / "specs" / "theirs.csv").write_text(text(rows))
-    again = make(root, [root / "specs" / f"{name}.toml" for name in ("tree", "alone")], "demo")
+    again = make_plan(root, [root / "specs" / f"{name}.toml" for name in ("tree", "alone")], "demo")
     assert again.roots == first.roots  # the id is of what it says
     rows[0][3] = str(float(rows[0][3]) + 1)
     (root / "specs" / "theirs.csv").write_text(text(rows))
-    assert make(root, [root / "specs" / "alone.toml"], "demo").roots["alone"] != first.roots["alone"]
+    assert make_plan(root, [root / "specs" / "alone.toml"], "demo").roots["alone"] != first.roots["alone"]
 
 
 def test_a_file_that_does_not_suit_starts_nothing(tmp_path: Path) -> None:
     root = project(tmp_path, tree=TREE)
     (root / "specs" / "theirs.csv").write_text("split,task,id,score\ndev,similarity,dev-99,1\n")
     with pytest.raises(DataError) as caught:
-        make(root, [root / "specs" / "tree.toml"], "demo")
+        make_plan(root, [root / "specs" / "tree.toml"], "demo")
     assert "theirs.csv:2" in caught.value.render() and "used by " in caught.value.render()
     (root / "specs" / "theirs.csv").unlink()
     with pytest.raises(SpecError, match=r"no file `theirs.csv`"):
-        make(root, [root / "specs" / "tree.toml"], "demo")
+        make_plan(root, [root / "specs" / "tree.toml"], "demo")
 
 
 def test_a_file_alone_needs_a_suite(tmp_path: Path) -> None:
@@ -189,4 +189,4 @@ def test_a_file_alone_needs_a_suite(tmp_path: Path) -> None:
     (root / "specs" / "theirs.csv").write_text("split,task,id,score\n")
     (root / "specs" / "profiles" / "demo.toml").write_text("[train]\nepochs = 1\n")
     with pytest.raises(SpecError, match="not known which suite `theirs` is for"):
-        make(root, [root / "specs" / "alone.toml"], "demo")
+        make_plan(root, [root / "specs" / "alone.toml"], "demo")

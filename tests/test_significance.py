@@ -19,8 +19,8 @@ from runner.results import significance
 from runner.results.costs import spent
 from runner.results.result import SIGNIFICANCE
 from runner.results.result_folder import read_profile
-from runner.results.significance import Evidence, Shelf, Significance, System, evidence
-from runner.tasks import bootstrap as resampling
+from runner.results.significance import Evidence, PredictionsCache, ScoredSystem, Significance, evidence
+from runner.tasks import bootstrap
 from runner.tasks.data import Data
 from runner.tasks.metrics import outcomes
 
@@ -59,7 +59,7 @@ def test_the_numbers_are_those_of_the_tests(tmp_path: Path) -> None:
     models = {"a": said(data, 1.0, 1), "b": said(data, 1.3, 2)}
     sha256 = data.sha256()
     scores = {id: {"dev": leaderboards_scores(data, id, models)} for id in models}
-    found = evidence(data, sha256, {id: System(models[id], scores[id]) for id in models})
+    found = evidence(data, sha256, {id: ScoredSystem(models[id], scores[id]) for id in models})
     (pair,) = found.pairs.values()
     right = {}
     draws = {}
@@ -68,8 +68,8 @@ def test_the_numbers_are_those_of_the_tests(tmp_path: Path) -> None:
         assert examples.labels is not None
         right[name] = np.stack([outcomes(task, models[id].outputs["dev"][name].scores, examples.labels)
                                 for id in models], axis=1)
-        draws[name] = resampling.resampled(task, right[name], examples.labels, resampling.seed(sha256, "dev", name))
-    draws["overall"] = resampling.overall(draws, data.tasks)
+        draws[name] = bootstrap.resampled(task, right[name], examples.labels, bootstrap.seed(sha256, "dev", name))
+    draws["overall"] = bootstrap.overall(draws, data.tasks)
     for (at, id), (place, column) in itertools.product(enumerate(models), enumerate(found.columns)):
         low, high = np.quantile(draws[column][:, at], [0.025, 0.975])
         score, *ends = found.systems[id]["dev"][place] or ()
@@ -92,10 +92,10 @@ def test_an_interval_is_around_the_honest_score_and_tests_compare_honest_scores(
     data = suited(tmp_path)
     models = {"a": said(data, 1.0, 1), "b": said(data, 1.3, 2)}
     scores = {id: leaderboards_scores(data, id, models) for id in models}
-    plain, = evidence(data, "s", {id: System(models[id], {"dev": scores[id]}) for id in models}).pairs.values()
+    plain, = evidence(data, "s", {id: ScoredSystem(models[id], {"dev": scores[id]}) for id in models}).pairs.values()
     honest = {id: {column: value - (0.03 if id == "b" else 0) for column, value in scores[id].items()} for id in models}
-    found = evidence(data, "s", {id: System(models[id], {"dev": honest[id]}) for id in models})
-    same = evidence(data, "s", {id: System(models[id], {"dev": scores[id]}) for id in models})
+    found = evidence(data, "s", {id: ScoredSystem(models[id], {"dev": honest[id]}) for id in models})
+    same = evidence(data, "s", {id: ScoredSystem(models[id], {"dev": scores[id]}) for id in models})
     for place, column in enumerate(found.columns):
         moved, whole = found.systems["b"]["dev"][place], same.systems["b"]["dev"][place]
         assert moved and whole and moved == pytest.approx([x - 0.03 for x in whole], abs=1e-4), column
@@ -106,13 +106,13 @@ def test_an_interval_is_around_the_honest_score_and_tests_compare_honest_scores(
 def test_mcnemar_of_honest_scores_shares_out_what_differs(tmp_path: Path) -> None:
     right = np.repeat([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]], [50, 8, 22, 20], axis=0)
     accuracies = right.mean(axis=0)
-    assert resampling.mcnemar(right, accuracies)[0, 1] == pytest.approx(stats.binomtest(8, 30).pvalue)
+    assert bootstrap.mcnemar(right, accuracies)[0, 1] == pytest.approx(stats.binomtest(8, 30).pvalue)
     honest = accuracies - np.array([0.0, 0.04])  # 4 of 100 examples less: 10 and 20 in place of 8 and 22
-    assert resampling.mcnemar(right, honest)[0, 1] == pytest.approx(stats.binomtest(10, 30).pvalue)
+    assert bootstrap.mcnemar(right, honest)[0, 1] == pytest.approx(stats.binomtest(10, 30).pvalue)
     odd = accuracies - np.array([0.0, 0.05])  # 10.5 and 19.5: in favour of equality
-    assert resampling.mcnemar(right, odd)[0, 1] == pytest.approx(stats.binomtest(11, 30).pvalue)
+    assert bootstrap.mcnemar(right, odd)[0, 1] == pytest.approx(stats.binomtest(11, 30).pvalue)
     turned = accuracies - np.array([0.0, 0.9])  # more than all that differ
-    assert resampling.mcnemar(right, turned)[0, 1] == pytest.approx(stats.binomtest(0, 30).pvalue)
+    assert bootstrap.mcnemar(right, turned)[0, 1] == pytest.approx(stats.binomtest(0, 30).pvalue)
 
 
 def test_what_a_system_lacks_is_left_out(root: Path) -> None:
@@ -209,7 +209,7 @@ def test_a_damaged_file_is_an_error_that_names_it_until_the_next_build(root: Pat
 
 def test_a_damaged_shelf_is_no_error(tmp_path: Path) -> None:
     data = suited(tmp_path)
-    shelf = Shelf(tmp_path / "shelf")
+    shelf = PredictionsCache(tmp_path / "shelf")
     shelf.keep({"a": said(data, 1.0, 1)}, ["a"])
     kept = shelf.find("a")
     assert kept and kept.to_bytes() == said(data, 1.0, 1).to_bytes()
@@ -233,7 +233,7 @@ def test_a_mark_says_that_holms_test_against_the_best_did_not_reject(root: Path)
         best, *others = listed
         assert best[f"{column}.tied"] is None and best[column] == max(row[column] for row in listed)
         raw = [found.p(best["id"], row["id"], "dev", column) for row in others]
-        adjusted = resampling.holm([p for p in raw if p is not None])
+        adjusted = bootstrap.holm([p for p in raw if p is not None])
         assert [row[f"{column}.p"] for row in others] == pytest.approx(adjusted, rel=1e-3)
         assert [row[f"{column}.tied"] for row in others] == [p > 0.05 for p in adjusted]
     (sheet,) = json.loads(text(root / "results", "json", columns="name,paraphrase,paraphrase.tied"))

@@ -19,14 +19,14 @@ from test_build import BROKEN, built, names
 
 from runner.errors import SpecError, TrainingError
 from runner.plan.plan import Plan, renew
-from runner.plan.planner import make
+from runner.plan.planner import make_plan
 from runner.registry.registry import Registry, Run
 from runner.specs.spec import Leaf
 from runner.tasks.folds import refits
 from runner.tasks.metrics import score_split
 from runner.tasks.predictions import one_by_one
 from runner.training import soup as souping
-from runner.training.soup import Members, Souping, greedy
+from runner.training.soup import Members, SoupTrainer, greedy
 from runner.worker.worker import trainer_of
 
 RATES = 'kind = "model"\nextends = "sum.toml"\n[sweep]\n"optimizer.lr_scale" = [0.5, 2.0, 6.0]\n'
@@ -43,7 +43,7 @@ SPECS = {"rates": RATES, "seeds": SEEDS, "uniform": UNIFORM, "greedy": GREEDY, "
 
 
 def planned(root: Path, *specs: str, settings: Sequence[str] = ()) -> Plan:
-    return make(root, [root / "specs" / f"{spec}.toml" for spec in specs], "demo", settings)
+    return make_plan(root, [root / "specs" / f"{spec}.toml" for spec in specs], "demo", settings)
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +85,13 @@ def test_its_predictions_are_those_of_its_weights(made: Path) -> None:
     assert souper.all(souper.network).to_bytes() == run(made, "uniform").read("predictions.safetensors")
 
 
-def kitchen(root: Path, name: str) -> Souping:
+def kitchen(root: Path, name: str) -> SoupTrainer:
     """Return what makes a soup."""
     plan = planned(root, name)
     node = plan.nodes[plan.roots[name]]
-    assert isinstance(node.node, Leaf)
-    made = trainer_of(node.node.model, plan.data[node.suite], root, plan.registry.cache)
-    assert isinstance(made, Souping)
+    assert isinstance(node.spec, Leaf)
+    made = trainer_of(node.spec.model, plan.data[node.suite], root, plan.registry.cache)
+    assert isinstance(made, SoupTrainer)
     return made
 
 

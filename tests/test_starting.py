@@ -17,16 +17,16 @@ from torch import Tensor
 
 from runner.errors import RegistryError, SpecError, Stopped, TrainingError
 from runner.plan.forecast import forecast
-from runner.plan.plan import Plan, Planned
-from runner.plan.planner import make
+from runner.plan.plan import Plan, PlannedNode
+from runner.plan.planner import make_plan
 from runner.registry.registry import WEIGHTS, Registry, Run
 from runner.specs.loader import Loader
 from runner.specs.render import document
 from runner.specs.spec import Leaf
 from runner.training.evaluation import Evaluation
-from runner.training.stored_model import Trained, begin
+from runner.training.stored_model import StoredModel, begin
 from runner.training.tokens import Tokens
-from runner.training.trainer import Trainer, Watch
+from runner.training.trainer import Trainer, TrainerCallback
 from runner.worker.worker import trainer_of
 
 STILL = "[optimizer]\nlr = 1e-12\n[train]\nepochs = 1\n"
@@ -61,10 +61,10 @@ def root(made: Path, tmp_path: Path) -> Path:
 
 
 def planned(root: Path, *specs: str, settings: Sequence[str] = ()) -> Plan:
-    return make(root, [root / "specs" / f"{spec}.toml" for spec in specs], "demo", settings)
+    return make_plan(root, [root / "specs" / f"{spec}.toml" for spec in specs], "demo", settings)
 
 
-def node(root: Path, name: str) -> Planned:
+def node(root: Path, name: str) -> PlannedNode:
     plan = planned(root, name)
     return plan.nodes[plan.roots[name]]
 
@@ -81,7 +81,7 @@ def weights(root: Path, name: str) -> dict[str, Tensor]:
 
 def begun(root: Path, name: str) -> Trainer:
     """A trainer at its first step."""
-    leaf = node(root, name).node
+    leaf = node(root, name).spec
     assert isinstance(leaf, Leaf)
     return trainer_of(leaf.model, leaf.model.suite.load(root), root, root / "cache")
 
@@ -117,7 +117,7 @@ def test_what_a_regularizer_learns_with_is_not_kept(made: Path) -> None:
     counts = {finished(made, name).manifest["parameters"] for name in ("hidden", "next", "soup")}
     assert counts == {sum(tensor.numel() for tensor in kept.values())}
     data = run.model.suite.load(made)
-    one = Trained.of(finished(made, "hidden"), data, made)
+    one = StoredModel.of(finished(made, "hidden"), data, made)
     assert not list(one.network.regularizer.parameters())
     said = Evaluation(data, Tokens.of(data.splits, one.tokenizer), tuple(run.model.heads), ("dev",))(one.network)
     for task, output in finished(made, "hidden").predictions().outputs["dev"].items():
@@ -126,8 +126,8 @@ def test_what_a_regularizer_learns_with_is_not_kept(made: Path) -> None:
 
 def test_the_id_holds_that_of_the_start(made: Path) -> None:
     first, taught = node(made, "next"), node(made, "taught")
-    assert first.node.model.canonical()["start"] == node(made, "sum").id  # type: ignore[union-attr]
-    assert "start" not in node(made, "sum").node.model.canonical()  # type: ignore[union-attr]
+    assert first.spec.model.canonical()["start"] == node(made, "sum").id  # type: ignore[union-attr]
+    assert "start" not in node(made, "sum").spec.model.canonical()  # type: ignore[union-attr]
     ids = {planned(made, "next", settings=[f"train.seed={seed}"]).roots[f"next@seed={seed}"] for seed in (1, 2)}
     assert len({*ids, first.id}) == 3
     assert taught.below == [("teacher", node(made, "sum").id), ("start", first.id)]
@@ -150,13 +150,13 @@ def test_the_time_it_takes_is_known_from_another_start(made: Path) -> None:
 
 def test_stopped_and_resumed_is_the_same_to_the_bit(root: Path) -> None:
     whole, checkpoint = begun(root, "mixed"), root / "checkpoint"
-    bytes_ = whole.run(Watch(), root / "none").to_bytes()
+    bytes_ = whole.run(TrainerCallback(), root / "none").to_bytes()
     piece = begun(root, "mixed")
     with pytest.raises(Stopped):
         piece.run(Stop(4), checkpoint)
     again = begun(root, "mixed")
     again.restore(checkpoint)
-    assert again.run(Watch(), checkpoint).to_bytes() == bytes_ and digest(again) == digest(whole)
+    assert again.run(TrainerCallback(), checkpoint).to_bytes() == bytes_ and digest(again) == digest(whole)
 
 
 def test_weights_that_are_gone_or_of_another_shape_are_told(root: Path) -> None:
@@ -226,4 +226,4 @@ def test_a_pretrained_encoder_may_come_from_another_suite(pretrained: Path) -> N
 
 def test_a_vocabulary_of_another_suite_is_refused(pretrained: Path) -> None:
     with pytest.raises(SpecError, match="`reviews` is of other data than `far`"):
-        make(pretrained, [pretrained / "specs" / "far.toml"], "scratch", ())
+        make_plan(pretrained, [pretrained / "specs" / "far.toml"], "scratch", ())

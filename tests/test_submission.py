@@ -17,7 +17,7 @@ from systems import mtrun
 
 from runner.errors import DataError
 from runner.inference import submission
-from runner.plan.planner import make
+from runner.plan.planner import make_plan
 from runner.tasks.data import Data, Examples, Task
 from runner.tasks.predictions import Output, Predictions
 
@@ -82,7 +82,7 @@ def test_another_file_is_told_from_a_submission(text: str, line: int) -> None:
 def test_what_is_written_scores_as_the_evaluation(trained: Path, tmp_path: Path) -> None:
     done = mtrun(trained, "submit", "specs/deep.toml", "-o", str(tmp_path))
     assert done.code == 0 and not done.err
-    plan = make(trained, [trained / "specs" / "deep.toml"], "demo")
+    plan = make_plan(trained, [trained / "specs" / "deep.toml"], "demo")
     data = plan.data[plan.nodes[plan.roots["deep"]].suite]
     published = json.loads((trained / "results" / "demo" / "deep.json").read_bytes())["tree"]["scores"]
     archive = zipfile.ZipFile(tmp_path / submission.ARCHIVE)

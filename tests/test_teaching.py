@@ -20,16 +20,16 @@ from runner.parts.losses.bce import BinaryCrossEntropy
 from runner.parts.losses.cosine_embedding import CosineEmbedding
 from runner.parts.losses.cross_entropy import CrossEntropy
 from runner.parts.losses.mse import SquaredError
-from runner.plan.plan import Plan, Planned
-from runner.plan.planner import make
+from runner.plan.plan import Plan, PlannedNode
+from runner.plan.planner import make_plan
 from runner.registry.attempt import Attempt
 from runner.registry.registry import Registry, Run
-from runner.specs.job import Order
+from runner.specs.job import TrainingJob
 from runner.specs.spec import Leaf
 from runner.tasks.data import Data, Task
-from runner.training import distillation as teaching
-from runner.training.distillation import Distilled
-from runner.worker.supervisor import Supervision
+from runner.training import distillation
+from runner.training.distillation import DistillationLoss
+from runner.worker.supervisor import Supervisor
 from runner.worker.worker import run, trainer_of
 
 FAST = 'kind = "model"\nextends = "sum.toml"\n[optimizer]\nlr_scale = 4.0\n'
@@ -70,7 +70,7 @@ def root(made: Path, tmp_path: Path) -> Path:
 
 
 def planned(root: Path, *specs: str, settings: Sequence[str] = ()) -> Plan:
-    return make(root, [root / "specs" / f"{spec}.toml" for spec in specs], "demo", settings)
+    return make_plan(root, [root / "specs" / f"{spec}.toml" for spec in specs], "demo", settings)
 
 
 def finished(root: Path, name: str) -> Run:
@@ -105,7 +105,8 @@ def test_loss_and_gradient_are_those_of_the_definition(own: Loss, task: Task, sh
     scores = torch.randn(6, width, dtype=torch.float64, requires_grad=True)
     label = torch.tensor([0, 1, 1, 0, 1, float("nan")], dtype=torch.float64)
     taught = torch.rand(6, width, dtype=torch.float64) * 4
-    each = Distilled(own=own, share=share, temperature=heat).each(scores, torch.cat([label[:, None], taught], 1), task)
+    loss = DistillationLoss(own=own, share=share, temperature=heat)
+    each = loss.each(scores, torch.cat([label[:, None], taught], 1), task)
     wanted = torch.stack([definition(own, scores[n], label[n], taught[n], task, share, heat) for n in range(6)])
     torch.testing.assert_close(each, wanted)
     mine, theirs = (torch.autograd.grad(loss.sum(), scores)[0] for loss in (each, wanted))
@@ -119,11 +120,11 @@ def test_a_hot_teacher_is_matched_in_logits_and_a_cold_sure_one_is_a_label() -> 
     scores, taught = (torch.randn(4, 3, dtype=torch.float64) for _ in range(2))
     scores, taught = (one - one.mean(1, keepdim=True) for one in (scores, taught))
     scores.requires_grad_()
-    hot = Distilled(own=CrossEntropy(), share=0.0, temperature=1000.0)
+    hot = DistillationLoss(own=CrossEntropy(), share=0.0, temperature=1000.0)
     nothing = torch.full((4, 1), float("nan"), dtype=torch.float64)
     (gradient,) = torch.autograd.grad(hot.each(scores, torch.cat([nothing, taught], 1), CLASSES).sum(), scores)
     torch.testing.assert_close(gradient, (scores - taught).detach() / 3, rtol=1e-2, atol=1e-3)
-    cold, label = Distilled(own=CrossEntropy(), share=0.0, temperature=1.0), torch.tensor([0, 2, 1, 1])
+    cold, label = DistillationLoss(own=CrossEntropy(), share=0.0, temperature=1.0), torch.tensor([0, 2, 1, 1])
     sure = 1e3 * torch.nn.functional.one_hot(label, 3).double()
     torch.testing.assert_close(cold.each(scores, torch.cat([nothing, sure], 1), CLASSES),
                                torch.nn.functional.cross_entropy(scores, label, reduction="none"))
@@ -134,25 +135,25 @@ def test_scores_are_brought_to_the_labels_scale() -> None:
     scores, labels = random.normal(size=(50, 1)) * 7 + 30, np.append(random.uniform(0, 5, 40), [np.nan] * 10)
     slope, middle = np.polyfit(scores[:40, 0], labels[:40], 1)
     wanted = np.clip(slope * scores + middle, 0, 5)
-    np.testing.assert_allclose(teaching.on_scale(scores, labels, SCALE), wanted, rtol=1e-9)
-    np.testing.assert_allclose(teaching.on_scale(np.full((50, 1), 3.0), labels, SCALE), np.nanmean(labels))
-    steep = teaching.on_scale(np.arange(50.0)[:, None], np.append(np.linspace(0, 5, 40), [np.nan] * 10), SCALE)
+    np.testing.assert_allclose(distillation.on_scale(scores, labels, SCALE), wanted, rtol=1e-9)
+    np.testing.assert_allclose(distillation.on_scale(np.full((50, 1), 3.0), labels, SCALE), np.nanmean(labels))
+    steep = distillation.on_scale(np.arange(50.0)[:, None], np.append(np.linspace(0, 5, 40), [np.nan] * 10), SCALE)
     assert steep.max() == 5.0 and np.isclose(steep[39], 5.0)
 
 
 # What the teacher says -----------------------------------------------------------------------------------------
 
-def ordered(root: Path, name: str) -> tuple[Order, Data, Planned]:
+def ordered(root: Path, name: str) -> tuple[TrainingJob, Data, PlannedNode]:
     """Return the order of a leaf, its suite's examples and its node."""
     plan = planned(root, name)
     node = plan.nodes[plan.roots[name]]
-    assert isinstance(node.node, Leaf)
-    return Order(node.id, name, root, node.node.model, "", node.trees), plan.data[node.suite], node
+    assert isinstance(node.spec, Leaf)
+    return TrainingJob(node.id, name, root, node.spec.model, "", node.trees), plan.data[node.suite], node
 
 
 def lesson(root: Path, name: str) -> Data:
     order, data, _ = ordered(root, name)
-    return teaching.lesson(order, data, Registry(root / "registry"), torch.device("cpu"))
+    return distillation.targets(order, data, Registry(root / "registry"), torch.device("cpu"))
 
 
 def applied(root: Path, name: str, data: Data, task: str) -> np.ndarray:
@@ -184,7 +185,7 @@ def test_a_lesson_is_the_labels_and_what_the_tree_says(made: Path) -> None:
         assert np.isnan(train.labels[len(labels):, 0]).all()
         wanted = (applied(made, "sum", data, task).astype(np.float64) + applied(made, best, data, task)) / 2
         if task == "similarity":
-            wanted = teaching.on_scale(wanted, train.labels[:, 0], plain.tasks[task])
+            wanted = distillation.on_scale(wanted, train.labels[:, 0], plain.tasks[task])
         np.testing.assert_allclose(train.labels[:, 1:], wanted, rtol=1e-4, atol=1e-4)
         np.testing.assert_array_equal(data.splits[task]["dev"].labels, plain.splits[task]["dev"].labels)
 
@@ -194,7 +195,7 @@ def test_what_a_leaf_said_is_remembered_by_content(root: Path, monkeypatch: pyte
     files = sorted((root / "registry" / ".cache").glob("teaching-*"))
     assert len(files) == 4, "two leaves, with and without more sentences"
     with monkeypatch.context() as patch:
-        patch.setattr(teaching, "Network", None)
+        patch.setattr(distillation, "Network", None)
         assert lesson(root, "student").sha256() == wanted
     for file in files:
         file.write_bytes(file.read_bytes()[:-8] + bytes(8))
@@ -205,7 +206,7 @@ def test_what_a_leaf_said_is_remembered_by_content(root: Path, monkeypatch: pyte
 def test_lines_that_are_no_pairs(tmp_path: Path, text: str, lines: list[int]) -> None:
     (tmp_path / "pairs.tsv").write_text(text)
     with pytest.raises(DataError, match="a line must be two sentences") as caught:
-        teaching.unlabelled(tmp_path / "pairs.tsv", BINARY.model_copy(update={"sentences": 2}))
+        distillation.unlabelled(tmp_path / "pairs.tsv", BINARY.model_copy(update={"sentences": 2}))
     assert [problem.place.line for problem in caught.value.problems if problem.place] == lines
 
 
@@ -227,7 +228,7 @@ def test_a_student_costs_one_model(made: Path) -> None:
 
 
 @dataclass
-class Stopping(Supervision):
+class Stopping(Supervisor):
     """Stops at a step."""
 
     at: int = 5

@@ -12,13 +12,13 @@ from projects import project
 from runs import leaf, planned
 
 from runner.build.build import Build
-from runner.build.scheduler import Pool
+from runner.build.scheduler import Scheduler
 from runner.errors import SpecError
 from runner.registry.registry import HISTORY
-from runner.specs import checks as consistency
-from runner.specs.job import Order
+from runner.specs import checks
+from runner.specs.job import TrainingJob
 from runner.specs.spec import Leaf
-from runner.worker import trackers as tracking
+from runner.worker import trackers
 from runner.worker.executors.inline import Inline
 from runner.worker.trackers import Tracking, numbers
 
@@ -29,11 +29,11 @@ HISTORY_OF_THREE = [
      "conflict": {"pairs": {"sentiment/similarity": -0.25}, "share": 0.5, "steps": 5}} for n in (1, 2, 3)]
 
 
-def order(root: Path, *settings: str) -> Order:
+def order(root: Path, *settings: str) -> TrainingJob:
     """Return what a worker of the model `sum` is told."""
     node = leaf(planned(project(root), "sum", settings=settings), "sum")
-    assert isinstance(node.node, Leaf)
-    return Order(node.id, node.name, root, node.node.model)
+    assert isinstance(node.spec, Leaf)
+    return TrainingJob(node.id, node.name, root, node.spec.model)
 
 
 def told(history: list[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
@@ -94,7 +94,7 @@ def test_mlflow_has_the_history_once_though_the_run_was_stopped(tmp_path: Path) 
 
 def test_a_tracker_that_fails_is_given_up_with_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Full:
-        def __init__(self, order: Order, folder: Path) -> None:
+        def __init__(self, order: TrainingJob, folder: Path) -> None:
             self.room = 1
 
         def log(self, step: int, numbers: Mapping[str, float]) -> None:
@@ -105,7 +105,7 @@ def test_a_tracker_that_fails_is_given_up_with_a_word(tmp_path: Path, monkeypatc
         def close(self) -> None:
             raise AssertionError("it was given up")
 
-    monkeypatch.setitem(tracking.TRACKERS, "tensorboard", Full)
+    monkeypatch.setitem(trackers.TRACKERS, "tensorboard", Full)
     said: list[str] = []
     followed = Tracking(order(tmp_path, "track.tensorboard=true"), said.append)
     for count in (1, 2, 3):
@@ -119,7 +119,7 @@ def test_tracking_is_no_part_of_the_id(tmp_path: Path) -> None:
 
 
 def test_a_package_that_is_missing_is_a_spec_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consistency, "find_spec", lambda name: None)
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
     root = project(tmp_path, x='kind = "model"\nextends = "sum.toml"\n[track]\ntensorboard = true\n')
     with pytest.raises(SpecError) as raised:
         planned(root, "x")
@@ -132,7 +132,7 @@ def test_a_package_that_is_missing_is_a_spec_error(tmp_path: Path, monkeypatch: 
 def test_a_worker_tells_every_epoch(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     plan = planned(project(tmp_path), "sum", settings=["track.tensorboard=true"])
-    list(Build(plan, Pool(plan.registry, tmp_path, Inline(), jobs=1), tmp_path / "results").events())
+    list(Build(plan, Scheduler(plan.registry, tmp_path, Inline(), jobs=1), tmp_path / "results").events())
     run, = plan.registry.runs()
 
     assert tensorboard(tmp_path) == told([json.loads(line) for line in run.read(HISTORY).splitlines()])

@@ -20,7 +20,7 @@ from runner.tasks.metrics import overall, score_split
 from runner.tasks.predictions import Output, Predictions, one_by_one, side_by_side
 from runner.training import checkpoint as snapshots
 from runner.training import memory
-from runner.training.trainer import State, Trainer, Watch
+from runner.training.trainer import State, Trainer, TrainerCallback
 from runner.worker.worker import trainer_of
 
 DRY = ["encoder.dropout=0.0", "encoder.hidden_dropout=0.0"]
@@ -32,7 +32,7 @@ def trainer(root: Path, *settings: str) -> Trainer:
 
 
 @dataclass
-class Stop(Watch):
+class Stop(TrainerCallback):
     """Stops at the given tick, counted over training and evaluation."""
 
     at: int = -1
@@ -111,7 +111,7 @@ def test_stopped_at_every_single_tick(tmp_path: Path, combiner: str, epoch: str)
 
 def test_the_best_epoch_is_kept(tmp_path: Path) -> None:
     run = trainer(project(tmp_path), "train.epochs=6", "optimizer.lr=0.02", 'train.tasks=["sentiment", "similarity"]')
-    predictions = run.run(Watch(), tmp_path / "none")
+    predictions = run.run(TrainerCallback(), tmp_path / "none")
     trained = {task: run.data.tasks[task] for task in ("sentiment", "similarity")}
     reached = [overall(entry["dev"], trained) for entry in run.state.history]
     assert run.kept_epoch == int(np.argmax(reached))  # argmax takes the first of equals
@@ -120,14 +120,14 @@ def test_the_best_epoch_is_kept(tmp_path: Path) -> None:
 
 def test_what_was_said_of_dev_is_kept_for_every_epoch(tmp_path: Path) -> None:
     run = trainer(project(tmp_path), "train.epochs=3", "optimizer.lr=0.02")
-    run.run(Watch(), tmp_path / "none")
+    run.run(TrainerCallback(), tmp_path / "none")
     assert [score_split(said, run.data, "dev") for said in run.epochs] == [e["dev"] for e in run.state.history]
     joined = Predictions.from_bytes(side_by_side(run.epochs).to_bytes(), "epochs")
     assert joined.outputs["dev"]["sentiment"].scores.shape == (30, 3 * 5)
     again = one_by_one(joined, run.data)
     assert [said.to_bytes() for said in again] == [said.to_bytes() for said in run.epochs]
     last = trainer(project(tmp_path), "train.epochs=2", "train.select=last")
-    last.run(Watch(), tmp_path / "none")
+    last.run(TrainerCallback(), tmp_path / "none")
     assert last.epochs == []  # nothing was chosen
 
 
@@ -141,7 +141,7 @@ def test_epochs_of_another_suite_are_refused(tmp_path: Path) -> None:
 
 def test_training_learns(tmp_path: Path) -> None:
     run = trainer(project(tmp_path), "train.epochs=8", "optimizer.lr=0.005", *DRY)
-    run.run(Watch(), tmp_path / "none")
+    run.run(TrainerCallback(), tmp_path / "none")
     first, last = (sum(run.state.history[i]["losses"].values()) for i in (0, -1))
     assert last < first
 
@@ -200,7 +200,7 @@ def test_an_example_that_does_not_fit_is_named(tmp_path: Path, monkeypatch: pyte
     run = trainer(project(tmp_path))
     short_of_memory(monkeypatch, run, 3, MemoryError)
     with pytest.raises(TrainingError) as caught:
-        run.run(Watch(), tmp_path / "none")
+        run.run(TrainerCallback(), tmp_path / "none")
     text = caught.value.render()
     assert "one example of each task does not fit into memory at step 1" in text
     assert "batch of 8 examples a task, in 8 parts" in text and "longest sentence: " in text and " MB on cpu" in text
@@ -226,7 +226,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
 def test_a_loss_that_is_not_finite_stops_with_task_and_step(tmp_path: Path) -> None:
     run = trainer(project(tmp_path), "optimizer.lr=1e30")
     with pytest.raises(Diverged, match=r"the loss of \w+ is (nan|inf) at step \d+, rate 1e\+30"):
-        run.run(Watch(), tmp_path / "none")
+        run.run(TrainerCallback(), tmp_path / "none")
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -243,7 +243,7 @@ def test_a_gradient_that_is_not_finite_stops_within_the_step(tmp_path: Path, bad
     before = {name: p.detach().clone() for name, p in run.parameters.items()}
     run.parameters[where].register_hook(lambda grad: torch.full_like(grad, bad))
     with pytest.raises(Diverged) as caught:
-        run.run(Watch(), checkpoint)
+        run.run(TrainerCallback(), checkpoint)
     text = caught.value.render()
     assert f"the gradient of `{where}` is not finite, due to {whose}, at step 4, rate 0.001" in text
     assert text.count("losses of step") == 4 and "losses of step 4: paraphrase 0." in text
@@ -260,7 +260,7 @@ def test_a_weight_that_is_not_finite_stops_within_the_step(tmp_path: Path) -> No
     with torch.no_grad():
         words.rows[np.searchsorted(words.used.numpy(), unused)] = float("nan")
     with pytest.raises(Diverged, match=r"the weight `encoder.word.weight` is not finite at step 1"):
-        run.run(Watch(), tmp_path / "none")
+        run.run(TrainerCallback(), tmp_path / "none")
 
 
 # The checkpoint ---------------------------------------------------------------------------------------------------

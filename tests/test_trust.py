@@ -23,7 +23,7 @@ from runner.registry.manifest import sealed
 from runner.registry.registry import Registry
 from runner.specs.executables import executables
 from runner.specs.spec import Leaf, Resources
-from runner.worker.executor_choice import named
+from runner.worker.executor_choice import choose
 
 PROFILE = "specs/profiles/demo.toml"
 LINE = f"sh -c 'touch owned; {'true; ' * 300}touch owned-too'"
@@ -138,7 +138,7 @@ def test_a_profile_stands_on_no_file_of_another_kind(exported: Path, tmp_path: P
     done = mtrun(tmp_path / "new", "build", "specs/sum.toml", "--set", "train.seed=3")
     assert done.code == 2 and "its name does not end with `.toml`" in done.err
     with pytest.raises(SpecError, match="does not end with"):
-        named(None, [], tmp_path / "new", "demo")
+        choose(None, [], tmp_path / "new", "demo")
 
 
 @pytest.mark.parametrize("name", [
@@ -182,7 +182,7 @@ def test_a_run_does_not_say_how_a_soup_is_started(trained: Path, tmp_path: Path)
     registry.drop(node.id)
     registry.commit(node.id, content, manifest)
     (root / "specs" / "soup.toml").write_text(f'kind = "soup"\nmembers = ["run:{node.id}"]\n')
-    soup = runs.leaf(runs.planned(root, "soup"), "soup").node
+    soup = runs.leaf(runs.planned(root, "soup"), "soup").spec
     assert isinstance(soup, Leaf) and soup.model.resources == Resources()
 
 

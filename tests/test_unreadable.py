@@ -14,7 +14,7 @@ from systems import build, mtrun
 from test_registry import ID, OTHER, commit, files, manifest
 
 from runner.errors import MtrunError, RegistryError, StorageError
-from runner.plan.planner import make
+from runner.plan.planner import make_plan
 from runner.registry.attempt import TASK
 from runner.registry.registry import MANIFEST, PREDICTIONS, WEIGHTS, Registry
 from runner.tasks.predictions import Predictions
@@ -38,7 +38,7 @@ def root(trained: Path, tmp_path: Path) -> Path:
 
 def ids(root: Path) -> dict[str, str]:
     """Return the ids of the project's leaves."""
-    plan = make(root, [root / "specs" / "mean.toml"], "demo")
+    plan = make_plan(root, [root / "specs" / "mean.toml"], "demo")
     return {node.name: node.id for node in plan.nodes.values() if not node.members}
 
 

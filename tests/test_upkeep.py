@@ -18,7 +18,7 @@ from projects import project
 from test_registry import commit, files, manifest
 
 from runner.cli.app import cli
-from runner.plan.planner import make
+from runner.plan.planner import make_plan
 from runner.registry.attempt import Attempt
 from runner.registry.manifest import sealed
 from runner.registry.registry import WEIGHTS, Registry
@@ -39,7 +39,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def ids(root: Path) -> dict[str, str]:
-    return {"sum": next(iter(make(root, [root / "specs" / "sum.toml"], "demo").nodes)),
+    return {"sum": next(iter(make_plan(root, [root / "specs" / "sum.toml"], "demo").nodes)),
             "mean": "aaaaaaaaaaaa", "mean-2": "aabbbbbbbbbb"}
 
 
@@ -156,7 +156,7 @@ def test_gc_removes_what_nothing_refers_to(root: Path) -> None:
 
 
 def test_copies_touches_and_clocks_cause_no_rebuild(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    plan = make(root, [root / "specs" / "sum.toml"], "demo")
+    plan = make_plan(root, [root / "specs" / "sum.toml"], "demo")
     assert [node.action for node in plan.nodes.values()] == ["reuse"]
     other = tmp_path_factory.mktemp("other") / "copy"
     subprocess.run(["cp", "-r", str(root), str(other)], check=True)
@@ -164,7 +164,7 @@ def test_copies_touches_and_clocks_cause_no_rebuild(root: Path, tmp_path_factory
         for path in copy.rglob("*"):
             with contextlib.suppress(OSError):
                 os.utime(path, random.choice([(0, 0), (2**31, 2**31)]))
-        plan = make(copy, [copy / "specs" / "sum.toml"], "demo")
+        plan = make_plan(copy, [copy / "specs" / "sum.toml"], "demo")
         assert [node.action for node in plan.nodes.values()] == ["reuse"]
 
 

@@ -20,8 +20,8 @@ from runner.cli.app import cli
 from runner.errors import UsageError
 from runner.results.members import shapley as worth
 from runner.results.members.agreement import alike
-from runner.results.members.shapley import appraise
-from runner.results.members.subtrees import Grove, grove_of
+from runner.results.members.shapley import contributions
+from runner.results.members.subtrees import EnsembleSubsets, subsets_of
 from runner.tasks.data import Task
 from runner.tasks.metrics import score_split
 from runner.tasks.predictions import Output, Predictions
@@ -47,11 +47,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 many=average(*(f"m{i}" for i in range(14))))
 
 
-def grove(root: Path, spec: str, split: str = "dev") -> Grove:
-    return grove_of(planned(root, spec), split)
+def grove(root: Path, spec: str, split: str = "dev") -> EnsembleSubsets:
+    return subsets_of(planned(root, spec), split)
 
 
-def mean(grove: Grove, names: str) -> dict[str, dict[str, np.ndarray]]:
+def mean(grove: EnsembleSubsets, names: str) -> dict[str, dict[str, np.ndarray]]:
     """Return the mean of some models' scores, added up here."""
     by_name = {player.name: grove.leaves[player.id] for player in grove.players}
     tasks = grove.data.tasks
@@ -59,7 +59,7 @@ def mean(grove: Grove, names: str) -> dict[str, dict[str, np.ndarray]]:
                     for task in tasks} for split in ("dev",)}
 
 
-def bits(grove: Grove, names: str) -> int:
+def bits(grove: EnsembleSubsets, names: str) -> int:
     return sum(1 << i for i, player in enumerate(grove.players) if player.name in names)
 
 
@@ -148,7 +148,7 @@ def test_inner_nodes_shrink_and_vanish_and_a_model_goes_wherever_it_stands(root:
     found = grove(root, "nested")
     assert [player.name for player in found.players] == ["a", "b", "c", "d"]
     whole = found.predictions(found.whole)
-    assert whole and whole.to_bytes() == found.plan.nodes[found.root.id].node.node.combine(  # type: ignore[union-attr]
+    assert whole and whole.to_bytes() == found.plan.nodes[found.root.id].spec.ensemble.combine(  # type: ignore[union-attr]
         [found.leaves[found.players[0].id], found._of(found.plan.nodes[found.root.members[1]], found.whole),
          found._of(found.plan.nodes[found.root.members[2]], found.whole)], found.data, found.root.members).to_bytes()
     only = found.predictions(bits(found, "bd"))
@@ -190,9 +190,9 @@ def test_values_of_the_whole_are_its_scores(root: Path) -> None:
 def test_what_cannot_be_appraised_is_said(root: Path) -> None:
     with pytest.raises(UsageError, match="no ensemble"):
         plan = planned(root, "flat")
-        Grove(plan, plan.nodes[plan.nodes[plan.roots["flat"]].members[0]], "dev")
+        EnsembleSubsets(plan, plan.nodes[plan.nodes[plan.roots["flat"]].members[0]], "dev")
     with pytest.raises(UsageError, match="several systems: flat, nested"):
-        grove_of(planned(root, "flat", "nested"), "dev")
+        subsets_of(planned(root, "flat", "nested"), "dev")
     made(root, {}, untrained=average("sum.toml"))
     with pytest.raises(UsageError, match="not trained yet: sum; `mtrun build`"):
         grove(root, "untrained")
@@ -201,7 +201,7 @@ def test_what_cannot_be_appraised_is_said(root: Path) -> None:
 # --------------------------------------------------------------------------------------------------------------- worth
 
 def test_the_worth_of_members_adds_up_and_its_parts_agree(root: Path) -> None:
-    found = appraise(grove(root, "nested"))
+    found = contributions(grove(root, "nested"))
     assert found.is_exact and found.coalitions == 16 and found.sampling_error == 0
     assert sum(w.shapley.value for w in found.worths) == pytest.approx(found.whole.value - found.nothing)
     tasks = found.grove.data.tasks
@@ -215,22 +215,22 @@ def test_the_worth_of_members_adds_up_and_its_parts_agree(root: Path) -> None:
 
 def test_an_interval_is_that_of_the_resampled_trees(root: Path) -> None:
     """Draw the examples, score whole and rest on them, take the difference: the same as weights on resamples."""
-    from runner.tasks import bootstrap as resampling
+    from runner.tasks import bootstrap
 
-    found = appraise(grove(root, "flat"))
+    found = contributions(grove(root, "flat"))
     data, differences = found.grove.data, np.zeros(worth.RESAMPLES)
     for name, task in data.tasks.items():
         labels = found.grove.labels(name)
-        seed = resampling.seed(found.grove.root.suite, "dev", name)
+        seed = bootstrap.seed(found.grove.root.suite, "dev", name)
         columns = found.grove.outcomes([found.grove.whole, found.grove.whole ^ 1])[name]
-        draws = resampling.resampled(task, columns, labels, seed, worth.RESAMPLES)
+        draws = bootstrap.resampled(task, columns, labels, seed, worth.RESAMPLES)
         differences += (draws[:, 0] - draws[:, 1]) / (2 if task.kind == "regression" else 1) / 3
     ends = np.quantile(differences, [0.025, 0.975])
     assert (found.worths[0].left_out.low, found.worths[0].left_out.high) == pytest.approx(ends, abs=1e-9)
 
 
 def test_a_model_that_is_there_twice_is_worth_nothing_the_second_time_and_goes_first(root: Path) -> None:
-    found = appraise(grove(root, "again"), must_shrink=True)
+    found = contributions(grove(root, "again"), must_shrink=True)
     assert [w.player.title for w in found.worths] == ["a", "b", "c", "a (again)"]
     first, again = found.worths[0], found.worths[3]
     assert first.shapley.value == pytest.approx(again.shapley.value)
@@ -249,7 +249,7 @@ def test_a_copy_under_another_id_goes_first(root: Path) -> None:
     noisy = Predictions({split: {task: Output(o.ids, o.scores * np.float32(1 + 1e-6)) for task, o in tasks.items()}
                          for split, tasks in one.outputs.items()})
     made(root, {"twin": noisy}, copied=BEST.replace("count = 2\n", "").replace("b.", "twin."))
-    found = appraise(grove(root, "copied"), must_shrink=True)
+    found = contributions(grove(root, "copied"), must_shrink=True)
     by_name = {w.player.name: w for w in found.worths}
     assert [by_name[name].left_out.value for name in ("a", "twin")] == pytest.approx([0, 0], abs=1e-6)
     step = found.smallest(0.1)
@@ -258,7 +258,7 @@ def test_a_copy_under_another_id_goes_first(root: Path) -> None:
 
 @pytest.mark.parametrize("points", [0.0, 0.5, 3.0, 100.0])
 def test_the_smallest_tree_is_that_of_trying_all(root: Path, points: float) -> None:
-    found = appraise(grove(root, "nested"), must_shrink=True)
+    found = contributions(grove(root, "nested"), must_shrink=True)
     values = worth.points(found.grove, range(1, 16))[0]["overall"]
     good = [(mask.bit_count(), -value) for mask, value in zip(range(1, 16), values, strict=True)
             if value >= found.whole.value - points / 100 - 1e-9]
@@ -269,7 +269,7 @@ def test_the_smallest_tree_is_that_of_trying_all(root: Path, points: float) -> N
 
 def test_many_members_are_sampled(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worth, "COALITIONS", 400)
-    found = appraise(grove(root, "many"), must_shrink=True)
+    found = contributions(grove(root, "many"), must_shrink=True)
     assert not found.is_exact and 0 < found.sampling_error < 0.02
     assert sum(w.shapley.value for w in found.worths) == pytest.approx(found.whole.value - found.nothing)
     assert [s.coalition.bit_count() for s in found.steps] == list(range(14, 0, -1))
@@ -279,9 +279,9 @@ def test_many_members_are_sampled(root: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_one_member_is_worth_all(root: Path) -> None:
-    found = appraise(grove(root, "solo"), must_shrink=True)
+    found = contributions(grove(root, "solo"), must_shrink=True)
     (only,) = found.worths
-    assert only.shapley.value == pytest.approx(found.whole.value - found.nothing) and not found.pairs
+    assert only.shapley.value == pytest.approx(found.whole.value - found.nothing) and not found.agreements
     assert only.left_out.value == pytest.approx(only.shapley.value) and len(found.steps) == 1
 
 

@@ -39,22 +39,22 @@ def build(specs: tuple[Path, ...], profile: str, settings: tuple[str, ...], as_j
     """Train what is missing, evaluate the trees, write results."""
     from ..build.build import Build
     from ..build.publish import check_names
-    from ..build.scheduler import Pool
+    from ..build.scheduler import Scheduler
     from ..plan.plan import renew
-    from ..worker import executor_choice as engines
+    from ..worker import executor_choice
     from .views.events import last, view
 
-    settings_of_models, settings_of_engine = engines.divided(settings)
+    settings_of_models, settings_of_engine = executor_choice.divided(settings)
     plan, mine = reserving(specs, profile, settings_of_models)
     renew(plan, forced, rebuild_stale)
     if dry_run:
         show_plan(plan, as_json, jobs)
         return
-    starter = engines.named(executor, settings_of_engine, plan.project, profile)
+    starter = executor_choice.choose(executor, settings_of_engine, plan.project, profile)
     if detach and not starter.outlives:
         raise click.UsageError(f"`--detach` cannot be meant: the workers of `{starter.type}` end with the build")
     check_names(plan, plan.project / "results" / profile)
-    pool = Pool(plan.registry, plan.project, starter, jobs, retries, detach)
+    pool = Scheduler(plan.registry, plan.project, starter, jobs, retries, detach)
     work = Build(plan, pool, plan.project / "results", fail_fast)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, pool.interrupt)
@@ -94,22 +94,22 @@ def plan_command(specs: tuple[Path, ...], profile: str, settings: tuple[str, ...
 @click.option("--resolved", is_flag=True, help="Show each spec with all its values, and where each was set.")
 def check(specs: tuple[Path, ...], profile: str, settings: tuple[str, ...], resolved: bool) -> None:
     """Check specs and data without starting anything."""
-    from ..specs import render as checked
+    from ..specs import render
     from ..specs.loader import Loader
 
     loaded = Loader(one_project(specs), profile, settings).load_all(specs)
     if resolved:
-        click.echo(checked.resolved(node for nodes in loaded for node in nodes))
+        click.echo(render.resolved(node for nodes in loaded for node in nodes))
     else:
         planned(specs, profile, settings)  # reads the data too
-        click.echo(checked.summary(loaded))
+        click.echo(render.summary(loaded))
 
 
 def default_jobs(plan: Plan) -> int:
     """Return how many leaves fit on this machine: its cores over the threads of the largest leaf."""
     from ..specs.spec import Leaf
 
-    asked = [n.node.model.resources for n in plan.nodes.values() if isinstance(n.node, Leaf)]
+    asked = [n.spec.model.resources for n in plan.nodes.values() if isinstance(n.spec, Leaf)]
     return max(1, len(os.sched_getaffinity(0)) // max((one.threads * one.processes for one in asked), default=1))
 
 

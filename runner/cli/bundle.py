@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @planning
 def export(specs: tuple[Path, ...], output: Path | None, profile: str, settings: tuple[str, ...]) -> None:
     """Write all that systems are made of, weights too, into one file that another machine can check and use."""
-    from ..build.bundle import archive as archives
+    from ..build.bundle import archive
     from ..build.bundle import bundle as bundles
     from ..plan.predict import finished
 
@@ -33,23 +33,23 @@ def export(specs: tuple[Path, ...], output: Path | None, profile: str, settings:
     runs = {id: run for root in plan.roots.values() for id, run in finished(plan, root).items()}
     path = output or Path(f"{specs[0].stem}.mtrun.zip")
     files = bundles.files(plan, settings, _for_others(plan, runs))
-    archives.write(path, files)
-    click.echo(f"{path}  {len(files)} files, {sum(map(archives.size, files.values())) / 1e6:,.1f} MB, "
+    archive.write(path, files)
+    click.echo(f"{path}  {len(files)} files, {sum(map(archive.size, files.values())) / 1e6:,.1f} MB, "
                f"{len(runs)} run{'s' * (len(runs) != 1)}: {', '.join(plan.roots)}")
 
 
 def _for_others(plan: Plan, runs: Mapping[str, Run]) -> dict[str, bytes]:
     """Return the files of a bundle that other libraries read: tokenizers and, of a single leaf, the model."""
-    from ..inference import huggingface as interchange
+    from ..inference import huggingface
     from ..registry.registry import WEIGHTS
-    from ..training.stored_model import Trained
+    from ..training.stored_model import StoredModel
 
-    files = {f"tokenizers/{id}.json": interchange.tokenizer(run, plan.data[plan.nodes[id].suite], plan.project)
+    files = {f"tokenizers/{id}.json": huggingface.tokenizer(run, plan.data[plan.nodes[id].suite], plan.project)
              for id, run in runs.items()}
     for id, run in runs.items() if len(runs) == 1 else ():
         if WEIGHTS in run.manifest["files"]:
-            leaf = Trained.of(run, plan.data[plan.nodes[id].suite], plan.project)
-            files |= {f"transformers/{name}": content for name, content in interchange.transformers(leaf).items()}
+            leaf = StoredModel.of(run, plan.data[plan.nodes[id].suite], plan.project)
+            files |= {f"transformers/{name}": content for name, content in huggingface.transformers(leaf).items()}
     return files
 
 

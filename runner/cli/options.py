@@ -34,9 +34,9 @@ def planning(command: F) -> F:
 
 def planned(specs: Sequence[Path], profile: str, settings: Sequence[str]) -> Plan:
     """Return the plan of specs of one project, and say what a person should know of it."""
-    from ..plan.planner import make
+    from ..plan.planner import make_plan
 
-    plan = make(one_project(specs), specs, profile, settings)
+    plan = make_plan(one_project(specs), specs, profile, settings)
     for note in plan.notes:
         click.echo(note, err=True)
     return plan

@@ -14,7 +14,7 @@ import click
 from .options import SPEC, one_node, planning, reserving
 
 if TYPE_CHECKING:
-    from ..inference.inputs import Question
+    from ..inference.inputs import Input
 
 NODE = click.option("--node", metavar="NAME", help="Another node of the spec than its root, by name or id.")
 
@@ -61,24 +61,24 @@ def predict(spec: Path, texts: tuple[str, ...], pairs: tuple[tuple[str, str], ..
 
 
 def _asked(texts: tuple[str, ...], pairs: tuple[tuple[str, str], ...], source: str | None, form: str | None
-           ) -> Iterator[Question]:
+           ) -> Iterator[Input]:
     """Return the questions that a command line means. Raise UsageError where that is not clear."""
     from ..errors import UsageError
-    from ..inference import inputs as questions
+    from ..inference import inputs
 
     if (texts or pairs) and source is not None:
         raise UsageError("give sentences or a file, not both")
     if texts or pairs:
-        return questions.of_texts(texts, pairs)
+        return inputs.of_texts(texts, pairs)
     if source is None and sys.stdin.isatty():
         raise UsageError("nothing to predict: give sentences, `--pair A B`, `--input FILE`, or `--interactive`")
-    return questions.of_file(source or "-", form)
+    return inputs.of_file(source or "-", form)
 
 
-def _converse(answer: Callable[[Question], Iterable[str]]) -> None:
+def _converse(answer: Callable[[Input], Iterable[str]]) -> None:
     """Answer what a person types, until an empty line or the end of input."""
     from ..errors import MtrunError
-    from ..inference.inputs import Question, split
+    from ..inference.inputs import Input, split
 
     click.echo("a sentence, or two with ||| between them; an empty line ends", err=True)
     for number in itertools.count(1):
@@ -86,7 +86,7 @@ def _converse(answer: Callable[[Question], Iterable[str]]) -> None:
         if not line.strip():
             return
         try:
-            for text in answer(Question(str(number), split(line))):
+            for text in answer(Input(str(number), split(line))):
                 click.echo(text)
         except MtrunError as error:
             click.echo(error.render(), err=True)
@@ -102,16 +102,16 @@ def _converse(answer: Callable[[Question], Iterable[str]]) -> None:
 @planning
 def submit(spec: Path, output: Path | None, node: str | None, profile: str, settings: tuple[str, ...]) -> None:
     """Write the prediction files of the course CS224N for dev and test, and a zip of them."""
-    from ..build.bundle import archive as archives
+    from ..build.bundle import archive
     from ..errors import UsageError
     from ..files import write_bytes
     from ..inference import submission
-    from ..plan.predict import Outcomes
+    from ..plan.predict import TreePredictions
 
     plan, _ = reserving([spec], profile, settings)
     root = one_node(plan, node)
     data = plan.data[plan.nodes[root].suite]
-    predictions = Outcomes.of(plan, root).predictions[root]
+    predictions = TreePredictions.of(plan, root).predictions[root]
     sheets = submission.sheets(predictions, data)
     if not sheets:
         raise UsageError("there is nothing to hand in: the system predicts neither dev nor test")
@@ -119,7 +119,7 @@ def submit(spec: Path, output: Path | None, node: str | None, profile: str, sett
     files = {f"predictions/{sheet.name}": sheet.text().encode() for sheet in sheets}
     for name, content in files.items():
         write_bytes(folder / name, content)
-    archives.write(folder / submission.ARCHIVE, files)
+    archive.write(folder / submission.ARCHIVE, files)
     write_bytes(folder / submission.SCORES, predictions.to_bytes())
     paths = [os.path.relpath(folder / "predictions" / sheet.name) for sheet in sheets]
     for path, sheet in zip(paths, sheets, strict=True):

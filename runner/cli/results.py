@@ -24,14 +24,14 @@ from .options import JSON, planning, reserving
 def table(results: Path, style: str, split: str, group: str, columns: str, sort: str) -> None:
     """Print the leaderboard of each profile, and bring RESULTS/PROFILE/leaderboard.md up to date."""
     from ..errors import RegistryError, clean
-    from ..results import leaderboard as leaderboards
+    from ..results import leaderboard
     from ..results.result_folder import read
     from ..specs.spec_files import PUBLISHED
 
     found = read(results)
-    made = leaderboards.tables(found, style, split, group, columns, sort)
+    made = leaderboard.tables(found, style, split, group, columns, sort)
     click.echo(made.text, nl=False)
-    leaderboards.publish([one for one in found if one.path.parent != results / PUBLISHED])
+    leaderboard.publish([one for one in found if one.path.parent != results / PUBLISHED])
     if found[0].path.parent == results / PUBLISHED:
         click.echo("nothing is built here yet: these are the results that the project publishes", err=True)
     for note in made.notes:
@@ -52,12 +52,12 @@ def table(results: Path, style: str, split: str, group: str, columns: str, sort:
 def members(spec: Path, profile: str, settings: tuple[str, ...], as_json: bool, split: str,
             points: float | None) -> None:
     """Show what each member of an ensemble is worth."""
-    from ..results.members.shapley import appraise
-    from ..results.members.subtrees import grove_of
+    from ..results.members.shapley import contributions
+    from ..results.members.subtrees import subsets_of
     from .views import members as appraisal
 
     plan, _ = reserving([spec], profile, settings)
-    found = appraise(grove_of(plan, split), points is not None)
+    found = contributions(subsets_of(plan, split), points is not None)
     click.echo(appraisal.line(found, points) if as_json else appraisal.text(found, points))
 
 

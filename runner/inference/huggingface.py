@@ -17,7 +17,7 @@ from ..parts.encoders.bert.pretrained import CONFIG, CONFIG_KEYS, OPTIONS, REQUI
 from ..registry.registry import MANIFEST, Run
 from ..specs.stored_run import model_of
 from ..tasks.data import Data
-from ..training.stored_model import Trained
+from ..training.stored_model import StoredModel
 
 HEADS = "heads.safetensors"
 """What no class of `transformers` has a place for."""
@@ -29,7 +29,7 @@ def tokenizer(run: Run, data: Data, project: Path) -> bytes:
     return model.encoder.tokenizer(data, project).to_str(pretty=True).encode()
 
 
-def transformers(leaf: Trained) -> dict[str, bytes]:
+def transformers(leaf: StoredModel) -> dict[str, bytes]:
     """Return the files of a folder for `AutoModel` and `AutoTokenizer`; none where the encoder is no BERT.
 
     A linear head on the pooler is there as the classifier of `BertForSequenceClassification`; all heads are in
@@ -55,7 +55,7 @@ def _saved(tensors: dict[str, Tensor]) -> bytes:
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {"format": "pt"})
 
 
-def _classifier(leaf: Trained) -> dict[str, Tensor]:
+def _classifier(leaf: StoredModel) -> dict[str, Tensor]:
     """Return the weights of the only linear head under the names of a classifier; nothing where there are more."""
     linear = [task for task, head in leaf.model.heads.items() if head.type == "linear"]
     if len(linear) != 1:
@@ -63,7 +63,7 @@ def _classifier(leaf: Trained) -> dict[str, Tensor]:
     return {f"classifier.{name}": tensor for name, tensor in leaf.network.heads[linear[0]].state_dict().items()}
 
 
-def _config(leaf: Trained, encoder: Bert, classifier: dict[str, Tensor]) -> dict[str, Any]:
+def _config(leaf: StoredModel, encoder: Bert, classifier: dict[str, Tensor]) -> dict[str, Any]:
     """Return config.json."""
     block: Any = encoder.blocks[0]
     sizes = {

@@ -30,7 +30,7 @@ CHARACTERS = 1 << 20
 
 
 @dataclass(frozen=True)
-class Question:
+class Input:
     """A sentence or a pair; `tasks` are those that are asked for, none where all that fit are."""
 
     id: str
@@ -49,11 +49,11 @@ class Question:
         return sum(map(len, self.sentences))
 
 
-def of_texts(texts: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Iterator[Question]:
+def of_texts(texts: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Iterator[Input]:
     """Yield the questions of a command line, numbered from 1."""
     sentences = [*(split(text) for text in texts), *pairs]
     for number, one in enumerate(sentences, 1):
-        yield Question(str(number), one)
+        yield Input(str(number), one)
 
 
 def split(line: str) -> tuple[str, ...]:
@@ -71,7 +71,7 @@ def form_of(name: str) -> str:
     return {"csv": "csv", "tsv": "csv", "jsonl": "jsonl", "ndjson": "jsonl"}.get(ending, "lines")
 
 
-def of_file(name: str, form: str | None = None) -> Iterator[Question]:
+def of_file(name: str, form: str | None = None) -> Iterator[Input]:
     """Return the questions of a file, or of standard input for `-`, in a form or in that which its name tells."""
     if name == "-":
         return read(sys.stdin.buffer, "standard input", form or "lines")
@@ -80,7 +80,7 @@ def of_file(name: str, form: str | None = None) -> Iterator[Question]:
     return read(stream, name, form or form_of(name))
 
 
-def read(stream: BinaryIO, name: str, form: str) -> Iterator[Question]:
+def read(stream: BinaryIO, name: str, form: str) -> Iterator[Input]:
     """Yield the questions of a stream as they come. Raise DataError, with file and line, for what is none.
 
     `form` is lines, jsonl or csv, whose cells are separated by tabs where its header has one, as the course's files.
@@ -89,9 +89,9 @@ def read(stream: BinaryIO, name: str, form: str) -> Iterator[Question]:
     return {"lines": _of_lines, "csv": _of_table, "jsonl": _of_json}[form](lines)
 
 
-def portions(questions: Iterable[Question]) -> Iterator[list[Question]]:
+def portions(questions: Iterable[Input]) -> Iterator[list[Input]]:
     """Yield questions in portions of bounded size, in their order."""
-    portion: list[Question] = []
+    portion: list[Input] = []
     characters = 0
     for question in questions:
         portion.append(question)
@@ -126,7 +126,7 @@ class _Lines:
         """Return an error about the last line."""
         return DataError(Problem(message, Place(self.name, self.number), hint=hint))
 
-    def question(self, values: dict[str, Any], id: str) -> Question:
+    def question(self, values: dict[str, Any], id: str) -> Input:
         """Return the question that named values ask. Raise DataError."""
         first = next((key for key in FIRST if values.get(key) is not None), None)
         if first is None:
@@ -135,20 +135,20 @@ class _Lines:
         task = values.get("task") or None
         if not all(isinstance(text, str) for text in (*given, task or "")):
             raise self.error("a sentence and a task must be text")
-        return Question(str(values.get("id", id)), tuple(given), (task,) if task else ())
+        return Input(str(values.get("id", id)), tuple(given), (task,) if task else ())
 
 
-def _of_lines(lines: _Lines) -> Iterator[Question]:
+def _of_lines(lines: _Lines) -> Iterator[Input]:
     """Yield a question for each line that is not blank; its id is the line's number."""
     for line in lines:
         if line.strip():
             try:
-                yield Question(str(lines.number), split(line.strip("\r\n")))
+                yield Input(str(lines.number), split(line.strip("\r\n")))
             except UsageError as error:
                 raise lines.error(str(error)) from None
 
 
-def _of_table(lines: _Lines) -> Iterator[Question]:
+def _of_table(lines: _Lines) -> Iterator[Input]:
     """Yield a question for each row of a table whose header names `sentence`, or `sentence1` and `sentence2`."""
     numbered = iter(lines)
     head = next(numbered, "")
@@ -166,7 +166,7 @@ def _of_table(lines: _Lines) -> Iterator[Question]:
         raise lines.error(f"not a row of a table: {error}") from None
 
 
-def _of_json(lines: _Lines) -> Iterator[Question]:
+def _of_json(lines: _Lines) -> Iterator[Input]:
     """Yield a question for each line: an object with `sentence`, or `sentence1` and `sentence2`, perhaps `id`."""
     for line in lines:
         if not line.strip():

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError, clean
-from ..plan.plan import Planned
+from ..plan.plan import PlannedNode
 from ..specs.spec import Tree
 from ..tasks.data import Examples, Task
 from ..tasks.metrics import decided
 from ..tasks.predictions import Predictions
-from .inputs import SPLIT, Question
+from .inputs import SPLIT, Input
 
 BAR = "▁▂▃▄▅▆▇█"
 
@@ -59,22 +59,22 @@ class Answer:
 class Answers:
     """All that is said of one question."""
 
-    question: Question
+    question: Input
     answers: tuple[Answer, ...]
 
 
 @dataclass(frozen=True)
-class Respondent:
+class OutputBuilder:
     """Puts questions to a system as examples and reads its Predictions as answers; `predicted` are its tasks."""
 
-    nodes: Mapping[str, Planned]
+    nodes: Mapping[str, PlannedNode]
     root: str
     tasks: Mapping[str, Task]
     predicted: Sequence[str]
     members: bool = False
     chosen: Mapping[str, Sequence[int] | None] = field(default_factory=dict)
 
-    def fitting(self, question: Question) -> list[str]:
+    def fitting(self, question: Input) -> list[str]:
         """Return the tasks that a question is one of. Raise UsageError where there are none."""
         count = len(question.sentences)
         wanted = question.tasks or self.predicted
@@ -85,7 +85,7 @@ class Respondent:
                              f"{' for ' * bool(question.tasks)}{', '.join(question.tasks)}, but {takes}")
         return fit
 
-    def examples(self, portion: Sequence[Question]) -> dict[str, Examples]:
+    def examples(self, portion: Sequence[Input]) -> dict[str, Examples]:
         """Return the examples of each task; their ids are the positions of the questions."""
         rows: dict[str, list[int]] = {}
         for position, question in enumerate(portion):
@@ -93,7 +93,7 @@ class Respondent:
                 rows.setdefault(task, []).append(position)
         return {task: _examples(portion, positions) for task, positions in rows.items()}
 
-    def answers(self, portion: Sequence[Question], said: Mapping[str, Predictions]) -> Iterator[Answers]:
+    def answers(self, portion: Sequence[Input], said: Mapping[str, Predictions]) -> Iterator[Answers]:
         """Yield what is said of each question, in their order."""
         places = {task: {id: row for row, id in enumerate(output.ids)}
                   for task, output in said[self.root].outputs[SPLIT].items()}
@@ -104,20 +104,20 @@ class Respondent:
     def _answer(self, id: str, task: str, row: int, said: Mapping[str, Predictions], role: str = "") -> Answer:
         node, scores = self.nodes[id], said[id].outputs[SPLIT][task].scores[row]
         below: list[Answer] = []
-        if self.members and isinstance(node.node, Tree):
+        if self.members and isinstance(node.spec, Tree):
             roles = node.roles
             for position, member in enumerate(node.members):
                 if self._counts(node, position, task) and task in said[member].outputs[SPLIT]:
                     below.append(self._answer(member, task, row, said, roles[position]))
         return Answer(task, self.tasks[task], tuple(map(float, scores)), node.title, role, tuple(below))
 
-    def _counts(self, node: Planned, position: int, task: str) -> bool:
+    def _counts(self, node: PlannedNode, position: int, task: str) -> bool:
         """Tell whether a member has a part in what a node says of a task."""
         chosen, role = self.chosen.get(node.id), node.roles[position]
         return role in ("", task) and (chosen is None or position in chosen)
 
 
-def _examples(portion: Sequence[Question], positions: Sequence[int]) -> Examples:
+def _examples(portion: Sequence[Input], positions: Sequence[int]) -> Examples:
     """Return the questions at some positions as examples of one task."""
     sentences = [portion[position].sentences for position in positions]
     return Examples(tuple(map(str, positions)), tuple(one[0] for one in sentences),

@@ -7,15 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from ..errors import Problem, UsageError, did_you_mean
-from ..plan.plan import Plan, Planned
-from ..plan.predict import Outcomes, below, finished
+from ..plan.plan import Plan, PlannedNode
+from ..plan.predict import TreePredictions, below, finished
 from ..registry.registry import WEIGHTS
 from ..specs.spec import Filed, Tree
 from ..tasks.data import Data, Examples
 from ..tasks.predictions import Output, Predictions
-from ..training.stored_model import Trained, no_weights
-from .inputs import SPLIT, Question, portions
-from .outputs import Answers, Respondent
+from ..training.stored_model import StoredModel, no_weights
+from .inputs import SPLIT, Input, portions
+from .outputs import Answers, OutputBuilder
 
 
 class System:
@@ -27,20 +27,20 @@ class System:
         runs = finished(plan, root)
         problems = [no_weights(run) for run in runs.values() if WEIGHTS not in run.manifest["files"]]
         problems += [Problem(f"`{node.title}` is a predictions file, which says nothing of other sentences",
-                             node.node.place) for node in self.nodes if isinstance(node.node, Filed)]
+                             node.spec.place) for node in self.nodes if isinstance(node.spec, Filed)]
         if problems:
             raise UsageError(*problems)
         self.data = plan.data[plan.nodes[root].suite]
         self.tasks = self.data.tasks
-        self.leaves = {id: Trained.of(run, self.data, plan.project) for id, run in runs.items()}
-        self.stored = Outcomes.of(plan, root)
+        self.leaves = {id: StoredModel.of(run, self.data, plan.project) for id, run in runs.items()}
+        self.stored = TreePredictions.of(plan, root)
 
-    def _chosen(self, node: Planned) -> Sequence[int] | None:
+    def _chosen(self, node: PlannedNode) -> Sequence[int] | None:
         """Return the positions of the members that a rule chose on dev; None where none are chosen."""
         choice = self.stored.choices.get(node.id)
-        return node.node.node.chosen(choice, node.members) if choice and isinstance(node.node, Tree) else None
+        return node.spec.ensemble.chosen(choice, node.members) if choice and isinstance(node.spec, Tree) else None
 
-    def answers(self, questions: Iterable[Question], tasks: Sequence[str] = (), members: bool = False
+    def answers(self, questions: Iterable[Input], tasks: Sequence[str] = (), members: bool = False
                 ) -> Iterator[Answers]:
         """Yield what is said of each question, in their order, in bounded memory.
 
@@ -53,7 +53,7 @@ class System:
                              f"{did_you_mean(unknown[0], predicted)}".rstrip())
         nodes = {node.id: node for node in self.nodes}
         chosen = {node.id: self._chosen(node) for node in self.nodes}
-        respondent = Respondent(nodes, self.root, self.tasks, tasks or predicted, members, chosen)
+        respondent = OutputBuilder(nodes, self.root, self.tasks, tasks or predicted, members, chosen)
         for portion in portions(questions):
             yield from respondent.answers(portion, self.predict(respondent.examples(portion)))
 
@@ -67,14 +67,14 @@ class System:
         data = Data(self.tasks, {task: {SPLIT: examples.get(task, none)} for task in self.tasks})
         said: dict[str, Predictions] = {}
         for node in self.nodes:
-            if isinstance(node.node, Tree):
+            if isinstance(node.spec, Tree):
                 members = [said[m] for m in node.members]
-                said[node.id] = node.node.node.apply(self.stored.choices[node.id], members, data, node.members)
+                said[node.id] = node.spec.ensemble.apply(self.stored.choices[node.id], members, data, node.members)
             else:
                 said[node.id] = self._of_leaf(self.leaves[node.id], data)
         return said
 
-    def _of_leaf(self, leaf: Trained, data: Data) -> Predictions:
+    def _of_leaf(self, leaf: StoredModel, data: Data) -> Predictions:
         """Return what a leaf says, with outputs of no rows for tasks without examples."""
         asked = {task: by_split for task, by_split in data.splits.items() if len(by_split[SPLIT])}
         said = leaf.predict(Data(data.tasks, asked), (SPLIT,)).outputs.get(SPLIT, {})

@@ -7,45 +7,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..errors import Place, Problem, RegistryError, SpecError, StorageError
 from ..part import Known
 from ..parts.ensembles import Ensemble, member_fields
 from ..registry.registry import WEIGHTS, Registry, Run
 from ..specs.checks import place
-from ..specs.spec import Filed, Leaf, Model, Node, Souped, Tree
+from ..specs.spec import Filed, Leaf, Model, SoupModel, Tree
 from ..specs.stored_run import shape, trained_as
 
-
-class Kin(Protocol):
-    """A node of a plan, as far as what is made of it is concerned."""
-
-    @property
-    def id(self) -> str:
-        """Its content id."""
-    @property
-    def title(self) -> str:
-        """What it is called."""
-    @property
-    def node(self) -> Node:
-        """What its spec says."""
-    @property
-    def members(self) -> tuple[str, ...]:
-        """Ids of an ensemble's members."""
-    @property
-    def suite(self) -> str:
-        """Content hash of its suite."""
+if TYPE_CHECKING:
+    from .plan import PlannedNode
 
 
 @dataclass(frozen=True)
-class Lineage:
+class DerivedLeaf:
     """A student, a soup or a model that begins with another's weights, with the nodes that it is made of."""
 
     leaf: Leaf
     needs: Sequence[str]
     """Ids of the teacher and of the model to begin with, or of the members in their order."""
-    nodes: Mapping[str, Kin]
+    nodes: Mapping[str, PlannedNode]
     """The nodes planned so far, all of these among them."""
     suite: str
     """Content hash of the suite of the leaf."""
@@ -55,10 +38,10 @@ class Lineage:
     def settled(self) -> Model:
         """Return the leaf's model with content ids in place of nodes, a soup's in order and each once."""
         model = self.leaf.model
-        if isinstance(model, Souped):
+        if isinstance(model, SoupModel):
             least = sorted(set(self.needs))
             soup = model.soup.model_copy(update={"members": tuple(Known("", id) for id in least)})
-            return Souped.of(self._model(least[0]), soup).model_copy(update={"resources": model.resources})
+            return SoupModel.of(self._model(least[0]), soup).model_copy(update={"resources": model.resources})
         known: dict[str, Any] = {"start": Known("", self.needs[-1])} if model.start else {}
         if model.teacher:
             known["teacher"] = model.teacher.model_copy(update={"spec": Known("", self.needs[0])})
@@ -66,12 +49,12 @@ class Lineage:
 
     def trees(self) -> dict[str, Ensemble]:
         """Return the ensembles in a student's teacher by id, with content ids as their members."""
-        found = ((id, self.nodes[id].node) for id in self._below())
-        return {id: self._known(node.node, self.nodes[id].members) for id, node in found if isinstance(node, Tree)}
+        found = ((id, self.nodes[id].spec) for id in self._below())
+        return {id: self._known(node.ensemble, self.nodes[id].members) for id, node in found if isinstance(node, Tree)}
 
     def check(self) -> list[str]:
         """Return what a person should be told. Raise SpecError with all that keeps the leaf from being made."""
-        soup = isinstance(self.leaf.model, Souped)
+        soup = isinstance(self.leaf.model, SoupModel)
         unfit = self._unlike() if soup else chain(self._untaught(), self._unbegun())
         problems = [*self._foreign(), *self._weightless()] or [*unfit]
         if problems:
@@ -104,7 +87,7 @@ class Lineage:
 
     def _model(self, id: str) -> Model:
         """Return what a leaf or a stored run was, or is to be, trained as."""
-        return trained_as(self.nodes[id].node, self.project)
+        return trained_as(self.nodes[id].spec, self.project)
 
     def _run(self, id: str) -> Run | None:
         """Return a finished run; None where there is none, a damaged one, or one that cannot be read."""
@@ -116,7 +99,7 @@ class Lineage:
         """Yield each needed node with the place where it is named."""
         table, model = self.leaf.table, self.leaf.model
         own = [place(table, "teacher", "spec")] * bool(model.teacher) + [place(table, "start")] * bool(model.start)
-        yield from zip(self.needs, self.leaf.named or own, strict=True)
+        yield from zip(self.needs, self.leaf.member_places or own, strict=True)
 
     def _foreign(self) -> Iterator[Problem]:
         """Yield what is of another suite; a model may begin with weights of another where both read the same words."""
@@ -133,7 +116,7 @@ class Lineage:
         """Yield the leaves whose weights are not kept, or are gone."""
         places = dict(self._named())
         for id in self._below():
-            node, at = self.nodes[id].node, places.get(id, next(iter(places.values())))
+            node, at = self.nodes[id].spec, places.get(id, next(iter(places.values())))
             if isinstance(node, Tree):
                 continue
             run = self._run(id)
@@ -181,7 +164,7 @@ class Lineage:
         if not self.leaf.model.start:
             return
         name = self.nodes[id].title
-        if isinstance(self.nodes[id].node, Tree):
+        if isinstance(self.nodes[id].spec, Tree):
             yield Problem(f"`{name}` has no weights to begin with: it is an ensemble", at, (), "name a model or a run")
             return
         model, other = self.leaf.model, self._model(id)
@@ -195,10 +178,10 @@ class Lineage:
 
     def _predicted(self, id: str) -> list[str]:
         """Return the tasks that a node predicts."""
-        node, members = self.nodes[id].node, self.nodes[id].members
+        node, members = self.nodes[id].spec, self.nodes[id].members
         if not isinstance(node, Tree):
             return list(self._model(id).heads)
-        pairs = zip(node.node.roles(), members, strict=True)
+        pairs = zip(node.ensemble.roles(), members, strict=True)
         return list(dict.fromkeys(task for role, member in pairs for task in ([role] if role else
                                                                               self._predicted(member))))
 

@@ -18,9 +18,9 @@ from typing import Any
 from ..errors import RegistryError, StorageError
 from ..machine import processor
 from ..registry.registry import ID, Registry, Run
-from ..specs.diff import Difference, Entries, Recipe, differences, entries
+from ..specs.diff import Difference, Entries, RunInputs, differences, entries
 from ..specs.spec import Leaf, Resources
-from .plan import NEW, Plan, Planned
+from .plan import NEW, Plan, PlannedNode
 
 LATEST = 200
 """How many runs are looked at."""
@@ -34,12 +34,12 @@ GPUS = Path("/proc/driver/nvidia/gpus")
 
 
 @dataclass(frozen=True)
-class Earlier:
+class PastRun:
     """A finished run as far as a forecast needs it."""
 
     id: str
     name: str
-    recipe: Recipe
+    recipe: RunInputs
     entries: Entries
     load: Entries
     seconds: float
@@ -50,18 +50,18 @@ class Earlier:
     """Kind of device and threads."""
 
     @classmethod
-    def of(cls, run: Run) -> Earlier:
+    def of(cls, run: Run) -> PastRun:
         """Return what a run's manifest says; raise KeyError, TypeError or AttributeError where that is not enough."""
-        recipe, environment = Recipe.of_manifest(run.manifest), run.manifest["environment"]
+        recipe, environment = RunInputs.of_manifest(run.manifest), run.manifest["environment"]
         return cls(run.id, run.manifest["name"], recipe, entries(recipe.fields), _load(recipe), run.manifest["seconds"],
                    run.size(), run.manifest.get("megabytes"), (_kind(environment), environment["threads"]))
 
 
 @dataclass(frozen=True)
-class Outlook:
+class LeafForecast:
     """What is known of a leaf before it is trained; None where earlier runs do not tell."""
 
-    nearest: Earlier | None = None
+    nearest: PastRun | None = None
     differences: tuple[Difference, ...] = ()
     seconds: float | None = None
     bytes: int | None = None
@@ -74,7 +74,7 @@ class Outlook:
 class Forecast:
     """The outlooks of all leaves to be trained, by id in build order."""
 
-    leaves: dict[str, Outlook] = field(default_factory=dict)
+    leaves: dict[str, LeafForecast] = field(default_factory=dict)
     jobs: int = 1
     runs: int = 0
     """How many runs the registry has; at most `LATEST` were looked at."""
@@ -105,7 +105,7 @@ def forecast(plan: Plan, jobs: int) -> Forecast:
     return Forecast({node.id: _outlook(node, plan, runs) for node in todo}, jobs, count)
 
 
-def longest_first(plan: Plan, leaves: Sequence[Planned], ahead: Forecast) -> list[Planned]:
+def longest_first(plan: Plan, leaves: Sequence[PlannedNode], ahead: Forecast) -> list[PlannedNode]:
     """Return leaves with those first that the longest chain of training hangs on; one of unknown time counts as long.
 
     A leaf's chain is its own seconds and those of the leaves that are made from it. List scheduling in this order ends
@@ -121,7 +121,7 @@ def longest_first(plan: Plan, leaves: Sequence[Planned], ahead: Forecast) -> lis
     return sorted(leaves, key=lambda leaf: -chain[leaf.id])
 
 
-def latest(registry: Registry) -> tuple[list[Earlier], int]:
+def latest(registry: Registry) -> tuple[list[PastRun], int]:
     """Return the latest runs that can be read, and how many there are in all."""
     with suppress(OSError), os.scandir(registry.root) as folder:
         found = [(entry.stat().st_mtime_ns, entry.name) for entry in folder if ID.fullmatch(entry.name)]
@@ -129,39 +129,39 @@ def latest(registry: Registry) -> tuple[list[Earlier], int]:
     return [], 0
 
 
-def _read(registry: Registry, ids: Sequence[str]) -> Iterator[Earlier]:
+def _read(registry: Registry, ids: Sequence[str]) -> Iterator[PastRun]:
     for id in ids:
         with suppress(RegistryError, StorageError, KeyError, TypeError, AttributeError):  # a damaged one tells nothing
             if run := registry.listed(id):
-                yield Earlier.of(run)
+                yield PastRun.of(run)
 
 
-def _outlook(node: Planned, plan: Plan, runs: Sequence[Earlier]) -> Outlook:
+def _outlook(node: PlannedNode, plan: Plan, runs: Sequence[PastRun]) -> LeafForecast:
     """Return what earlier runs tell of one leaf."""
-    assert isinstance(node.node, Leaf)
+    assert isinstance(node.spec, Leaf)
     progress = _progress(plan.registry.attempt(node.id)) if node.action == "resume" else None
     left = 1 - progress[0] / progress[1] if progress else 1.0
     if not runs:
-        return Outlook(progress=progress)
-    recipe = Recipe.of_leaf(node.node, node.suite, plan.project)
+        return LeafForecast(progress=progress)
+    recipe = RunInputs.of_leaf(node.spec, node.suite, plan.project)
     ranked = _ranked(node, recipe, runs)
     load, defaults = _load(recipe), entries(recipe.defaults)
     alike = [run for run in ranked if run.load - defaults == load]
-    machines = machines_of(node.node.model.resources)
+    machines = machines_of(node.spec.model.resources)
     timed = next((run for machine in machines for run in alike if run.machine == machine), None)
     seconds = timed.seconds * left * _length(recipe) / _length(timed.recipe) if timed else None
     size, megabytes = alike[0].bytes if alike else None, timed.megabytes if timed else None
     if node.reason != NEW:
-        return Outlook(None, (), seconds, size, megabytes, progress)
-    found = tuple(differences(ranked[0].recipe, recipe, node.node.table))
-    return Outlook(ranked[0], found, seconds, size, megabytes)
+        return LeafForecast(None, (), seconds, size, megabytes, progress)
+    found = tuple(differences(ranked[0].recipe, recipe, node.spec.table))
+    return LeafForecast(ranked[0], found, seconds, size, megabytes)
 
 
-def _ranked(node: Planned, recipe: Recipe, runs: Sequence[Earlier]) -> list[Earlier]:
+def _ranked(node: PlannedNode, recipe: RunInputs, runs: Sequence[PastRun]) -> list[PastRun]:
     """Return runs, the nearest first: of the same data, fewest fields that differ, of the same name or sweep."""
     mine, defaults, sweep = entries(recipe.fields), entries(recipe.defaults), node.name.partition("@")[0]
 
-    def distance(run: Earlier) -> tuple[Any, ...]:
+    def distance(run: PastRun) -> tuple[Any, ...]:
         fields = len({key for key, _ in mine ^ (run.entries - defaults)})
         others = run.name != node.name, run.name.partition("@")[0] != sweep
         return run.recipe.content != recipe.content, fields, others, run.name, run.id
@@ -169,7 +169,7 @@ def _ranked(node: Planned, recipe: Recipe, runs: Sequence[Earlier]) -> list[Earl
     return sorted(runs, key=distance)
 
 
-def _load(recipe: Recipe) -> Entries:
+def _load(recipe: RunInputs) -> Entries:
     """Return what decides how much a step costs: data, encoder, batch, arithmetic, trained tasks."""
     tasks = recipe.fields.get(("train", "tasks")) or {key[1] for key in recipe.fields if key[0] == "heads"}
     kept = {key: value for key, value in recipe.fields.items()
@@ -178,7 +178,7 @@ def _load(recipe: Recipe) -> Entries:
                     ("train", "steps"): ("train", "steps") in recipe.fields})
 
 
-def _length(recipe: Recipe) -> float:
+def _length(recipe: RunInputs) -> float:
     """Return how long a run is, in epochs or, where their steps are set, in steps."""
     length: float = recipe.fields[("train", "epochs")] * recipe.fields.get(("train", "steps"), 1)
     return length

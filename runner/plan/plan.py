@@ -13,7 +13,7 @@ from ..registry.registry import Registry
 from ..specs.loader import named_under
 from ..specs.spec import Filed, Leaf, Node, Stored, Tree
 from ..tasks.predictions import Predictions
-from .suite_store import Contents
+from .suite_store import SuiteStore
 
 NEW = "no such run"
 """Why a leaf is trained of which there is no trace."""
@@ -22,13 +22,14 @@ Action = Literal["reuse", "train", "resume", "score"]
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedNode:
     """A node of the plan."""
 
     id: str
     name: str
     """Name of the spec; empty for an inline node."""
-    node: Node
+    spec: Node
+    """The resolved spec of the node."""
     members: tuple[str, ...]
     """Ids of its children."""
     action: Action
@@ -56,11 +57,11 @@ class Planned:
     @property
     def what(self) -> str:
         """What the node is in a few words."""
-        if isinstance(self.node, Stored):
+        if isinstance(self.spec, Stored):
             return "a stored run"
-        if isinstance(self.node, Filed):
-            return f"predictions of {self.node.path.name}"
-        return self.node.node.summary() if isinstance(self.node, Tree) else self.node.model.summary()
+        if isinstance(self.spec, Filed):
+            return f"predictions of {self.spec.path.name}"
+        return self.spec.ensemble.summary() if isinstance(self.spec, Tree) else self.spec.model.summary()
 
     @property
     def title(self) -> str:
@@ -70,12 +71,12 @@ class Planned:
     @property
     def roles(self) -> tuple[str, ...]:
         """What each member is for, such as a route's task; empty for one in a list."""
-        return self.node.node.roles() if isinstance(self.node, Tree) else ()
+        return self.spec.ensemble.roles() if isinstance(self.spec, Tree) else ()
 
     @property
     def below(self) -> list[tuple[str, str]]:
         """Role and id of each node that this one is made of, members or what a leaf needs."""
-        model = self.node.model if isinstance(self.node, Leaf) else None
+        model = self.spec.model if isinstance(self.spec, Leaf) else None
         start = getattr(model.start, "id", "") if model else ""
         other = "teacher" if self.trees or (model and model.teacher) else ""
         needs = (("start" if id == start else other, id) for id in self.needs)
@@ -89,14 +90,14 @@ class Plan:
     project: Path
     profile: str
     registry: Registry
-    nodes: dict[str, Planned] = field(default_factory=dict)
+    nodes: dict[str, PlannedNode] = field(default_factory=dict)
     roots: dict[str, str] = field(default_factory=dict)
     """Ids of the specs that were asked for, by name."""
     specs: dict[str, str] = field(default_factory=dict)
     """Their files, from the project's folder, by name."""
     settings: tuple[str, ...] = ()
     """What `--set` said."""
-    data: Contents = field(init=False)
+    data: SuiteStore = field(init=False)
     """Examples of the suites by content hash."""
     suites: dict[str, str] = field(default_factory=dict)
     """Names of the suites by content hash."""
@@ -110,7 +111,7 @@ class Plan:
     """What a person should be told, such as damaged runs that will be rebuilt."""
 
     def __post_init__(self) -> None:
-        self.data = Contents(self.project, self.registry.cache / "suites")
+        self.data = SuiteStore(self.project, self.registry.cache / "suites")
 
     def add(self, other: Plan) -> None:
         """Take the nodes of another plan of the same project and profile; of two roots of one name the first stays."""
@@ -119,11 +120,11 @@ class Plan:
         self.suites, self.filed = other.suites | self.suites, other.filed | self.filed
         self.data.update(other.data)
 
-    def todo(self) -> list[Planned]:
+    def todo(self) -> list[PlannedNode]:
         """Return the leaves that are to be trained."""
         return [n for n in self.nodes.values() if n.action in ("train", "resume") and not n.spare]
 
-    def awaited(self, leaves: Sequence[Planned]) -> dict[str, set[str]]:
+    def awaited(self, leaves: Sequence[PlannedNode]) -> dict[str, set[str]]:
         """Return for each of some leaves that is made of others the ids of all nodes that must come before it."""
         return {leaf.id: self.beneath(leaf.id) for leaf in leaves if leaf.needs}
 
@@ -171,13 +172,13 @@ def _named(plan: Plan, name: str) -> str:
 def _leaves(plan: Plan, identity: str) -> Iterable[str]:
     """Yield a node that is trained, or all such below it."""
     node = plan.nodes[identity]
-    if isinstance(node.node, Leaf):
+    if isinstance(node.spec, Leaf):
         yield identity
     for member in node.members:
         yield from _leaves(plan, member)
 
 
-def _renew(plan: Plan, node: Planned, reason: str) -> None:
+def _renew(plan: Plan, node: PlannedNode, reason: str) -> None:
     """Plan the training of a leaf whose finished run, if there is a sound one, is to be replaced."""
     if node.action == "reuse":
         run = plan.registry.find(node.id)

@@ -17,11 +17,11 @@ from ..specs.spec import Filed, Leaf, Model, Node, Stored, Tree
 from ..specs.stored_run import suite_of
 from ..tasks.data import Task
 from ..tasks.prediction_files import read
-from .derived import Lineage
-from .plan import NEW, Action, Plan, Planned
+from .derived import DerivedLeaf
+from .plan import NEW, Action, Plan, PlannedNode
 
 
-def make(project: Path, specs: Sequence[Path], profile: str, settings: Sequence[str] = ()) -> Plan:
+def make_plan(project: Path, specs: Sequence[Path], profile: str, settings: Sequence[str] = ()) -> Plan:
     """Return the plan of some specs. Raise SpecError or DataError with every problem; nothing is started."""
     loader = Loader(project, profile, settings)
     plan = Plan(project, profile, Registry(project / "registry"), settings=tuple(settings))
@@ -47,7 +47,7 @@ class _Planner:
     seen: dict[int, str] = field(default_factory=dict)
     open: list[Tree] = field(default_factory=list)
     """The trees that are being added, outermost first."""
-    files: dict[tuple[Path, str], Planned] = field(default_factory=dict)
+    files: dict[tuple[Path, str], PlannedNode] = field(default_factory=dict)
     """Predictions files by suite, each read once."""
 
     def add(self, node: Node) -> str:
@@ -59,10 +59,11 @@ class _Planner:
             self.plan.nodes.setdefault(planned.id, planned)
         return self.seen[id(node)]
 
-    def _leaf(self, leaf: Leaf) -> Planned:
+    def _leaf(self, leaf: Leaf) -> PlannedNode:
         suite = self._suite(leaf.model.suite)
         needs = [self.add(member) for member in leaf.model.needs]
-        whole = Lineage(leaf, needs, self.plan.nodes, suite, self.plan.registry, self.plan.project) if needs else None
+        plan = self.plan
+        whole = DerivedLeaf(leaf, needs, plan.nodes, suite, plan.registry, plan.project) if needs else None
         model = whole.settled() if whole else leaf.model
         identity = leaf_id(model, suite, self.plan.project)
         action, reason, stale = self._state(identity, model)
@@ -70,7 +71,7 @@ class _Planner:
             self.plan.notes += whole.check()
         elif whole and (renewed := whole.renewed(identity)):
             stale, reason = (*stale, *renewed), f"made of {', '.join(renewed)} before it was trained again"
-        return Planned(identity, leaf.name, replace(leaf, model=model), (), action, reason, suite, stale,
+        return PlannedNode(identity, leaf.name, replace(leaf, model=model), (), action, reason, suite, stale,
                        needs=tuple(dict.fromkeys(needs)), trees=whole.trees() if whole else {})
 
     def _state(self, identity: str, model: Model) -> tuple[Action, str, tuple[str, ...]]:
@@ -92,36 +93,36 @@ class _Planner:
             return "resume", "stopped before its end", ()
         return "train", NEW, ()
 
-    def _tree(self, tree: Tree) -> Planned:
+    def _tree(self, tree: Tree) -> PlannedNode:
         self.open.append(tree)
-        members = tuple(self.add(child) for child in tree.node.children())
+        members = tuple(self.add(child) for child in tree.ensemble.children())
         self.open.pop()
         suites = {self.plan.nodes[m].suite for m in members}
         if len(suites) != 1:
             raise SpecError(Problem("the members of an ensemble must share one suite", tree.place))
         suite = suites.pop()
         self._check_tasks(tree, self.plan.data.suites[suite].meanings())
-        content = {"kind": "ensemble", "spec": tree.node.canonical(), "members": tree.node.signature(members)}
-        return Planned(content_id(content), tree.name, tree, members, "score", "", suite)
+        content = {"kind": "ensemble", "spec": tree.ensemble.canonical(), "members": tree.ensemble.signature(members)}
+        return PlannedNode(content_id(content), tree.name, tree, members, "score", "", suite)
 
     def _check_tasks(self, tree: Tree, tasks: Mapping[str, Task]) -> None:
         """Raise SpecError where a node names a task that the suite lacks."""
-        unknown = [(key, task) for key, task in tree.node.names_tasks().items() if task not in tasks]
+        unknown = [(key, task) for key, task in tree.ensemble.names_tasks().items() if task not in tasks]
         if unknown:
             known = ", ".join(tasks)
             raise SpecError(*(Problem(f"unknown task `{task}` in `{key}`", tree.place, (f"the suite has: {known}",),
                                       did_you_mean(task, tasks)) for key, task in unknown))
 
-    def _stored(self, stored: Stored) -> Planned:
+    def _stored(self, stored: Stored) -> PlannedNode:
         run = self.plan.registry.find(stored.id)
         if run is None:
             raise SpecError(Problem(f"no finished run `{stored.id}`", stored.place))
         suite = run.manifest["suite"]["sha256"]
         if suite not in self.plan.data.suites and self._suite(suite_of(run, self.plan.project)) != suite:
             raise SpecError(Problem(f"the data of the run `{stored.id}` changed since it was trained", stored.place))
-        return Planned(run.id, run.manifest["name"], stored, (), "reuse", "finished", suite)
+        return PlannedNode(run.id, run.manifest["name"], stored, (), "reuse", "finished", suite)
 
-    def _filed(self, filed: Filed) -> Planned:
+    def _filed(self, filed: Filed) -> PlannedNode:
         """Return a predictions file. Raise DataError where it does not suit the examples."""
         suite = self._suite_for(filed)
         if (filed.path, suite) in self.files:
@@ -134,7 +135,7 @@ class _Planner:
         sha256 = hashlib.sha256(predictions.to_bytes()).hexdigest()
         identity = content_id({"kind": "predictions", "sha256": sha256, "suite": suite})
         self.plan.filed[identity] = predictions
-        self.files[filed.path, suite] = Planned(identity, filed.name, filed, (), "reuse", "a file", suite)
+        self.files[filed.path, suite] = PlannedNode(identity, filed.name, filed, (), "reuse", "a file", suite)
         return self.files[filed.path, suite]
 
     def _suite_for(self, filed: Filed) -> str:
@@ -163,7 +164,7 @@ def _leaves(tree: Tree) -> Iterator[Leaf | Stored]:
     """Yield the models and stored runs of a tree."""
     seen, todo = {id(tree)}, [tree]
     while todo:
-        new = [child for child in todo.pop().node.children() if id(child) not in seen]
+        new = [child for child in todo.pop().ensemble.children() if id(child) not in seen]
         seen |= {id(child) for child in new}
         yield from (child for child in new if isinstance(child, Leaf | Stored))
         todo += [child for child in new if isinstance(child, Tree)]

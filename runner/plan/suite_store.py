@@ -28,7 +28,7 @@ HASH = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(eq=False)
-class Contents(Mapping[str, Data]):
+class SuiteStore(Mapping[str, Data]):
     """Suites by content hash; their examples are loaded when they are asked for."""
 
     project: Path
@@ -56,7 +56,7 @@ class Contents(Mapping[str, Data]):
         """Take examples that stand for those of a hash, such as labels without their sentences."""
         self._data[content] = data
 
-    def update(self, other: Contents) -> None:
+    def update(self, other: SuiteStore) -> None:
         """Take what others know of suites."""
         self.suites = other.suites | self.suites
         self._data = other._data | self._data

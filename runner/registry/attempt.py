@@ -23,7 +23,7 @@ from ..errors import StorageError
 from ..files import json_bytes, make_folder, overwrite, post, remove, reported, write_bytes
 
 if TYPE_CHECKING:
-    from ..specs.job import Order
+    from ..specs.job import TrainingJob
 
 TASK, JOB, TOKEN, STOP = "task.json", "job.json", "token", "stop"
 
@@ -52,7 +52,7 @@ class Attempt:
         """File of the lease of whoever works on the run."""
         return self.folder.with_name(f"{self.folder.name}.lock")
 
-    def begin(self, order: Order) -> bool:
+    def begin(self, order: TrainingJob) -> bool:
         """Write what is to be trained and clear what a dead worker left; return whether there is a checkpoint.
 
         A checkpoint that was made to replace another run, or none, is not gone on from. Raise StorageError.

@@ -9,8 +9,7 @@ from ..errors import Problem, RegistryError, UsageError
 from ..files import write_bytes
 from ..specs.spec_files import PUBLISHED
 from ..tasks.metrics import OVERALL
-from . import formats
-from . import table as sheets
+from . import formats, table
 from .costs import costs
 from .result_folder import ResultFolder, read_profile
 from .rows import by_suite, leaderboard, over_seeds, selected
@@ -49,8 +48,8 @@ def tables(found: Sequence[ResultFolder], style: str = "md", split: str = "dev",
     made = []
     for one in found:
         for facts, board in boards(one, split, group):
-            keys = sheets.chosen(board, columns, sheets.usual(board, style in formats.EXACT))
-            made.append(sheets.sheet(board, facts, keys, sheets.checked(board, sort)))
+            keys = table.chosen(board, columns, table.usual(board, style in formats.EXACT))
+            made.append(table.sheet(board, facts, keys, table.checked(board, sort)))
     if not made:
         raise UsageError(f"no system of `{group}` has scores on {split}")
     notes = [f"{one.profile}: {note}" for one in found for note in one.notes]
@@ -85,9 +84,9 @@ def page(one: ResultFolder) -> str:
     for split in ("dev", "test"):
         for facts, board in boards(one, split):
             keys = ["name", *(f"{column}{part}" for column in board.titles for part in ("", ".interval"))]
-            made.append(sheets.sheet(board, facts, keys))
+            made.append(table.sheet(board, facts, keys))
     for facts, board in boards(one, "dev"):
-        what = sheets.sheet(board, {**facts, "split": "what the systems are"}, SYSTEMS)
+        what = table.sheet(board, {**facts, "split": "what the systems are"}, SYSTEMS)
         made.append(replace(what, notes=()))
     return f"# Leaderboard: {formats.escaped(one.profile)}\n\n{formats.markdown(made)}"
 

@@ -27,7 +27,7 @@ from .significance import Evidence
 
 
 @dataclass
-class Dossier:
+class ProfileResults:
     """What is known of the nodes of one profile's results."""
 
     source: ResultFolder
@@ -128,11 +128,11 @@ class Dossier:
         if id in self.plan.filed:
             return self.plan.filed[id]
         planned, data = self.plan.nodes.get(id), self.data(id)
-        if planned is None or data is None or not isinstance(planned.node, Tree):
+        if planned is None or data is None or not isinstance(planned.spec, Tree):
             return None
         members = [self.predictions(member) for member in planned.members]
         there = [member for member in members if member is not None]
-        return planned.node.node.combine(there, data, planned.members) if len(there) == len(members) else None
+        return planned.spec.ensemble.combine(there, data, planned.members) if len(there) == len(members) else None
 
     def interval(self, id: str, column: str, split: str = "dev") -> tuple[float, float] | None:
         """Return the ends of the 95 % interval of a score; None where it is not known."""
@@ -149,7 +149,7 @@ class Dossier:
         return costs(self.folder) | {id: dict(run.manifest) for id, run in self.runs.items()}
 
 
-def gather(folder: Path) -> list[Dossier]:
+def gather(folder: Path) -> list[ProfileResults]:
     """Return the dossier of each profile under a folder of results, which may be that of one profile.
 
     Raise UsageError where there are no results, RegistryError where none can be shown.
@@ -158,7 +158,7 @@ def gather(folder: Path) -> list[Dossier]:
     found = read(folder)
     if not any(one.files for one in found):
         raise RegistryError(*(problem for one in found for problem in one.problems))
-    return [Dossier(one, project, [*one.notes, *(p.message for p in one.problems)])
+    return [ProfileResults(one, project, [*one.notes, *(p.message for p in one.problems)])
             for one in found if one.files]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import MtrunError
 from ..plan.plan import Plan
-from ..plan.planner import make
+from ..plan.planner import make_plan
 from ..registry.registry import Registry
 from .result import Result
 
@@ -46,8 +46,8 @@ def spec_files(project: Path) -> Iterator[Path]:
 def _plans(project: Path, specs: Sequence[Path], profile: str, settings: Sequence[str]) -> Iterator[Plan]:
     """Yield one plan of some specs or, where some cannot be planned together, one for each that can."""
     with contextlib.suppress(MtrunError):
-        yield make(project, specs, profile, settings)
+        yield make_plan(project, specs, profile, settings)
         return
     for spec in specs if len(specs) > 1 else ():
         with contextlib.suppress(MtrunError):
-            yield make(project, [spec], profile, settings)
+            yield make_plan(project, [spec], profile, settings)

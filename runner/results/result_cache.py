@@ -19,7 +19,7 @@ from typing import Any
 from ..errors import MtrunError, StorageError
 from ..files import sha256, write_bytes
 from ..parts.discovery import sources
-from ..plan.plan import Plan, Planned
+from ..plan.plan import Plan, PlannedNode
 from ..registry.registry import Run
 from ..specs.spec import Filed, Tree
 from .result import Result
@@ -71,12 +71,12 @@ class ResultCache:
             todo += new
         return found
 
-    def _facts(self, node: Planned) -> list[Any]:
+    def _facts(self, node: PlannedNode) -> list[Any]:
         """Return all that decides what a node adds to a result."""
-        if isinstance(node.node, Tree):
-            code = {file: sha256(path) for file, path in sources(node.node.node).items()}
+        if isinstance(node.spec, Tree):
+            code = {file: sha256(path) for file, path in sources(node.spec.ensemble).items()}
             return [node.id, node.name, node.members, code]
-        return [node.id, node.name, "" if isinstance(node.node, Filed) else self.runs[node.id].manifest["sha256"]]
+        return [node.id, node.name, "" if isinstance(node.spec, Filed) else self.runs[node.id].manifest["sha256"]]
 
     @cached_property
     def _code(self) -> list[str]:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..errors import MtrunError, Place, Problem, RegistryError
 from ..files import remove, reported, write_bytes
 from ..lazy import deferred
-from ..tasks import bootstrap as resampling
+from ..tasks import bootstrap
 from ..tasks.data import Data
 from ..tasks.metrics import OVERALL, Scores, outcomes, score, score_split
 from ..tasks.predictions import Predictions
@@ -120,7 +120,7 @@ def _pair(one: str, other: str) -> str:
 
 
 @dataclass(frozen=True)
-class System:
+class ScoredSystem:
     """A published node: its Predictions, and its scores as they are shown, which are honest on dev."""
 
     said: Predictions
@@ -139,7 +139,7 @@ class Measured:
     p: dict[str, np.ndarray]
 
 
-def measured(data: Data, sha256: str, split: str, systems: Sequence[System], tested: int) -> Measured:
+def measured(data: Data, sha256: str, split: str, systems: Sequence[ScoredSystem], tested: int) -> Measured:
     """Return how far the scores of some systems can be trusted; `sha256` is the hash of `data`, `tested` is T."""
     columns = (*data.tasks, OVERALL)
     shown = _listed([system.shown.get(split, {}) for system in systems], columns)
@@ -147,19 +147,19 @@ def measured(data: Data, sha256: str, split: str, systems: Sequence[System], tes
     draws: dict[str, np.ndarray] = {}
     p: dict[str, np.ndarray] = {}
     for name, task in data.tasks.items():
-        draws[name] = np.full((resampling.RESAMPLES, len(systems)), np.nan)
+        draws[name] = np.full((bootstrap.RESAMPLES, len(systems)), np.nan)
         p[name] = np.full((tested, tested), np.nan)
         having = np.flatnonzero(np.isfinite(points[name])).tolist()
         if having:
             found, labels = _outcomes(data, name, split, [systems[i].said for i in having])
-            seen = resampling.resampled(task, found, labels, resampling.seed(sha256, split, name))
+            seen = bootstrap.resampled(task, found, labels, bootstrap.seed(sha256, split, name))
             draws[name][:, having] = seen
             both = [i for i in having if i < tested]
             p[name][np.ix_(both, both)] = (
-                resampling.paired(shown[name][both], points[name][both], seen[:, : len(both)])
-                if task.kind == "regression" else resampling.mcnemar(found[:, : len(both)], shown[name][both]))
-    draws[OVERALL] = resampling.overall(draws, data.tasks)
-    p[OVERALL] = resampling.paired(shown[OVERALL][:tested], points[OVERALL][:tested], draws[OVERALL][:, :tested])
+                bootstrap.paired(shown[name][both], points[name][both], seen[:, : len(both)])
+                if task.kind == "regression" else bootstrap.mcnemar(found[:, : len(both)], shown[name][both]))
+    draws[OVERALL] = bootstrap.overall(draws, data.tasks)
+    p[OVERALL] = bootstrap.paired(shown[OVERALL][:tested], points[OVERALL][:tested], draws[OVERALL][:, :tested])
     return Measured(shown, {column: _ends(draws[column], shown[column] - points[column]) for column in columns}, p)
 
 
@@ -179,11 +179,11 @@ def _outcomes(data: Data, task: str, split: str, systems: Sequence[Predictions])
 
 def _ends(draws: np.ndarray, optimism: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return both ends [S] of the intervals of draws [b, S], brought to where the scores are that are shown."""
-    low, high = (np.clip(end + optimism, -1, 1) for end in resampling.interval(draws))
+    low, high = (np.clip(end + optimism, -1, 1) for end in bootstrap.interval(draws))
     return low, high
 
 
-def evidence(data: Data, sha256: str, found: Mapping[str, System], untested: Collection[str] = ()) -> Evidence:
+def evidence(data: Data, sha256: str, found: Mapping[str, ScoredSystem], untested: Collection[str] = ()) -> Evidence:
     """Return intervals of systems by id, and p-values of all pairs but those of some of them."""
     ids = sorted(found, key=lambda id: (id in untested, id))
     tested = [id for id in ids if id not in untested]
@@ -247,7 +247,7 @@ def _renewed(old: Evidence, sha256: str, systems: Mapping[str, ResultNode], data
         return kept
     data = datas[sha256]
     wanted = {id: find(id) for id in sorted({*alone, *(id for pair in lacking for id in pair)})}
-    found = {id: System(said, systems[id].shown()) for id, said in wanted.items()
+    found = {id: ScoredSystem(said, systems[id].shown()) for id, said in wanted.items()
              if said and score(said, data) == systems[id].scores}
     if not (alone & found.keys()) and not any(one in found and other in found for one, other in lacking):
         return kept
@@ -262,7 +262,7 @@ def _rank(node: ResultNode) -> tuple[float, str]:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class PredictionsCache:
     """Predictions of published systems that are no runs of their own, such as ensembles; all can be made again."""
 
     folder: Path

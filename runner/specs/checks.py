@@ -103,16 +103,16 @@ def _class(base: type[P], name: str) -> type[P]:
 def misnamed_tasks(tree: Tree) -> Iterator[Problem]:
     """Yield each task that a node names and that the suite lacks, or the member that is to predict it."""
     tasks = tree.tasks or ()
-    for key, name in tree.node.names_tasks().items() if tasks else ():
+    for key, name in tree.ensemble.names_tasks().items() if tasks else ():
         field, _, entry = key.partition(".")
         if name not in tasks:
-            default = type(tree.node).model_fields[field].default
+            default = type(tree.ensemble).model_fields[field].default
             known = [*tasks, *([default] if isinstance(default, str) else [])]
             at = tree.table[field].keys_at[entry] if entry else place(tree.table, field)
             yield Problem(f"unknown task `{name}` in `{field}`", at, (f"`{field}` can name: {', '.join(known)}",),
                           did_you_mean(name, known))
             continue
-        predicted = getattr(getattr(tree.node, field)[entry], "predicted", None) if entry else None
+        predicted = getattr(getattr(tree.ensemble, field)[entry], "predicted", None) if entry else None
         if name not in (predicted or [name]):
             yield Problem(f"this member does not predict `{name}`", place(tree.table, field, entry),
                           (f"it predicts: {', '.join(predicted or ())}",))
@@ -120,8 +120,8 @@ def misnamed_tasks(tree: Tree) -> Iterator[Problem]:
 
 def misnamed_members(tree: Tree) -> Iterator[Problem]:
     """Yield each member that a node refers to by name and that it does not have."""
-    known = sorted({child.name for child in tree.node.children()} - {""})
-    for path, name in tree.node.names_members().items():
+    known = sorted({child.name for child in tree.ensemble.children()} - {""})
+    for path, name in tree.ensemble.names_members().items():
         if name not in known:
             table: Table = tree.table
             for key in path[:-1]:

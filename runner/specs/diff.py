@@ -36,7 +36,7 @@ SHOWN = 28
 
 
 @dataclass(frozen=True)
-class Recipe:
+class RunInputs:
     """What decides a run."""
 
     fields: Fields
@@ -50,7 +50,7 @@ class Recipe:
     """Fields that are left out of the id while at these values."""
 
     @classmethod
-    def of_leaf(cls, leaf: Leaf, content: str, project: Path) -> Recipe:
+    def of_leaf(cls, leaf: Leaf, content: str, project: Path) -> RunInputs:
         """Return the recipe of a leaf whose suite has that content."""
         whole = json.loads(json.dumps(plain_dump(leaf.model)))
         deciding = dict(flat(canonical(leaf.model)))
@@ -60,7 +60,7 @@ class Recipe:
         return cls(fields, dict(flat(whole["suite"], ("suite",))), content, inputs, defaults)
 
     @classmethod
-    def of_manifest(cls, manifest: Mapping[str, Any]) -> Recipe:
+    def of_manifest(cls, manifest: Mapping[str, Any]) -> RunInputs:
         """Return the recipe of a finished run."""
         spec, content = manifest["spec"], manifest["suite"]["sha256"]
         return cls(dict(_decisive(spec)), dict(flat(spec["suite"], ("suite",))), content, manifest["inputs"])
@@ -111,7 +111,7 @@ def _decisive(spec: Mapping[str, Any]) -> Iterator[tuple[Key, Any]]:
     return flat({key: value for key, value in spec.items() if key not in ASIDE})
 
 
-def differences(old: Recipe, new: Recipe, table: Table | None = None) -> list[Difference]:
+def differences(old: RunInputs, new: RunInputs, table: Table | None = None) -> list[Difference]:
     """Return every field that differs, by key; `table` is the new one's resolved spec, which knows the places."""
     pairs = _pairs({**new.defaults, **old.fields}, {**new.defaults, **new.fields})
     found = [Difference(".".join(key), a, b, place_of(table, key)) for key, a, b in pairs]

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ..files import sha256
-from ..parts import discovery as parts
+from ..parts import discovery
 from ..parts.discovery import code_hash, fingerprint
 from ..registry.registry import Run
-from .spec import Model, Souped
+from .spec import Model, SoupModel
 
 SCHEME = 1
 """Raised when the meaning of ids changes."""
@@ -38,8 +38,8 @@ FILES = ("tasks/metrics.py",)
 """Files besides that do."""
 ONLY: dict[str, Callable[[Model], bool]] = {
     "training/distillation.py": lambda model: model.teacher is not None,
-    "training/soup.py": lambda model: isinstance(model, Souped),
-    "tasks/folds.py": lambda model: isinstance(model, Souped),
+    "training/soup.py": lambda model: isinstance(model, SoupModel),
+    "tasks/folds.py": lambda model: isinstance(model, SoupModel),
     "training/stored_model.py": lambda model: model.start is not None,
 }
 """Files that decide it of some leaves only."""
@@ -54,7 +54,8 @@ def sources(model: Model) -> dict[str, Path]:
     """Return every file whose code decides a run with its path, such as `training/trainer.py` and `heads/cosine.py`."""
     files = [path for package in PACKAGES for path in sorted((ROOT / package).glob("*.py"))]
     named = {path.relative_to(ROOT).as_posix(): path for path in [*files, *(ROOT / file for file in (*FILES, *ONLY))]}
-    return parts.sources(model) | {file: path for file, path in named.items() if file not in ONLY or ONLY[file](model)}
+    core = {file: path for file, path in named.items() if file not in ONLY or ONLY[file](model)}
+    return discovery.sources(model) | core
 
 
 def fingerprints(model: Model) -> dict[str, str]:

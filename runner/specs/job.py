@@ -18,7 +18,7 @@ from .stored_run import _part, model_of
 
 
 @dataclass(frozen=True)
-class Order:
+class TrainingJob:
     """What a worker is to train."""
 
     id: str
@@ -55,14 +55,14 @@ class Order:
                 for id, node in self.trees.items()}
 
     @classmethod
-    def read(cls, path: Path) -> Order:
+    def read(cls, path: Path) -> TrainingJob:
         """Return the order in a file. Raise SpecError, or StorageError where it cannot be read."""
         with reported("read", path):
             text = path.read_bytes()
         return cls.from_bytes(text, Place(str(path)))
 
     @classmethod
-    def from_bytes(cls, data: bytes, at: Place) -> Order:
+    def from_bytes(cls, data: bytes, at: Place) -> TrainingJob:
         """Return the order in the bytes of task.json. Raise SpecError."""
         values = json.loads(data)
         project = Path(values["project"])

@@ -21,13 +21,13 @@ from ..registry.registry import ID, Registry
 from ..tasks.prediction_files import is_score_file
 from .checks import misfits, misnamed_head, misnamed_members, misnamed_tasks, unsafe_tasks
 from .diff import place_of
-from .merge import COMMAND_LINE, setting, united, without
-from .spec import Filed, Leaf, Model, Soup, Souped, Spec, Stored, Tree
-from .spec_files import HEADER, LEVELS, SCORES, References, Users, alike, ring
+from .merge import COMMAND_LINE, combined, setting, without
+from .spec import Filed, Leaf, Model, Soup, SoupModel, Spec, Stored, Tree
+from .spec_files import HEADER, LEVELS, SCORES, SpecFiles, Users, alike, cycle
 from .stored_run import trained_as
 from .sweep import NODES, points, with_settings
 from .toml import Table
-from .validation import Assembly
+from .validation import PartBuilder
 
 PROBLEMS = 200
 """After how many problems no more are looked for."""
@@ -35,7 +35,7 @@ PROBLEMS = 200
 
 def named_under(name: str, settings: Sequence[str]) -> str:
     """Return the name of a spec in a plan with some `--set`. Raise SpecError where one says nothing right."""
-    return with_settings(name, united(Table(Place(COMMAND_LINE)), *map(setting, settings)))
+    return with_settings(name, combined(Table(Place(COMMAND_LINE)), *map(setting, settings)))
 
 
 class _Enough(Exception):
@@ -60,8 +60,8 @@ class Loader:
     settings: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        self.references = References(self.project)
-        self._assembly = Assembly(self.project, self._member, self._say)
+        self.references = SpecFiles(self.project)
+        self._assembly = PartBuilder(self.project, self._member, self._say)
         self._problems: dict[tuple[str, Place | None], Problem] = {}
         self._open: list[_Opened] = []
         self._nodes: dict[Path, list[Spec]] = {}
@@ -125,7 +125,7 @@ class Loader:
                 tables.append(setting(text))
         self._say(*(Problem(f"`{key}` cannot be set from here", table.keys_at[key], (), "write it into the spec")
                     for table in tables for key in table if key in (*FILED, "tree")))
-        return without(united(Table(Place(COMMAND_LINE)), *tables), (*FILED, "tree"))
+        return without(combined(Table(Place(COMMAND_LINE)), *tables), (*FILED, "tree"))
 
     def _say(self, *problems: Problem) -> None:
         """Keep problems, each with the places that led to its file; one that was met on another way is kept once."""
@@ -171,7 +171,7 @@ class Loader:
         if at and path in paths:
             opened = self._open[paths.index(path) :]
             files = [self.references.shown(each.path) for each in (*opened, opened[0])]
-            raise ring(files, [*(each.at for each in opened[1:] if each.at), at], at)
+            raise cycle(files, [*(each.at for each in opened[1:] if each.at), at], at)
         if path not in self._nodes:
             self._nodes[path] = []
             self._open.append(_Opened(path, at))
@@ -237,7 +237,7 @@ class Loader:
         self._say(*(Problem("a soup is made of weights, which neither an ensemble nor a predictions file has", at, (),
                             "name models, sweeps or runs") for at in bare))
         ground = [trained_as(member, self.project) for member in soup.members[:1] if not bare]
-        return [Leaf(name, Souped.of(model, soup), table, named) for model in ground]
+        return [Leaf(name, SoupModel.of(model, soup), table, named) for model in ground]
 
     def _belongs(self, key: str) -> str:
         """Return a hint for a key of a node or of a model that stands at the top of an ensemble."""
@@ -319,8 +319,8 @@ FILED = (*HEADER, "extends", "sweep")
 class Models:
     """Makes the leaves of models under one profile and one table of settings."""
 
-    references: References
-    assembly: Assembly
+    references: SpecFiles
+    assembly: PartBuilder
     profile: str
     setting: Table
     say: Callable[..., None]
@@ -339,7 +339,7 @@ class Models:
         own = [without(layer, FILED) for layer in layers]
         table = self.references.stacked([*ground, *own], users)
         sweeps = [layer["sweep"] for layer in layers if "sweep" in layer]
-        made = points(name, united(*sweeps), FILED) if sweeps else [(name, Table(table.place))]
+        made = points(name, combined(*sweeps), FILED) if sweeps else [(name, Table(table.place))]
         self.count(len(made), table.place)
         for label, point in made:
             try:
@@ -353,7 +353,7 @@ class Models:
         if not self.checked:
             self.checked = True
             self._fitted(table, ground)
-            Assembly(self.assembly.project, say=self.say, whole=False).part(Model, table, table.place, also=FILED)
+            PartBuilder(self.assembly.project, say=self.say, whole=False).part(Model, table, table.place, also=FILED)
 
     def _leaf(self, name: str, table: Table, layers: Sequence[Table], users: Users) -> Iterator[Leaf]:
         """Yield the leaf of one point, if it is right; of `layers` the last two are not in the table yet."""
@@ -410,4 +410,4 @@ class Models:
 
     def _is_whole(self, head: Any, at: Place) -> bool:
         """Tell whether a profile's head can be built as it is."""
-        return Assembly(self.assembly.project).part(Head, head, at, "heads") is not None  # type: ignore[type-abstract]
+        return PartBuilder(self.assembly.project).part(Head, head, at, "heads") is not None  # type: ignore[type-abstract]

@@ -39,7 +39,7 @@ def _spelt_out(table: Table, key: str) -> Table | None:
     return value if isinstance(value, Table) else None
 
 
-def united(*tables: Table) -> Table:
+def combined(*tables: Table) -> Table:
     """Return a new table with all that some tables set, as if it stood in one file; of two values the later counts."""
     out, inner = Table(tables[0].place), dict[str, list[Table]]()
     for table in tables:
@@ -50,7 +50,7 @@ def united(*tables: Table) -> Table:
                 inner.pop(key, None)
             out.put(key, value, table.keys_at[key], table.values_at[key])
     for key, several in inner.items():
-        out[key] = united(*several) if len(several) > 1 else several[0]
+        out[key] = combined(*several) if len(several) > 1 else several[0]
     return out
 
 

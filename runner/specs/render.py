@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import Place, clean
 from ..part import Known, Member, Part, plain_dump
-from .spec import Filed, Leaf, Node, Souped, Spec, Stored, Tree
+from .spec import Filed, Leaf, Node, SoupModel, Spec, Stored, Tree
 from .toml import Table
 from .toml_errors import written, written_key
 
@@ -36,14 +36,14 @@ def summary(loaded: Iterable[Sequence[Spec]]) -> str:
 def _what(nodes: Sequence[Spec]) -> str:
     """Return what a file holds in a few words; models that differ in their names only are one."""
     first = nodes[0]
-    if isinstance(first, Leaf) and isinstance(first.model, Souped):
+    if isinstance(first, Leaf) and isinstance(first.model, SoupModel):
         return first.model.summary()
     if isinstance(first, Leaf):
         return "model" if len(nodes) == 1 else f"sweep of {len(nodes)} models"
     below: dict[int, Any] = {id(first): first}
     todo = [first]
     while todo:
-        new = {id(child): child for child in todo.pop().node.children() if id(child) not in below}
+        new = {id(child): child for child in todo.pop().ensemble.children() if id(child) not in below}
         below |= new
         todo += [child for child in new.values() if isinstance(child, Tree)]
     models = {json.dumps([leaf.model.canonical(), leaf.model.suite.canonical()], default=id)
@@ -74,7 +74,7 @@ def _documents(node: Node, name: str, seen: set[int]) -> Iterator[str]:
 
 def _below(node: Leaf | Tree) -> tuple[Any, ...]:
     """Return the nodes that a node is made of."""
-    return node.node.children() if isinstance(node, Tree) else node.model.needs
+    return node.ensemble.children() if isinstance(node, Tree) else node.model.needs
 
 
 def document(node: Spec, name: str) -> str:
@@ -100,8 +100,8 @@ def _said(at: Place | None) -> str:
 def _leaf(leaf: Leaf, labels: Sequence[str]) -> tuple[str, Iterator[Line]]:
     """Return the kind and the lines of a leaf; the nodes that it is made of are called by their labels."""
     model = leaf.model
-    if isinstance(model, Souped):
-        members = [(f"  {written(label)},", _said(at)) for label, at in zip(labels, leaf.named, strict=True)]
+    if isinstance(model, SoupModel):
+        members = [(f"  {written(label)},", _said(at)) for label, at in zip(labels, leaf.member_places, strict=True)]
         recipe = _line("recipe", model.soup.recipe, leaf.table.values_at.get("recipe"))
         return "soup", iter([("members = [", ""), *members, ("]", ""), recipe])
     known: dict[str, Any] = {"start": Known("", labels[-1])} if model.start else {}
@@ -113,12 +113,12 @@ def _leaf(leaf: Leaf, labels: Sequence[str]) -> tuple[str, Iterator[Line]]:
 def _tree(tree: Tree, name: str) -> Iterator[Line]:
     """Yield the lines of a node; its members are called by their names."""
     yield from _header(("tree",))
-    yield f"type = {written(tree.node.type)}", _said(tree.table.values_at["type"])
-    labels = {id(child): label for child, label in zip(tree.node.children(), _labels(tree, name), strict=True)}
-    places = iter(tree.named)
+    yield f"type = {written(tree.ensemble.type)}", _said(tree.table.values_at["type"])
+    labels = {id(child): label for child, label in zip(tree.ensemble.children(), _labels(tree, name), strict=True)}
+    places = iter(tree.member_places)
     late: list[Line] = []
-    for key in [*tree.table, *(f for f in type(tree.node).model_fields if f not in tree.table)]:
-        value = getattr(tree.node, key, None)
+    for key in [*tree.table, *(f for f in type(tree.ensemble).model_fields if f not in tree.table)]:
+        value = getattr(tree.ensemble, key, None)
         if isinstance(value, tuple) and value and isinstance(value[0], Member):
             yield f"{key} = [", ""
             yield from ((f"  {written(labels[id(child)])},", _said(next(places))) for child in value)

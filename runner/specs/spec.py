@@ -194,14 +194,14 @@ class Model(Part):
         return f"{self.combiner.type}; {', '.join(f'{head.type} {head.loss.type}' for _, head in trained)}"
 
 
-class Souped(Model):
+class SoupModel(Model):
     """A model whose weights are a mean of others'; all besides `soup` is that of the member with the least id."""
 
     soup: Soup
     """Whose weights, and which of them."""
 
     @classmethod
-    def of(cls, ground: Model, soup: Soup) -> Souped:
+    def of(cls, ground: Model, soup: Soup) -> SoupModel:
         """Return a soup of members of which one is `ground`."""
         aside = dict.fromkeys(("teacher", "start", "regularizer"))  # a soup does not train
         return cls(**{name: getattr(ground, name) for name in Model.model_fields} | aside, soup=soup)
@@ -224,7 +224,7 @@ class Leaf(Member):
     model: Model
     table: Table
     """The resolved spec with the place of each value."""
-    named: tuple[Place, ...] = ()
+    member_places: tuple[Place, ...] = ()
     """Where each node that the model needs is named."""
 
     @property
@@ -248,10 +248,10 @@ class Tree(Member):
     """A node of an ensemble; an inline node has no name."""
 
     name: str
-    node: Ensemble
+    ensemble: Ensemble
     table: Table
-    """What the spec says of the node, with the place of each value."""
-    named: tuple[Place, ...]
+    """The node's TOML table, with the place of each value."""
+    member_places: tuple[Place, ...]
     """Where each member is named, in the order in which the spec names them."""
 
     @property
@@ -262,12 +262,12 @@ class Tree(Member):
     @cached_property
     def tasks(self) -> tuple[str, ...] | None:
         """Names of the suite's tasks; None where all leaves are stored."""
-        return next((child.tasks for child in self.node.children() if child.tasks is not None), None)
+        return next((child.tasks for child in self.ensemble.children() if child.tasks is not None), None)
 
     @cached_property
     def predicted(self) -> tuple[str, ...] | None:
         """Names of the tasks that some member predicts; None where that is not known."""
-        pairs = zip(self.node.children(), self.node.roles(), strict=True)
+        pairs = zip(self.ensemble.children(), self.ensemble.roles(), strict=True)
         found = [(role,) if role else child.predicted for child, role in pairs]
         return None if None in found else tuple(dict.fromkeys(task for tasks in found for task in tasks or ()))
 

@@ -43,7 +43,7 @@ Users = dict[str, Place]
 """For a file, as places show it: what names it."""
 
 
-def ring(files: Sequence[str], users: Iterable[Place], at: Place) -> SpecError:
+def cycle(files: Sequence[str], users: Iterable[Place], at: Place) -> SpecError:
     """Return the error of files that need each other, the first of which is the last too."""
     links = tuple(f"{user} names {file}" for user, file in zip(users, files[1:], strict=True))
     return SpecError(Problem(f"these files need each other: {' -> '.join(files)}", at, links,
@@ -51,7 +51,7 @@ def ring(files: Sequence[str], users: Iterable[Place], at: Place) -> SpecError:
 
 
 @dataclass
-class References:
+class SpecFiles:
     """Reads the files of one project, each once."""
 
     project: Path
@@ -112,7 +112,7 @@ class References:
             if path in files:
                 first = files.index(path)
                 names = [self.shown(file) for file in (*files[first:], path)]
-                raise ring(names, (table.values_at["extends"] for table in tables[first:]), at)
+                raise cycle(names, (table.values_at["extends"] for table in tables[first:]), at)
             if len(files) >= LEVELS:
                 raise SpecError(Problem(f"over {LEVELS} files that extend one another", at))
             users.setdefault(self.shown(path), at)

@@ -11,8 +11,8 @@ from ..part import Known, Member, Part
 from ..parts.heads import Head
 from ..parts.suites import Suite
 from ..registry.registry import MANIFEST, Registry, Run
-from .spec import Leaf, Model, Resources, Souped, Stored
-from .validation import Assembly, tabled
+from .spec import Leaf, Model, Resources, SoupModel, Stored
+from .validation import PartBuilder, as_table
 
 
 def trained_as(node: Member, project: Path) -> Model:
@@ -32,8 +32,8 @@ def trained_as(node: Member, project: Path) -> Model:
 def suite_of(run: Run, project: Path) -> Suite:
     """Return the suite that a run was trained on. Raise SpecError where it is no longer valid."""
     at = Place(str(run.folder / MANIFEST))
-    assembly = Assembly(project)
-    suite = assembly.part(Suite, tabled(run.manifest["spec"]["suite"], at), at, "suite")  # type: ignore[type-abstract]
+    assembly = PartBuilder(project)
+    suite = assembly.part(Suite, as_table(run.manifest["spec"]["suite"], at), at, "suite")  # type: ignore[type-abstract]
     if suite is None:
         raise SpecError(*assembly.problems)
     return suite
@@ -53,13 +53,13 @@ P = TypeVar("P", bound=Part)
 
 def model_of(values: Mapping[str, Any], at: Place, project: Path) -> Model:
     """Return the model in an order or a manifest, which `at` names. Raise SpecError where it is no longer valid."""
-    return _part(Souped if "soup" in values else Model, values, at, project, {})
+    return _part(SoupModel if "soup" in values else Model, values, at, project, {})
 
 
 def _part(base: type[P], values: Mapping[str, Any], at: Place, project: Path, names: Mapping[str, str]) -> P:
     """Return the part in plain JSON, whose members are content ids with perhaps a name. Raise SpecError."""
-    assembly = Assembly(project, lambda id, place, where: [Known(names.get(id, ""), id)])
-    part = assembly.part(base, tabled(dict(values), at), at)
+    assembly = PartBuilder(project, lambda id, place, where: [Known(names.get(id, ""), id)])
+    part = assembly.part(base, as_table(dict(values), at), at)
     if part is None:
         raise SpecError(*assembly.problems)
     return part

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import Place, Problem, SpecError, did_you_mean
 from ..files import is_safe_name
-from .merge import nested, united
+from .merge import combined, nested
 from .toml import Array, Table
 
 POINTS = 1000
@@ -49,7 +49,7 @@ def spread(sweep: Table) -> Table:
             if first := seen.get(path[:length]):
                 raise SpecError(Problem(f"`{'.'.join(path)}` is set twice in a sweep", key_at, (f"also at {first}",)))
         seen[path] = key_at
-    return united(Table(sweep.place), *ones)
+    return combined(Table(sweep.place), *ones)
 
 
 def points(name: str, sweep: Table, forbidden: Sequence[str] = ()) -> list[tuple[str, Table]]:
@@ -170,7 +170,7 @@ def _hash(value: Any) -> str:
 def _point(name: str, choices: tuple[tuple[str, Table], ...], at: Place) -> tuple[str, Table]:
     """Return one point of the grid; a name that is too long for a file ends in a hash."""
     full = f"{name}@{','.join(label for label, _ in choices)}" if choices else name
-    return _fitting(full), united(Table(at), *(overriding for _, overriding in choices))
+    return _fitting(full), combined(Table(at), *(overriding for _, overriding in choices))
 
 
 def _fitting(name: str) -> str:

@@ -17,7 +17,7 @@ from .toml import Array, Table
 P = TypeVar("P", bound=Part)
 
 
-class Assembly:
+class PartBuilder:
     """Turns tables into parts and collects every problem instead of stopping at the first.
 
     `member` resolves what stands where a field is annotated `Member`: it takes the value, its place and the table
@@ -179,16 +179,16 @@ def plain(value: Any) -> Any:
     return {key: plain(item) for key, item in value.items()} if isinstance(value, Table) else value
 
 
-def tabled(value: Any, at: Place) -> Any:
+def as_table(value: Any, at: Place) -> Any:
     """Return plain JSON as tables and arrays, all at one place, so that parts can be assembled from it."""
     if isinstance(value, dict):
         table = Table(at)
         for key, item in value.items():
-            table.put(key, tabled(item, at), at, at)
+            table.put(key, as_table(item, at), at, at)
         return table
     if isinstance(value, list):
         array = Array()
         for item in value:
-            array.put(tabled(item, at), at)
+            array.put(as_table(item, at), at)
         return array
     return value

@@ -20,18 +20,18 @@ from ..files import reported
 from ..part import Known
 from ..parts.losses import Loss
 from ..registry.registry import MANIFEST, WEIGHTS, Registry, Run
-from ..specs.job import Order
+from ..specs.job import TrainingJob
 from ..specs.spec import Model
 from ..specs.stored_run import model_of
 from ..tasks.data import Data, Examples, Task
 from ..tasks.predictions import Output, Predictions
-from . import checkpoint as snapshots
+from . import checkpoint
 from .evaluation import Evaluation
 from .network import Network
 from .tokens import Tokens
 
 
-class Distilled(Loss):
+class DistillationLoss(Loss):
     """A head's own loss on the labels, mixed with what the teacher says, as `Teacher` has it.
 
     Its labels are [n, 1 + k]: the label, nan where there is none, and the teacher's scores.
@@ -70,13 +70,13 @@ def distilled(model: Model) -> Model:
     teacher = model.teacher
     if teacher is None:
         return model
-    heads = {task: head.model_copy(update={"loss": Distilled(own=head.loss, share=teacher.labels,
+    heads = {task: head.model_copy(update={"loss": DistillationLoss(own=head.loss, share=teacher.labels,
                                                              temperature=teacher.temperature)})
              if task in model.trained else head for task, head in model.heads.items()}
     return model.model_copy(update={"heads": heads})
 
 
-def lesson(order: Order, data: Data, registry: Registry, device: torch.device,
+def targets(order: TrainingJob, data: Data, registry: Registry, device: torch.device,
            tick: Callable[[], None] = lambda: None) -> Data:
     """Return the data of a student, whose training labels are [n, 1 + k]: label, nan for none, and teacher's scores.
 
@@ -91,7 +91,7 @@ def lesson(order: Order, data: Data, registry: Registry, device: torch.device,
         read = unlabelled(order.project / more, data.tasks[task]) if more else Examples((), ())
         splits[task] = {**splits[task], "train": _joined(train, read)}
     whole = replace(data, splits=splits)
-    said = Teaching(order, data, whole, registry, device, tick).said(teacher.spec.id)
+    said = TeacherTargets(order, data, whole, registry, device, tick).said(teacher.spec.id)
     for task in order.model.trained:
         scores, train = said.find(whole, "train", task, teacher.spec.id), splits[task]["train"]
         if scores is None or train.labels is None:
@@ -133,10 +133,10 @@ def on_scale(scores: np.ndarray, labels: np.ndarray, task: Task) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Teaching:
+class TeacherTargets:
     """A teacher's tree at work on training sentences."""
 
-    order: Order
+    order: TrainingJob
     suite: Data
     """The examples that the leaves were trained on."""
     whole: Data
@@ -169,9 +169,9 @@ class Teaching:
         file = self.registry.cache / f"teaching-{name}.safetensors"
         if file.exists():
             with contextlib.suppress(RegistryError):  # a damaged one is made again
-                return {task: tensor.numpy() for task, tensor in snapshots.read(file)[0].items()}
+                return {task: tensor.numpy() for task, tensor in checkpoint.read(file)[0].items()}
         said = self._applied(run, tasks)
-        snapshots.write(file, {task: torch.from_numpy(scores) for task, scores in said.items()}, {})
+        checkpoint.write(file, {task: torch.from_numpy(scores) for task, scores in said.items()}, {})
         return said
 
     def _applied(self, run: Run, tasks: list[str]) -> Mapping[str, np.ndarray]:

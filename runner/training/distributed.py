@@ -28,7 +28,7 @@ PATIENCE = timedelta(minutes=30)
 """How long a rank waits for another one that lives, which may be writing a checkpoint."""
 
 
-class Ranks:
+class ProcessGroup:
     """All processes that train one leaf, as one of them sees them; by default it is alone."""
 
     def __init__(self, number: int = 0, count: int = 1) -> None:
@@ -36,7 +36,7 @@ class Ranks:
         """Which one this is, from 0, and how many there are."""
 
     @classmethod
-    def joined(cls, number: int, count: int, store: Any) -> Ranks:
+    def joined(cls, number: int, count: int, store: Any) -> ProcessGroup:
         """Return the ranks once all are there, which meet at a store. Raise RankLost where one does not come."""
         loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
         for library in ("GLOO", "NCCL"):

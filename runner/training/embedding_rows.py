@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .batches import Batch
 
 
-class Words:
+class EmbeddingRows:
     """The rows of the word table that training meets, as a parameter of their own.
 
     Rows that never occur have neither gradients nor moments, and are not decayed; so the table is left as it is, and

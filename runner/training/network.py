@@ -15,10 +15,10 @@ from ..parts.combiners import Combiner
 from ..parts.encoders import Packed
 from ..specs.spec import Model
 from ..tasks.data import Task
-from . import masked_lm as masking
+from . import masked_lm
 from .batches import Batch
-from .distributed import Ranks
-from .embedding_rows import Words
+from .distributed import ProcessGroup
+from .embedding_rows import EmbeddingRows
 
 
 class Network(nn.Module):
@@ -34,11 +34,11 @@ class Network(nn.Module):
         self.regularizer = nn.Module()
         """Layers that the regularizer learns with, while training; they are no part of what is kept of a leaf."""
         self.dropout = nn.Dropout(model.encoder.dropout)
-        self.words: Words | None = None
+        self.words: EmbeddingRows | None = None
         self.words_name = cast(str, encoder.words)
         self.start: dict[str, Tensor] = {}
         """The encoder's parameters before training, but for the word table, where the regularizer needs them."""
-        self.ranks = Ranks()
+        self.ranks = ProcessGroup()
         """With whom it is trained."""
         self.gram: np.ndarray | None = None
         """Inner products [T, T] of the task gradients of the last step, where they were taken apart."""
@@ -57,7 +57,7 @@ class Network(nn.Module):
         trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
         name = f"encoder.{self.words_name}"
         if name in trained:
-            self.words = Words(trained[name], used)
+            self.words = EmbeddingRows(trained[name], used)
             trained[name] = self.words.rows
         return trained
 
@@ -233,15 +233,15 @@ class Step:
     def missed(self, p: float) -> list[Tensor]:
         """Return, for each task, the mean of -log probability of the words that are chosen and are to be guessed."""
         packed, words, encoder = self.batch.packed, self.network.words, self.network.encoder
-        places, whole = masking.chosen(packed, p), encoder.get_parameter(self.network.words_name).detach()
+        places, whole = masked_lm.chosen(packed, p), encoder.get_parameter(self.network.words_name).detach()
         tokens, table = packed.tokens[places], words.rows.detach() if words else whole
         wanted = words.numbers(tokens, self.network.words_name in (self.replaced or {})) if words else tokens
-        shown = masking.changed(self._words(), places, whole[cast(int, encoder.mask)], table)
+        shown = masked_lm.changed(self._words(), places, whole[cast(int, encoder.mask)], table)
         reading, given = self._reading(shown, self.replaced or {})
         with self.network.precision():
-            states = masking.states(encoder, given, reading)[places.to(table.device)]
+            states = masked_lm.states(encoder, given, reading)[places.to(table.device)]
             guesses = self.network.regularizer(states) @ table.T
-        means = masking.means(packed, places, guesses.float(), wanted.to(table.device))
+        means = masked_lm.means(packed, places, guesses.float(), wanted.to(table.device))
         return [block.view(self._read(task), -1).mean(0).sum() / self.batch.examples[task]
                 for task, block in zip(self.batch.labels, means.split_with_sizes(packed.sections), strict=True)]
 

@@ -13,20 +13,20 @@ from torch import Tensor
 from ..errors import Problem, RegistryError, TrainingError
 from ..part import Known
 from ..registry.registry import WEIGHTS, Registry
-from ..specs.spec import Souped
+from ..specs.spec import SoupModel
 from ..tasks.data import Data
 from ..tasks.folds import Refit, refits
 from ..tasks.metrics import overall, score_split
 from ..tasks.predictions import Predictions
 from .network import Network
 from .tokens import Tokens
-from .trainer import Trainer, Watch
+from .trainer import Trainer, TrainerCallback
 
 Members = frozenset[str]
 """The runs whose weights are averaged, by id."""
 
 
-class Souping(Trainer):
+class SoupTrainer(Trainer):
     """Makes a leaf of others without a step of training: chooses among them, by dev where asked to, and averages.
 
     What the recipe would have chosen without each fold of dev is chosen too, so that its score can be cross-fitted.
@@ -34,14 +34,14 @@ class Souping(Trainer):
 
     verb = "averaging"
 
-    def __init__(self, model: Souped, network: Network, data: Data, tokens: Tokens, registry: Registry) -> None:
+    def __init__(self, model: SoupModel, network: Network, data: Data, tokens: Tokens, registry: Registry) -> None:
         super().__init__(model, network, data, tokens)
         self.registry, self.soup = registry, model.soup
         self.members = [cast(Known, member).id for member in model.soup.members]
         self.refits: list[int] = []
         """Of a greedy soup: which of `epochs` it would be by each refit."""
         self._memo: dict[Members, Predictions] = {}
-        self._watch = Watch()
+        self._watch = TrainerCallback()
 
     @property
     def steps(self) -> int:
@@ -53,7 +53,7 @@ class Souping(Trainer):
         of = f"{len(self.state.history[self.state.best]['members'])} of {len(self.members)}"
         return {"what": f"{self.soup.recipe} soup of {of}", "refits": self.refits} if self.refits else {}
 
-    def run(self, watch: Watch, checkpoint: Path) -> Predictions:
+    def run(self, watch: TrainerCallback, checkpoint: Path) -> Predictions:
         """Make the soup and return its Predictions. Raise Stopped where `watch` does; nothing of it is kept."""
         self._watch, is_greedy = watch, self.soup.recipe == "greedy"
         tried = greedy(self.members, self._reached) if is_greedy else [(frozenset(self.members), True)]

@@ -23,7 +23,7 @@ from .tokens import Tokens
 
 
 @dataclass(frozen=True)
-class Trained:
+class StoredModel:
     """A leaf with its weights, ready to read any sentence."""
 
     model: Model
@@ -32,7 +32,7 @@ class Trained:
     network: Network
 
     @classmethod
-    def of(cls, run: Run, data: Data, project: Path) -> Trained:
+    def of(cls, run: Run, data: Data, project: Path) -> StoredModel:
         """Return a finished run's leaf; `data` is what it was trained on. Raise UsageError where it has no weights."""
         if WEIGHTS not in run.manifest["files"]:
             raise UsageError(no_weights(run))

@@ -19,8 +19,7 @@ from ..tasks.data import Data
 from ..tasks.metrics import overall, score_split
 from ..tasks.predictions import Output, Predictions
 from . import checkpoint as snapshots
-from . import gradient_conflict as conflict
-from . import memory
+from . import gradient_conflict, memory
 from .batches import Batch, Batches, seeded
 from .evaluation import Evaluation
 from .network import Network, not_finite
@@ -62,7 +61,7 @@ class State:
         return self.splits[-1]["parts"] if self.splits else 1
 
 
-class Watch:
+class TrainerCallback:
     """What a trainer tells others, and where it may be told to stop; this one does neither."""
 
     def tick(self) -> None:
@@ -97,7 +96,7 @@ class Trainer:
         self.lately: deque[str] = deque(maxlen=REMEMBERED)
         """The losses of the last steps, in words."""
 
-    def run(self, watch: Watch, checkpoint: Path) -> Predictions:
+    def run(self, watch: TrainerCallback, checkpoint: Path) -> Predictions:
         """Train to the end and return the Predictions. Raise Stopped, after a checkpoint, where `watch` does."""
         self.network.train()
         try:
@@ -123,7 +122,7 @@ class Trainer:
         """The epoch whose weights are kept, from 0."""
         return self.state.best if self.state.best >= 0 else len(self.state.history) - 1
 
-    def _train(self, watch: Watch, checkpoint: Path) -> None:
+    def _train(self, watch: TrainerCallback, checkpoint: Path) -> None:
         """Do the steps and the ends of epochs that are left, with a checkpoint from time to time."""
         saved, cost = time.monotonic(), 0.0
         while self.state.step < len(self.batches) or self._owes_an_end():
@@ -145,7 +144,7 @@ class Trainer:
 
     # One step --------------------------------------------------------------------------------------------------
 
-    def _step(self, watch: Watch) -> None:
+    def _step(self, watch: TrainerCallback) -> None:
         """Do one step; every random number in it is a function of the seed and the step."""
         rate = self.model.optimizer.rate * self.model.schedule.factor(self.state.step, len(self.batches))
         for group in self.optimizer.param_groups:
@@ -157,11 +156,11 @@ class Trainer:
         self._check_weights()
         self.state.step += 1
         if self.network.gram is not None:
-            self.state.conflict = conflict.added(self.state.conflict, self.tasks, self.network.gram)
+            self.state.conflict = gradient_conflict.added(self.state.conflict, self.tasks, self.network.gram)
         for task, loss in losses.items():
             self.state.losses[task] = self.state.losses.get(task, 0.0) + loss
 
-    def _gradients(self, batch: Batch, watch: Watch) -> Tensor:
+    def _gradients(self, batch: Batch, watch: TrainerCallback) -> Tensor:
         """Set every gradient of the step and return the losses [T]; in more parts where memory runs out."""
         while True:
             try:
@@ -178,7 +177,7 @@ class Trainer:
         self.network.clear()
         return self.network.backward(batch, self.model.combiner, random, self.state.parts, step % COMPARED_EVERY == 0)
 
-    def _split(self, batch: Batch, watch: Watch) -> None:
+    def _split(self, batch: Batch, watch: TrainerCallback) -> None:
         """Have batches computed in twice as many parts. Raise TrainingError where a part is one example already."""
         step, parts, most = self.state.step + 1, self.state.parts, -(-batch.most // self.network.ranks.count)
         facts = (f"batch of {batch.most} examples a task, in {parts} parts",
@@ -227,14 +226,14 @@ class Trainer:
 
     # The end of an epoch ---------------------------------------------------------------------------------------
 
-    def _end_epoch(self, watch: Watch) -> None:
+    def _end_epoch(self, watch: TrainerCallback) -> None:
         """Score dev, note the epoch and keep its weights where it is the best so far."""
         self.network.write_back()
         said = self.dev(self.network, watch.tick)
         scores = score_split(said, self.data, "dev")
         means = {task: total / self.batches.steps_per_epoch for task, total in self.state.losses.items()}
         self.state.history.append({"step": self.state.step, "losses": means, "dev": scores,
-                                   **conflict.summary(self.state.conflict)})
+                                   **gradient_conflict.summary(self.state.conflict)})
         self.state.losses, self.state.conflict = {}, {}
         if self.model.train.select == "best":
             self.epochs.append(said)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ..errors import Place, SpecError
 from ..specs.merge import COMMAND_LINE, merged, nested, setting
-from ..specs.spec_files import EXECUTOR, References
-from ..specs.validation import Assembly
+from ..specs.spec_files import EXECUTOR, SpecFiles
+from ..specs.validation import PartBuilder
 from .executors import Executor
 
 PREFIX = f"{EXECUTOR}."
@@ -22,17 +22,17 @@ def divided(settings: Sequence[str]) -> tuple[list[str], list[str]]:
     return [text for text in settings if text not in own], own
 
 
-def named(name: str | None, settings: Sequence[str], project: Path, profile: str) -> Executor:
+def choose(name: str | None, settings: Sequence[str], project: Path, profile: str) -> Executor:
     """Return the executor of a name, else the profile's, else `local`; what the profile sets of it holds for both.
 
     Raise SpecError with every problem of the name and of the settings.
     """
     said = name or "local"
     at = Place(COMMAND_LINE, text=f"--executor {said}", column=len("--executor ") + 1, width=len(said))
-    asked, ground = nested([EXECUTOR, "type"], said, at, at), References(project).executor(profile)
+    asked, ground = nested([EXECUTOR, "type"], said, at, at), SpecFiles(project).executor(profile)
     layers = [ground, asked] if name else [asked, ground]
     table = reduce(merged, [*layers, *map(setting, settings)])
-    assembly = Assembly(project)
+    assembly = PartBuilder(project)
     executor = assembly.part(Executor, table[EXECUTOR], table.values_at[EXECUTOR], EXECUTOR)  # type: ignore[type-abstract]
     if executor is None:
         raise SpecError(*assembly.problems)

@@ -18,7 +18,7 @@ def found() -> dict[str, float]:
 
 
 @dataclass
-class Devices:
+class GpuAllocator:
     """Gives GPUs to leaves: one leaf a GPU, or as many as fit where their memory is known."""
 
     sizes: dict[str, float]

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch.distributed as dist
 
-from ..training.distributed import LOOPBACK, Ranks
+from ..training.distributed import LOOPBACK, ProcessGroup
 
 
-class Crew:
+class RankProcesses:
     """Processes of this machine that train a leaf together with the one that starts them."""
 
     def __init__(self, attempt: Path, count: int) -> None:
@@ -34,9 +34,9 @@ class Crew:
                 stdin=subprocess.DEVNULL, stdout=file, close_fds=False,  # so that the build's lease is theirs, too
             ) for number, file in enumerate(self.said, 1)]
 
-    def join(self) -> Ranks:
+    def join(self) -> ProcessGroup:
         """Return the ranks, seen from the first one, once all are there."""
-        return Ranks.joined(0, self.count, self.store)
+        return ProcessGroup.joined(0, self.count, self.store)
 
     def loss(self) -> tuple[int, str] | None:
         """Return the exit code of a rank that failed, negative for a signal, and why; None where none did."""
@@ -58,9 +58,9 @@ class Crew:
             process.wait()
 
 
-def met(number: int, count: int, port: int) -> Ranks:
+def met(number: int, count: int, port: int) -> ProcessGroup:
     """Return the ranks as one sees them that was started by a crew."""
-    return Ranks.joined(number, count, _store(port, count))
+    return ProcessGroup.joined(number, count, _store(port, count))
 
 
 def _store(port: int, count: int, **options: Any) -> Any:

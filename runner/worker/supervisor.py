@@ -15,13 +15,13 @@ import torch
 
 from ..errors import MtrunError, Stopped
 from ..files import append, remove
-from ..registry import lease as leases
+from ..registry import lease
 from ..registry.attempt import Attempt
-from ..specs.job import Order
+from ..specs.job import TrainingJob
 from ..training import memory
-from ..training.distributed import Ranks
-from ..training.trainer import State, Trainer, Watch
-from .rank_processes import Crew, met
+from ..training.distributed import ProcessGroup
+from ..training.trainer import State, Trainer, TrainerCallback
+from .rank_processes import RankProcesses, met
 from .trackers import Tracking
 
 PROGRESS_SECONDS = 0.5
@@ -37,7 +37,7 @@ WORD_SECONDS = 3.0
 
 
 @dataclass
-class Supervision(Watch):
+class Supervisor(TrainerCallback):
     """Tells an attempt's folder how far training is, and training where it is to stop."""
 
     attempt: Attempt
@@ -48,8 +48,8 @@ class Supervision(Watch):
     signals: list[int] = field(default_factory=list)
     """What asked to stop."""
     tracking: Tracking | None = None
-    ranks: Ranks = field(default_factory=Ranks)
-    crew: Crew | None = None
+    ranks: ProcessGroup = field(default_factory=ProcessGroup)
+    crew: RankProcesses | None = None
     _reported: float = 0.0
 
     def tick(self) -> None:
@@ -73,10 +73,10 @@ class Supervision(Watch):
         told = {key: value for key, value in self.attempt.progress().items() if key != "ended"}
         self.attempt.report({**told, **self.place()})
 
-    def gather(self, count: int) -> Ranks:
+    def gather(self, count: int) -> ProcessGroup:
         """Return the ranks of the leaf once all are there; the others are started."""
         if count > 1:
-            self.crew = Crew(self.attempt.folder, count)
+            self.crew = RankProcesses(self.attempt.folder, count)
             self.ranks = self.crew.join()
         return self.ranks
 
@@ -86,7 +86,7 @@ class Supervision(Watch):
         if crew:
             crew.close()
 
-    def follow(self, order: Order, trainer: Trainer) -> None:
+    def follow(self, order: TrainingJob, trainer: Trainer) -> None:
         """Get to know what is trained."""
         self.steps, self.device, self.tracking = trainer.steps, trainer.device, Tracking(order, self.say)
 
@@ -127,7 +127,7 @@ class Supervision(Watch):
         """Show that the worker lives; stop it once its build is gone or asks for it. Runs in a thread of its own."""
         asked = 0.0
         while True:
-            leases.touch(self.attempt.lease)
+            lease.touch(self.attempt.lease)
             if self.crew and (loss := self.crew.loss()):
                 self._lose(*loss)
             if (parent and os.getppid() != parent) or self.attempt.is_asked_to_stop():
@@ -153,13 +153,13 @@ class Supervision(Watch):
 
 
 @dataclass
-class Helping(Supervision):
+class Helping(Supervisor):
     """Supervises a rank that another one started, which alone tells the build and writes."""
 
     seat: tuple[int, ...] = ()
     """Its number, how many ranks there are, and the port where they meet."""
 
-    def gather(self, count: int) -> Ranks:
+    def gather(self, count: int) -> ProcessGroup:
         """Return the ranks of the leaf once all are there."""
         self.ranks = met(*self.seat)
         return self.ranks
@@ -173,7 +173,7 @@ class Helping(Supervision):
     def say(self, text: str) -> None:
         """Tell nothing."""
 
-    def follow(self, order: Order, trainer: Trainer) -> None:
+    def follow(self, order: TrainingJob, trainer: Trainer) -> None:
         """Follow nothing."""
 
     def stopped(self, error: Stopped) -> int:

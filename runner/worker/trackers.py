@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from ..files import lock, make_folder, remove
 from ..part import plain_dump
 from ..specs.diff import flat
-from ..specs.job import Order
+from ..specs.job import TrainingJob
 from ..specs.spec import Model
 
 FOLDER = "tracking"
@@ -43,7 +43,7 @@ class Tracker(Protocol):
 class TensorBoard:
     """Event files in `tracking/tensorboard/<name>-<id>`: `tensorboard --logdir tracking/tensorboard`."""
 
-    def __init__(self, order: Order, folder: Path) -> None:
+    def __init__(self, order: TrainingJob, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         own = folder / "tensorboard" / f"{order.name}-{order.id}"
@@ -65,7 +65,7 @@ class TensorBoard:
 class MLflow:
     """A run in `tracking/mlflow.db`: `mlflow ui --backend-store-uri sqlite:///tracking/mlflow.db`."""
 
-    def __init__(self, order: Order, folder: Path) -> None:
+    def __init__(self, order: TrainingJob, folder: Path) -> None:
         os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_LOGGING_LEVEL": "WARNING"}
         from mlflow import MlflowClient
 
@@ -95,7 +95,7 @@ class MLflow:
         self.client.set_terminated(self.run)
 
 
-TRACKERS: dict[str, Callable[[Order, Path], Tracker]] = {"tensorboard": TensorBoard, "mlflow": MLflow}
+TRACKERS: dict[str, Callable[[TrainingJob, Path], Tracker]] = {"tensorboard": TensorBoard, "mlflow": MLflow}
 """By the key of `[track]` that asks for it."""
 
 
@@ -103,7 +103,7 @@ TRACKERS: dict[str, Callable[[Order, Path], Tracker]] = {"tensorboard": TensorBo
 class Tracking:
     """Tells a leaf's history to what its spec asks for."""
 
-    order: Order
+    order: TrainingJob
     say: Callable[[str], None]
     """Takes a line for the log."""
     _told: int = 0

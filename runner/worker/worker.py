@@ -27,21 +27,19 @@ from ..part import Known, plain_dump
 from ..registry.attempt import TASK, Attempt
 from ..registry.registry import EPOCHS, HISTORY, LOG, PREDICTIONS, WEIGHTS, Registry
 from ..specs.identity import changed, fingerprints, leaf_id
-from ..specs.job import Order
-from ..specs.spec import Model, Souped
+from ..specs.job import TrainingJob
+from ..specs.spec import Model, SoupModel
 from ..tasks.data import Data
 from ..tasks.predictions import side_by_side
-from ..training import distillation as teaching
-from ..training import memory
-from ..training import stored_model as starting
+from ..training import distillation, memory, stored_model
 from ..training.batches import seeded
 from ..training.distillation import distilled
 from ..training.network import Network
-from ..training.soup import Souping
+from ..training.soup import SoupTrainer
 from ..training.tokens import Tokens
 from ..training.trainer import Trainer
 from ..version import __version__
-from .supervisor import PATIENCE_SECONDS, Helping, Supervision
+from .supervisor import PATIENCE_SECONDS, Helping, Supervisor
 
 
 def device_of(model: Model) -> torch.device:
@@ -55,10 +53,10 @@ def processes(model: Model) -> int:
     wanted, there = model.resources.processes, torch.cuda.device_count()
     if wanted > max(1, there):
         raise TrainingError(f"the leaf wants {wanted} GPUs (resources.gpus), and its worker sees {there or 'none'}")
-    return 1 if isinstance(model, Souped) else wanted
+    return 1 if isinstance(model, SoupModel) else wanted
 
 
-def train(order: Order, watch: Supervision) -> None:
+def train(order: TrainingJob, watch: Supervisor) -> None:
     """Train one leaf and commit it. Raise Stopped where `watch` does; the attempt can then be resumed."""
     model, registry = order.model, Registry(order.project / "registry")
     order.check_code()
@@ -70,7 +68,7 @@ def train(order: Order, watch: Supervision) -> None:
         raise DataError(f"the data or weights of `{order.name}` changed since the build was planned; build again")
     watch.tick()
     started = time.monotonic()
-    lesson = teaching.lesson(order, data, registry, device_of(model), watch.tick) if model.teacher else data
+    lesson = distillation.targets(order, data, registry, device_of(model), watch.tick) if model.teacher else data
     trainer = _restored(order, data, lesson, registry.cache, watch)
     ranks = trainer.network.ranks = watch.gather(count)
     watch.follow(order, trainer)
@@ -91,14 +89,14 @@ def train(order: Order, watch: Supervision) -> None:
     watch.close()
 
 
-def _inputs(order: Order) -> tuple[object, object]:
+def _inputs(order: TrainingJob) -> tuple[object, object]:
     """Return what tells a change of the files that a run is made of."""
     suite = order.model.suite
     files = suite.inputs(order.project)
     return suite.load(order.project).sha256() if files is None else files, order.model.inputs(order.project)
 
 
-def _restored(order: Order, data: Data, lesson: Data, cache: Path, watch: Supervision) -> Trainer:
+def _restored(order: TrainingJob, data: Data, lesson: Data, cache: Path, watch: Supervisor) -> Trainer:
     """Return the trainer of a leaf, at its checkpoint where there is a sound one."""
     checkpoint = watch.attempt.checkpoint
     trainer = trainer_of(order.model, data, order.project, cache, lesson)
@@ -124,10 +122,10 @@ def trainer_of(model: Model, data: Data, project: Path, cache: Path, lesson: Dat
     tokens = Tokens.of(examples.splits, tokenizer, cache, model.joint)
     network = Network(distilled(model), data.tasks, model.encoder.build(tokenizer, project))
     if isinstance(model.start, Known):
-        starting.begin(network, model.start.id, project)
+        stored_model.begin(network, model.start.id, project)
     network = network.to(device_of(model))
-    if isinstance(model, Souped):
-        return Souping(model, network, data, tokens, Registry(project / "registry"))
+    if isinstance(model, SoupModel):
+        return SoupTrainer(model, network, data, tokens, Registry(project / "registry"))
     return Trainer(model, network, examples, tokens)
 
 
@@ -159,7 +157,7 @@ def _outcome(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def describe(order: Order, data: Data, device: str) -> dict[str, Any]:
+def describe(order: TrainingJob, data: Data, device: str) -> dict[str, Any]:
     """Return what a manifest says of a run before it is trained, on a device of such a name."""
     model = order.model
     return {
@@ -184,11 +182,11 @@ def device_name(device: torch.device, count: int) -> str:
     return f"{count} x {name}" if count > 1 else name
 
 
-def run(watch: Supervision) -> int:
+def run(watch: Supervisor) -> int:
     """Train what an attempt orders; return the exit code, with error.json in the attempt where it failed."""
     watch.begin()
     try:
-        train(Order.read(watch.attempt.folder / TASK), watch)
+        train(TrainingJob.read(watch.attempt.folder / TASK), watch)
     except Stopped as error:
         return watch.stopped(error)
     except MtrunError as error:
@@ -225,7 +223,7 @@ def main(attempt: Path, parent: int = 0, *seat: int) -> int:
     Another rank's `seat` is its number, how many there are, and the port where they meet.
     """
     memory.keep_freed()
-    watch = Helping(Attempt(attempt), True, seat=seat) if seat else Supervision(Attempt(attempt), True)
+    watch = Helping(Attempt(attempt), True, seat=seat) if seat else Supervisor(Attempt(attempt), True)
     if seat and torch.cuda.is_available():
         torch.cuda.set_device(seat[0])
     for number in (signal.SIGINT, signal.SIGTERM):

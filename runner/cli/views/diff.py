@@ -10,7 +10,7 @@ from typing import Any
 
 from ...errors import RegistryError, StorageError, UsageError, clean, did_you_mean
 from ...registry.registry import ID, Registry, Run
-from ...specs.diff import Difference, Recipe, differences
+from ...specs.diff import Difference, RunInputs, differences
 from ...tasks.metrics import OVERALL
 
 FACTS = {"epoch": 0, "parameters": 0, "seconds": 1}
@@ -55,7 +55,7 @@ def compared(old: Run, new: Run) -> Comparison:
     for run in (old, new):
         if missing := {"inputs", "source", "environment"} - run.manifest.keys():
             raise RegistryError(f"run {run.id} is damaged: its manifest lacks {', '.join(sorted(missing))}")
-    found = differences(Recipe.of_manifest(old.manifest), Recipe.of_manifest(new.manifest))
+    found = differences(RunInputs.of_manifest(old.manifest), RunInputs.of_manifest(new.manifest))
     return Comparison(old, new, tuple(found), tuple(_making(old.manifest, new.manifest)))
 
 

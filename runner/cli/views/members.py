@@ -8,14 +8,14 @@ from dataclasses import asdict
 from typing import Any
 
 from ...errors import clean
-from ...results.members.shapley import Appraisal, Estimate, Step, Worth
+from ...results.members.shapley import Contribution, Contributions, Estimate, SmallerEnsemble
 from ...tasks.metrics import OVERALL
 
 SHOWN = 15
 """Most models whose pairs are printed; JSON has them all."""
 
 
-def text(found: Appraisal, points: float | None) -> str:
+def text(found: Contributions, points: float | None) -> str:
     """Return it all for a person; `points` is how much worse a smaller tree may be, in hundredths of the overall."""
     grove, whole = found.grove, found.whole
     lines = [f"{grove.root.title}: {grove.root.what}, {grove.split} overall {whole.value:.3f} "
@@ -24,7 +24,7 @@ def text(found: Appraisal, points: float | None) -> str:
     return "\n".join(clean(line).rstrip() for line in lines)
 
 
-def _worths(found: Appraisal) -> list[str]:
+def _worths(found: Contributions) -> list[str]:
     """Return the members with their worth, the most valuable first."""
     titles = [found.grove.data.tasks[name].title for name in found.worths[0].by_task]
     ranked = sorted(enumerate(found.worths, 1), key=lambda pair: -round(pair[1].shapley.value, 9))
@@ -53,17 +53,17 @@ def _point(value: float) -> str:
     return f"{round(100 * value, 1) + 0.0:+.1f}"
 
 
-def _rate(worth: Worth) -> str:
+def _rate(worth: Contribution) -> str:
     rate = per_second(worth)
     return "—" if rate is None else _point(rate)
 
 
-def per_second(worth: Worth) -> float | None:
+def per_second(worth: Contribution) -> float | None:
     """Return a Shapley value by the seconds that 1,000 sentences take; None where these are not known."""
     return worth.shapley.value / worth.inference if worth.inference else None
 
 
-def _legend(found: Appraisal) -> Iterator[str]:
+def _legend(found: Contributions) -> Iterator[str]:
     """Yield what the columns mean."""
     yield "In points, hundredths of the overall (of its own metric under a task), with 95 % bootstrap intervals."
     yield "left out: what the whole loses without the member.  per s: Shapley value by seconds for 1,000 sentences."
@@ -75,11 +75,11 @@ def _legend(found: Appraisal) -> Iterator[str]:
         yield "Scores are on dev, where members and weights may have been chosen."
 
 
-def _pairs(found: Appraisal) -> Iterator[str]:
+def _pairs(found: Contributions) -> Iterator[str]:
     """Yield how alike the models are: one matrix, or only that it is too large."""
     ids = list(found.grove.leaves)
     if not 1 < len(ids) <= SHOWN:
-        yield f"{len(found.pairs):,} pairs of models: --json has them" if len(ids) > 1 else "There are no pairs."
+        yield f"{len(found.agreements):,} pairs of models: --json has them" if len(ids) > 1 else "There are no pairs."
         return
     numbers = {id: next(n for n, w in enumerate(found.worths, 1) if w.player.id == id) for id in ids}
     rows = [[f"{numbers[one]:2}", *(_alike(found, ids, row, column) for column in range(len(ids)))]
@@ -88,16 +88,16 @@ def _pairs(found: Appraisal) -> Iterator[str]:
     yield from _table(rows, ["", *(str(numbers[id]) for id in ids)], "")
 
 
-def _alike(found: Appraisal, ids: Sequence[str], row: int, column: int) -> str:
+def _alike(found: Contributions, ids: Sequence[str], row: int, column: int) -> str:
     """Return one cell of the matrix of pairs."""
     if row == column:
         return "·"
-    pair = found.pairs[ids[min(row, column)], ids[max(row, column)]]
+    pair = found.agreements[ids[min(row, column)], ids[max(row, column)]]
     value = (pair.disagreement if row < column else pair.errors).get(OVERALL)
     return "—" if value is None else f"{100 * value:.0f}" if row < column else f"{value:.2f}"
 
 
-def _smaller(found: Appraisal, points: float) -> Iterator[str]:
+def _smaller(found: Contributions, points: float) -> Iterator[str]:
     """Yield the best trees of fewer members, and the smallest one that is good enough."""
     step, grove = found.smallest(points), found.grove
     how = "Best tree" if found.is_exact else "Tree after leaving out the least useful, one by one,"
@@ -111,18 +111,18 @@ def _smaller(found: Appraisal, points: float) -> Iterator[str]:
     yield from (f"{'   ' * depth}{role and f'{role}: '}{title}" for depth, role, title in grove.tree(step.coalition))
 
 
-def _left_out(found: Appraisal, step: Step) -> str:
+def _left_out(found: Contributions, step: SmallerEnsemble) -> str:
     """Return the numbers of the members that a smaller tree lacks."""
     return " ".join(str(n) for n in range(1, len(found.worths) + 1) if not step.coalition >> (n - 1) & 1)
 
 
-def line(found: Appraisal, points: float | None) -> str:
+def line(found: Contributions, points: float | None) -> str:
     """Return it all as one line of JSON."""
     grove = found.grove
     worths = [{"name": w.player.title, "id": w.player.id, "alone": w.alone, "left_out": asdict(w.left_out),
                "shapley": asdict(w.shapley), "by_task": w.by_task, "inference": w.inference,
                "per_second": per_second(w)} for w in found.worths]
-    pairs = [{"ids": ids, **asdict(pair)} for ids, pair in found.pairs.items()]
+    pairs = [{"ids": ids, **asdict(pair)} for ids, pair in found.agreements.items()]
     out: dict[str, Any] = {
         "v": 1, "name": grove.root.name, "id": grove.root.id, "split": grove.split, "overall": asdict(found.whole),
         "nothing": found.nothing, "exact": found.is_exact, "coalitions": found.coalitions,
@@ -133,7 +133,7 @@ def line(found: Appraisal, points: float | None) -> str:
     return json.dumps(out)
 
 
-def _told(found: Appraisal, step: Step) -> dict[str, Any]:
+def _told(found: Contributions, step: SmallerEnsemble) -> dict[str, Any]:
     """Return a smaller tree as JSON."""
     members = [p.title for i, p in enumerate(found.grove.players) if step.coalition >> i & 1]
     return {"overall": step.score, "members": members}

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
 from ...errors import clean
-from ...plan.forecast import LATEST, Forecast, Outlook
-from ...plan.plan import NEW, Plan, Planned
+from ...plan.forecast import LATEST, Forecast, LeafForecast
+from ...plan.plan import NEW, Plan, PlannedNode
 
 COLUMNS = 100
 
@@ -33,7 +33,7 @@ def text(plan: Plan, forecast: Forecast) -> str:
 
 
 def _branch(plan: Plan, identity: str, first: str, rest: str, role: str, told: set[str]
-            ) -> Iterator[tuple[str, Planned | None]]:
+            ) -> Iterator[tuple[str, PlannedNode | None]]:
     """Yield the drawn title of a node and of all below it, each with the node, or None where it was told above."""
     node = plan.nodes[identity]
     yield f"{first}{role and f'{role}: '}{node.title}", None if identity in told else node
@@ -45,7 +45,7 @@ def _branch(plan: Plan, identity: str, first: str, rest: str, role: str, told: s
         yield from _branch(plan, member, rest + turn, rest + bar, inner, told)
 
 
-def _note(node: Planned, leaf: Outlook | None) -> str:
+def _note(node: PlannedNode, leaf: LeafForecast | None) -> str:
     """Return what is to be said of one node besides its state."""
     if node.stale:
         return node.reason
@@ -76,12 +76,12 @@ def _reasons(plan: Plan, forecast: Forecast) -> Iterator[str]:
     yield ""
 
 
-def _told(leaf: Outlook) -> list[str]:
+def _told(leaf: LeafForecast) -> list[str]:
     """Return the differences of a leaf, those first that a file sets."""
     return [str(one) for one in sorted(leaf.differences, key=lambda one: one.place is None)] or [EQUAL]
 
 
-def _pair(node: Planned, leaf: Outlook) -> str:
+def _pair(node: PlannedNode, leaf: LeafForecast) -> str:
     """Return a leaf and its nearest run, whose name is left out where it is the same."""
     assert leaf.nearest
     name = "" if leaf.nearest.name == node.title else f"{leaf.nearest.name} "
@@ -139,7 +139,7 @@ def lines(plan: Plan, forecast: Forecast) -> str:
     return "\n".join(json.dumps(line) for line in out)
 
 
-def _node(plan: Plan, node: Planned, leaf: Outlook | None) -> dict[str, object]:
+def _node(plan: Plan, node: PlannedNode, leaf: LeafForecast | None) -> dict[str, object]:
     """Return all that is known of one node."""
     nearest = leaf and leaf.nearest
     return {

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from ...errors import RegistryError, StorageError, clean
-from ...registry import lease as leases
+from ...registry import lease
 from ...registry.attempt import Attempt
 from ...registry.registry import HISTORY, ID, Registry, Run
 
@@ -79,7 +79,7 @@ class InProgress:
     id: str
     name: str
     progress: dict[str, Any]
-    holder: leases.Holder | None
+    holder: lease.Holder | None
 
     def text(self) -> str:
         """Return what a person reads of it."""
@@ -93,7 +93,7 @@ def in_progress(registry: Registry) -> Iterator[InProgress]:
     names = sorted(os.listdir(registry.attempts)) if registry.attempts.is_dir() else ()
     for id in filter(ID.fullmatch, names):
         attempt = Attempt(registry.attempt(id))
-        yield InProgress(id, attempt.name(), attempt.progress(), leases.holder(registry.lease(id)))
+        yield InProgress(id, attempt.name(), attempt.progress(), lease.holder(registry.lease(id)))
 
 
 def _fits(name: str, id: str, patterns: Sequence[str]) -> bool:
@@ -178,7 +178,7 @@ def log(registry: Registry, id: str, follow: bool) -> Iterator[str]:
         return
     with path.open(encoding="utf-8", errors="replace") as file:  # open, it can be read to its end after it was removed
         while True:
-            is_live = leases.holder(registry.lease(id)) is not None
+            is_live = lease.holder(registry.lease(id)) is not None
             while text := file.read(1 << 16):
                 yield text
             if not (follow and is_live):

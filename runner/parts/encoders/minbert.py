@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from ...errors import CheckpointError
 from ...tasks.data import Data
 from . import Encoder
-from .bert import pretrained as checkpoints
+from .bert import pretrained
 from .bert.pretrained import Sizes
 
 if TYPE_CHECKING:
@@ -75,14 +75,14 @@ class MinBert(Encoder):
 
     def inputs(self, project: Path) -> dict[str, str]:
         """Return the sha256 of each file of the pretrained weights."""
-        return {} if self.init == "scratch" else checkpoints.inputs(self.init, project)
+        return {} if self.init == "scratch" else pretrained.inputs(self.init, project)
 
     def tokenizer(self, data: Data, project: Path) -> Tokenizer:
         """Return BERT's tokenizer, with the checkpoint's vocabulary or one made of the training sentences."""
         from .bert import tokenizer as tokens  # takes a while to import, and a plan does not need it
 
         if self.init != "scratch":
-            checkpoint = checkpoints.find(self.init, project)
+            checkpoint = pretrained.find(self.init, project)
             spelling = {**checkpoint.spelling(), "treebank": self.treebank}
             return tokens.bert(checkpoint.vocabulary(), self.max_length, **spelling)
         train = [splits["train"] for splits in data.splits.values()]
@@ -100,7 +100,7 @@ class MinBert(Encoder):
                        mask=tokenizer.get_vocab()["[MASK]"])
         if self.init == "scratch":
             return make(**asdict(self._scratch(pieces)))
-        checkpoint = checkpoints.find(self.init, project)
+        checkpoint = pretrained.find(self.init, project)
         sizes = checkpoint.sizes()
         if pieces > sizes.vocabulary or self.max_length > sizes.positions:
             raise CheckpointError(f"`{self.init}` has embeddings for {sizes.vocabulary} word pieces and "

@@ -9,11 +9,11 @@ import numpy as np
 
 from ...tasks.data import Task
 from ...tasks.metrics import OVERALL, pearson
-from .subtrees import Grove
+from .subtrees import EnsembleSubsets
 
 
 @dataclass(frozen=True)
-class Pair:
+class Agreement:
     """How alike two models are, per task and in the mean over the tasks (`overall`)."""
 
     disagreement: dict[str, float]
@@ -22,9 +22,9 @@ class Pair:
     """Correlation of their errors: of being wrong, or of what is left of a regression's standardised scores."""
 
 
-def pairs(grove: Grove) -> dict[tuple[str, str], Pair]:
+def agreements(grove: EnsembleSubsets) -> dict[tuple[str, str], Agreement]:
     """Return how alike each two models are."""
-    found = {pair: Pair({}, {}) for pair in combinations(grove.leaves, 2)}
+    found = {pair: Agreement({}, {}) for pair in combinations(grove.leaves, 2)}
     for name, task in grove.data.tasks.items():
         labels = grove.labels(name)
         told = {id: scores for id, said in grove.leaves.items()

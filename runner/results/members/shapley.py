@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...tasks import bootstrap as resampling
+from ...tasks import bootstrap
 from ...tasks.bootstrap import interval, resampled
 from ...tasks.metrics import OVERALL, pearson
-from .agreement import Pair, pairs
-from .subtrees import Grove, Player
+from .agreement import Agreement, agreements
+from .subtrees import EnsembleSubsets, Player
 
 EXACT = 12
 """Most members for which all coalitions are looked at."""
@@ -42,7 +42,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Worth:
+class Contribution:
     """What one member is worth, in the unit of scores."""
 
     player: Player
@@ -57,7 +57,7 @@ class Worth:
 
 
 @dataclass(frozen=True)
-class Step:
+class SmallerEnsemble:
     """A smaller tree, and its score."""
 
     coalition: int
@@ -65,21 +65,21 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Appraisal:
+class Contributions:
     """Everything about one tree's members."""
 
-    grove: Grove
+    grove: EnsembleSubsets
     whole: Estimate
     nothing: float
     """Score of always saying the most frequent label."""
-    worths: Sequence[Worth]
-    pairs: dict[tuple[str, str], Pair]
+    worths: Sequence[Contribution]
+    agreements: dict[tuple[str, str], Agreement]
     """By the ids of two models, in the order of the players."""
     coalitions: int
     """How many were looked at."""
     sampling_error: float
     """Largest standard error that a Shapley value has from the orders; 0 where it is exact."""
-    steps: Sequence[Step]
+    steps: Sequence[SmallerEnsemble]
     """The best tree found of each number of members, from the whole downwards."""
 
     @property
@@ -87,7 +87,7 @@ class Appraisal:
         """Whether all coalitions were looked at."""
         return len(self.worths) <= EXACT
 
-    def smallest(self, points: float) -> Step:
+    def smallest(self, points: float) -> SmallerEnsemble:
         """Return the smallest tree found whose overall is at most so many points (hundredths) below the whole's."""
         close = [step for step in self.steps if step.score >= self.whole.value - points / 100 - 1e-9]
         return min(close, key=lambda step: (step.coalition.bit_count(), -step.score))
@@ -115,7 +115,7 @@ def drawn_orders(n: int, key: str) -> np.ndarray:
     """
     shifts = np.linspace(0, n, min(n, max(1, COALITIONS // (4 * n))), endpoint=False).astype(np.intp)
     groups = max(2, COALITIONS // (n * len(shifts)))
-    words = np.random.PCG64(resampling.seed("orders", key)).random_raw(groups * n).reshape(groups, n)
+    words = np.random.PCG64(bootstrap.seed("orders", key)).random_raw(groups * n).reshape(groups, n)
     drawn = words.argsort(axis=1, kind="stable")
     turned = np.stack([np.roll(drawn, shift, axis=1) for shift in shifts], axis=1)
     return np.concatenate([turned, turned[:, :, ::-1]], axis=1)
@@ -169,30 +169,30 @@ class Values:
         return Estimate(float(self.points[OVERALL] @ weights), float(low), float(high))
 
 
-def points(grove: Grove, coalitions: Sequence[int]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def points(grove: EnsembleSubsets, coalitions: Sequence[int]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return the values [C] of coalitions by task and overall, and the outcomes [n, C] that they are made of."""
     found, values = grove.outcomes(coalitions), {}
     for name, task in grove.data.tasks.items():
         labels = grove.labels(name)
         values[name] = np.array([pearson(column, labels) for column in found[name].T]) \
             if task.kind == "regression" else found[name].mean(axis=0)
-    return values | {OVERALL: resampling.overall(values, grove.data.tasks)}, found
+    return values | {OVERALL: bootstrap.overall(values, grove.data.tasks)}, found
 
 
-def valued(grove: Grove, coalitions: Sequence[int]) -> Values:
+def valued(grove: EnsembleSubsets, coalitions: Sequence[int]) -> Values:
     """Return the values of coalitions with their resamples, drawn as for a table."""
     values, found = points(grove, coalitions)
     draws = {}
     for name, task in grove.data.tasks.items():
-        seed = resampling.seed(grove.root.suite, grove.split, name)
+        seed = bootstrap.seed(grove.root.suite, grove.split, name)
         blocks = [resampled(task, found[name][:, at : at + CHUNK], grove.labels(name), seed, RESAMPLES)
                   for at in range(0, len(coalitions), CHUNK)]
         draws[name] = np.concatenate(blocks, axis=1)
-    draws[OVERALL] = resampling.overall(draws, grove.data.tasks)
+    draws[OVERALL] = bootstrap.overall(draws, grove.data.tasks)
     return Values({mask: place for place, mask in enumerate(coalitions)}, values, draws)
 
 
-def appraise(grove: Grove, must_shrink: bool = False) -> Appraisal:
+def contributions(grove: EnsembleSubsets, must_shrink: bool = False) -> Contributions:
     """Return what the members of a tree are worth, and the smaller trees where told."""
     seconds = grove.seconds()
     is_exact = len(grove.players) <= EXACT
@@ -201,16 +201,17 @@ def appraise(grove: Grove, must_shrink: bool = False) -> Appraisal:
     whole = values.estimate(values.unit(grove.whole))
     shrink = _best_of_each_size if is_exact else _eliminated
     steps = shrink(grove, values) if must_shrink else []
-    return Appraisal(grove, whole, values.overall(0), worths, pairs(grove), len(values.coalitions), error, steps)
+    return Contributions(grove, whole, values.overall(0), worths, agreements(grove), len(values.coalitions), error,
+                         steps)
 
 
-def _all(grove: Grove) -> tuple[Values, np.ndarray, float]:
+def _all(grove: EnsembleSubsets) -> tuple[Values, np.ndarray, float]:
     """Return the values of all coalitions, the weights [n, C] of Shapley values, and that nothing was sampled."""
     coalitions, weights = exact_weights(len(grove.players))
     return valued(grove, coalitions), weights, 0.0
 
 
-def _sampled(grove: Grove) -> tuple[Values, np.ndarray, float]:
+def _sampled(grove: EnsembleSubsets) -> tuple[Values, np.ndarray, float]:
     """Return the same of the coalitions on the way of random orders, and the largest standard error of a value."""
     n = len(grove.players)
     orders = drawn_orders(n, grove.root.id)
@@ -222,37 +223,39 @@ def _sampled(grove: Grove) -> tuple[Values, np.ndarray, float]:
     return values, mean_weights(before, after, len(values.coalitions)), error
 
 
-def _worth(grove: Grove, values: Values, weights: np.ndarray, i: int, seconds: Mapping[str, float]) -> Worth:
+def _worth(grove: EnsembleSubsets, values: Values, weights: np.ndarray, i: int,
+           seconds: Mapping[str, float]) -> Contribution:
     """Return what one member is worth."""
     player, rest = grove.players[i], grove.whole ^ 1 << i
     left_out = values.estimate(values.unit(grove.whole) - values.unit(rest))
     by_task = {name: float(values.points[name] @ weights) for name in grove.data.tasks}
-    return Worth(player, values.overall(1 << i), left_out, values.estimate(weights), by_task, seconds.get(player.id))
+    return Contribution(player, values.overall(1 << i), left_out, values.estimate(weights), by_task,
+                        seconds.get(player.id))
 
 
 # Smaller trees -------------------------------------------------------------------------------------------------------
 
 
-def _goodness(grove: Grove, step: Step) -> tuple[float, int, int]:
+def _goodness(grove: EnsembleSubsets, step: SmallerEnsemble) -> tuple[float, int, int]:
     """Return what trees of one size are sorted by: score, and of equals the one without what is there again."""
     again = sum(player.number for i, player in enumerate(grove.players) if step.coalition >> i & 1)
     return -round(step.score, 9), again, step.coalition
 
 
-def _best_of_each_size(grove: Grove, values: Values) -> list[Step]:
+def _best_of_each_size(grove: EnsembleSubsets, values: Values) -> list[SmallerEnsemble]:
     """Return the best of all trees of each number of members."""
-    sizes: dict[int, list[Step]] = {}
+    sizes: dict[int, list[SmallerEnsemble]] = {}
     for mask in values.coalitions:
-        sizes.setdefault(mask.bit_count(), []).append(Step(mask, values.overall(mask)))
+        sizes.setdefault(mask.bit_count(), []).append(SmallerEnsemble(mask, values.overall(mask)))
     return [min(sizes[size], key=lambda step: _goodness(grove, step)) for size in range(len(grove.players), 0, -1)]
 
 
-def _eliminated(grove: Grove, values: Values) -> list[Step]:
+def _eliminated(grove: EnsembleSubsets, values: Values) -> list[SmallerEnsemble]:
     """Return the trees that come of leaving out, one after another, the member whose loss is least."""
-    steps = [Step(grove.whole, values.overall(grove.whole))]
+    steps = [SmallerEnsemble(grove.whole, values.overall(grove.whole))]
     while (left := steps[-1].coalition).bit_count() > 1:
         masks = [left ^ 1 << i for i in range(len(grove.players)) if left >> i & 1]
         found = points(grove, masks)[0][OVERALL].tolist()
-        smaller = [Step(mask, score) for mask, score in zip(masks, found, strict=True)]
+        smaller = [SmallerEnsemble(mask, score) for mask, score in zip(masks, found, strict=True)]
         steps.append(min(smaller, key=lambda step: _goodness(grove, step)))
     return steps

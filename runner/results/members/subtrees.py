@@ -15,7 +15,7 @@ from operator import or_
 import numpy as np
 
 from ...errors import TrainingError, UsageError
-from ...plan.plan import Plan, Planned
+from ...plan.plan import Plan, PlannedNode
 from ...specs.spec import Tree
 from ...tasks.data import Data, Task
 from ...tasks.metrics import outcomes
@@ -39,20 +39,20 @@ class Player:
         return f"{self.name} (again)" if self.number else self.name
 
 
-def grove_of(plan: Plan, split: str) -> Grove:
+def subsets_of(plan: Plan, split: str) -> EnsembleSubsets:
     """Return the grove of a plan for one spec. Raise UsageError where that is several."""
     roots = dict.fromkeys(plan.roots.values())
     if len(roots) > 1:
         raise UsageError(f"this is several systems: {', '.join(plan.roots)}")
-    return Grove(plan, plan.nodes[next(iter(roots))], split)
+    return EnsembleSubsets(plan, plan.nodes[next(iter(roots))], split)
 
 
 @dataclass
-class Grove:
+class EnsembleSubsets:
     """One tree of a plan, and all that can be made of it by leaving out models."""
 
     plan: Plan
-    root: Planned
+    root: PlannedNode
     split: str
     players: list[Player] = field(default_factory=list)
     leaves: dict[str, Predictions] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class Grove:
     _made: dict[tuple[str, int], Predictions | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.root.node, Tree):
+        if not isinstance(self.root.spec, Tree):
             raise UsageError(f"`{self.root.title}` is no ensemble: it has no members")
         self._enter(self.root)
         missing = [self.plan.nodes[id].title for id in self.leaves if not self.leaves[id].outputs]
@@ -130,22 +130,22 @@ class Grove:
 
     # Inside ----------------------------------------------------------------------------------------------------
 
-    def _enter(self, node: Planned) -> int:
+    def _enter(self, node: PlannedNode) -> int:
         """Number the players in or below an inner node, and return them."""
         if node.id not in self._masks:
             masks, seen = [], dict.fromkeys(node.members, 0)
             for member in node.members:
                 child = self.plan.nodes[member]
-                masks.append(self._enter(child) if isinstance(child.node, Tree) else self._player(child, seen[member]))
+                masks.append(self._enter(child) if isinstance(child.spec, Tree) else self._player(child, seen[member]))
                 seen[member] += 1
             self._masks[node.id] = tuple(masks)
         return self._below(node)
 
-    def _below(self, node: Planned) -> int:
+    def _below(self, node: PlannedNode) -> int:
         """Return the players in or below an inner node."""
         return reduce(or_, self._masks[node.id])
 
-    def _player(self, leaf: Planned, number: int) -> int:
+    def _player(self, leaf: PlannedNode, number: int) -> int:
         """Return the bit of a model that a node names for the n-th time."""
         player = Player(leaf.id, leaf.title, number)
         if player not in self.players:
@@ -154,7 +154,7 @@ class Grove:
                 self.leaves[leaf.id] = self._said(leaf)
         return 1 << self.players.index(player)
 
-    def _said(self, leaf: Planned) -> Predictions:
+    def _said(self, leaf: PlannedNode) -> Predictions:
         """Return what a model says of dev and of the split, in the suite's order; nothing if it is not trained."""
         run = self.plan.registry.find(leaf.id)
         said = run.predictions() if run else self.plan.filed.get(leaf.id, Predictions({}))
@@ -166,11 +166,11 @@ class Grove:
                     kept.setdefault(split, {})[task] = Output(self.data.splits[task][split].ids, scores)
         return Predictions(kept)
 
-    def _kept(self, node: Planned, coalition: int) -> list[int]:
+    def _kept(self, node: PlannedNode, coalition: int) -> list[int]:
         """Return the positions of the members of which something is left."""
         return [position for position, mask in enumerate(self._masks[node.id]) if coalition & mask]
 
-    def _of(self, node: Planned, coalition: int) -> Predictions | None:
+    def _of(self, node: PlannedNode, coalition: int) -> Predictions | None:
         """Return what an inner node says with some players alone."""
         key = node.id, coalition & self._below(node)
         if key not in self._made:
@@ -180,26 +180,26 @@ class Grove:
             self._made[key] = made
         return self._made[key]
 
-    def _combined(self, node: Planned, coalition: int) -> Predictions | None:
+    def _combined(self, node: PlannedNode, coalition: int) -> Predictions | None:
         """Combine what is left of a node; None where nothing comes of it, such as when no member has a task."""
-        assert isinstance(node.node, Tree)
+        assert isinstance(node.spec, Tree)
         members = {p: self._member(self.plan.nodes[node.members[p]], coalition) for p in self._kept(node, coalition)}
         found = {position: said for position, said in members.items() if said is not None}
         if not found:
             return None
-        ensemble = node.node.node.shrunk(found) if len(found) < len(node.members) else node.node.node
+        ensemble = node.spec.ensemble.shrunk(found) if len(found) < len(node.members) else node.spec.ensemble
         try:
             return ensemble.combine(list(found.values()), self.data, [node.members[p] for p in found])
         except TrainingError:
             return None
 
-    def _member(self, child: Planned, coalition: int) -> Predictions | None:
-        return self._of(child, coalition) if isinstance(child.node, Tree) else self.leaves[child.id]
+    def _member(self, child: PlannedNode, coalition: int) -> Predictions | None:
+        return self._of(child, coalition) if isinstance(child.spec, Tree) else self.leaves[child.id]
 
-    def _left(self, node: Planned, coalition: int, depth: int, role: str) -> list[tuple[int, str, str]]:
+    def _left(self, node: PlannedNode, coalition: int, depth: int, role: str) -> list[tuple[int, str, str]]:
         found = [(depth, role, node.title)]
         roles = node.roles
-        for position in self._kept(node, coalition) if isinstance(node.node, Tree) else ():
+        for position in self._kept(node, coalition) if isinstance(node.spec, Tree) else ():
             child = self.plan.nodes[node.members[position]]
             found += self._left(child, coalition, depth + 1, roles[position])
         return found

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import UsageError
 from ...tasks.metrics import OVERALL
-from ..profile_results import Dossier
+from ..profile_results import ProfileResults
 from ..result import Column
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Drawing = Callable[[Dossier], "Iterator[tuple[str, Figure]]"]
+Drawing = Callable[[ProfileResults], "Iterator[tuple[str, Figure]]"]
 
 _UNSAFE = re.compile(r"[^\w.,=+@-]", re.ASCII)
 
@@ -47,7 +47,7 @@ def kinds() -> dict[str, Drawing]:
     return {name: importlib.import_module(f"{__name__}.{name}").draw for name in names}
 
 
-def drawn(dossier: Dossier, formats: tuple[str, ...] = ("svg",)) -> Iterator[tuple[str, bytes]]:
+def drawn(dossier: ProfileResults, formats: tuple[str, ...] = ("svg",)) -> Iterator[tuple[str, bytes]]:
     """Yield the file name and bytes of every picture; raise UsageError where matplotlib is not installed."""
     if not importlib.util.find_spec("matplotlib"):
         raise UsageError("pictures are drawn with matplotlib; run `pip install 'mtrun[plots]'`")

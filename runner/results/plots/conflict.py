@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from ..profile_results import Dossier
+from ..profile_results import ProfileResults
 from . import COLOURS, INK, figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw(dossier: Dossier) -> Iterator[tuple[str, Figure]]:
+def draw(dossier: ProfileResults) -> Iterator[tuple[str, Figure]]:
     """Yield one picture of all leaves that measured it."""
     found = {leaf.name or leaf.id: entries for leaf in dossier.leaves
              if (entries := [entry["conflict"] for entry in dossier.history(leaf.id) if entry.get("conflict")])}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ...tasks.metrics import OVERALL
-from ..profile_results import Dossier
+from ..profile_results import ProfileResults
 from ..result import ResultNode
 from . import COLOURS, FAINT, figure
 
@@ -18,7 +18,7 @@ Point = tuple[float, float, str]
 """Seconds, score and name."""
 
 
-def draw(dossier: Dossier) -> Iterator[tuple[str, Figure]]:
+def draw(dossier: ProfileResults) -> Iterator[tuple[str, Figure]]:
     """Yield one picture for each suite: leaves, and ensembles at the cost of all leaves below them."""
     for result in dossier.by_suite.values():
         named = [node for node in dossier.on(result) if node.name]
@@ -28,7 +28,7 @@ def draw(dossier: Dossier) -> Iterator[tuple[str, Figure]]:
             yield f"costs-{result.suite}", _costs(leaves, trees)
 
 
-def _point(dossier: Dossier, node: ResultNode) -> Point | None:
+def _point(dossier: ProfileResults, node: ResultNode) -> Point | None:
     """Return a node's place; None where its score or the cost of a leaf below it is not known."""
     score, seconds = node.shown().get("dev", {}).get(OVERALL), dossier.cost(node, "seconds")
     return None if score is None or seconds is None else (seconds, score, node.name)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ...tasks.metrics import OVERALL
-from ..profile_results import Dossier
+from ..profile_results import ProfileResults
 from ..result import Column
 from . import COLOURS, FAINT, columns, figure
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw(dossier: Dossier) -> Iterator[tuple[str, Figure]]:
+def draw(dossier: ProfileResults) -> Iterator[tuple[str, Figure]]:
     """Yield a picture of each leaf whose history is there."""
     for leaf in dossier.leaves:
         if history := dossier.history(leaf.id):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...tasks.metrics import OVERALL
-from ..profile_results import Dossier
+from ..profile_results import ProfileResults
 from ..result import ResultNode
 from . import COLOURS, INK, figure
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw(dossier: Dossier) -> Iterator[tuple[str, Figure]]:
+def draw(dossier: ProfileResults) -> Iterator[tuple[str, Figure]]:
     """Yield a picture of each suite on which some node has both scores."""
     for result in dossier.by_suite.values():
         named = [node for node in dossier.on(result) if node.name]

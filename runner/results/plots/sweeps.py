@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from ..profile_results import Dossier
+from ..profile_results import ProfileResults
 from ..result import ResultNode
 from . import COLOURS, columns, figure
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 Points = dict[float, ResultNode]
 
 
-def draw(dossier: Dossier) -> Iterator[tuple[str, Figure]]:
+def draw(dossier: ProfileResults) -> Iterator[tuple[str, Figure]]:
     """Yield a picture of each swept number that has two points or more."""
     for (name, key), lines in sorted(_sweeps(dossier).items()):
         if max(map(len, lines.values())) > 1:
             yield f"sweep-{name}-{key}", _sweep(dossier, name, key, lines)
 
 
-def _sweeps(dossier: Dossier) -> dict[tuple[str, str], dict[str, Points]]:
+def _sweeps(dossier: ProfileResults) -> dict[tuple[str, str], dict[str, Points]]:
     """Return the points of each sweep and key: a line for each choice of the other keys."""
     named = {name: node for node in dossier.nodes.values() for name in (node.name, *dossier.aliases(node))}
     named |= {name: dossier.nodes[id] for name, id in dossier.plan.roots.items() if id in dossier.nodes}
@@ -45,7 +45,7 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _sweep(dossier: Dossier, name: str, key: str, lines: Mapping[str, Points]) -> Figure:
+def _sweep(dossier: ProfileResults, name: str, key: str, lines: Mapping[str, Points]) -> Figure:
     """Return a panel for each metric on dev; bars are 95 % intervals where the predictions are there."""
     first = next(iter(next(iter(lines.values())).values()))
     shown = columns(dossier.suites[first.id].tasks)

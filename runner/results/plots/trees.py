@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...tasks.metrics import OVERALL
-from ..profile_results import Dossier
+from ..profile_results import ProfileResults
 from ..result import ResultNode
 from . import COLOURS, FAINT, INK, PAPER, figure
 
@@ -52,7 +52,7 @@ def _score(node: ResultNode, task: str) -> float | None:
     return node.shown().get("dev", {}).get(task)
 
 
-def draw(dossier: Dossier) -> Iterator[tuple[str, Figure]]:
+def draw(dossier: ProfileResults) -> Iterator[tuple[str, Figure]]:
     """Yield a picture of each ensemble."""
     for result in dossier.results:
         if result.tree.members:

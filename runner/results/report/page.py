@@ -21,7 +21,7 @@ from ...specs.spec import Leaf, Tree
 from ...tasks.data import Data, Examples
 from ...tasks.metrics import OVERALL
 from ..confusion import Confusion, Mistake, confusion, worst
-from ..profile_results import Dossier
+from ..profile_results import ProfileResults
 from ..result import Column, Result, ResultNode
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -138,7 +138,7 @@ class Board:
         return {page.node.id: page for page in self.pages}
 
 
-def html(dossiers: Sequence[Dossier], sentences: bool = True) -> bytes:
+def html(dossiers: Sequence[ProfileResults], sentences: bool = True) -> bytes:
     """Return the page; without `sentences` it holds nothing of the data but numbers."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -158,7 +158,7 @@ def _printable(value: Any) -> Any:
     return "\n".join(map(clean, value.split("\n"))) if type(value) is str else value
 
 
-def _boards(dossier: Dossier, sentences: bool) -> Iterator[Board]:
+def _boards(dossier: ProfileResults, sentences: bool) -> Iterator[Board]:
     """Yield the board of each suite."""
     for sha256, result in dossier.by_suite.items():
         nodes = sorted(dossier.on(result), key=_rank)
@@ -187,7 +187,7 @@ def _rank(node: ResultNode) -> tuple[bool, float, str, str]:
     return overall is None, -(overall or 0.0), node.name, node.id
 
 
-def _cells(dossier: Dossier, nodes: Sequence[ResultNode]) -> dict[str, dict[str, dict[str, Cell]]]:
+def _cells(dossier: ProfileResults, nodes: Sequence[ResultNode]) -> dict[str, dict[str, dict[str, Cell]]]:
     """Return the scores of each node by split and column, with their places between the middle and the best."""
     ends: dict[tuple[str, str], list[float]] = {}
     for split, column, value in ((s, c, v) for n in nodes for s, by in n.shown().items() for c, v in by.items()):
@@ -205,15 +205,15 @@ def _cells(dossier: Dossier, nodes: Sequence[ResultNode]) -> dict[str, dict[str,
                       for split, by in node.shown().items()} for node in nodes}
 
 
-def _page(dossier: Dossier, node: ResultNode, cells: Mapping[str, Mapping[str, Cell]], users: tuple[Page, ...],
+def _page(dossier: ProfileResults, node: ResultNode, cells: Mapping[str, Mapping[str, Cell]], users: tuple[Page, ...],
           sentences: bool) -> Page:
     """Return all that is known of a node."""
     run, history = dossier.runs.get(node.id), dossier.history(node.id)
     planned = dossier.plan.nodes.get(node.id)
     spec, command = "", ""
-    if planned and isinstance(planned.node, Leaf | Tree):
-        spec = document(planned.node, planned.title)
-        command = f"mtrun build {planned.node.place.file} --profile {dossier.profile}"
+    if planned and isinstance(planned.spec, Leaf | Tree):
+        spec = document(planned.spec, planned.title)
+        command = f"mtrun build {planned.spec.place.file} --profile {dossier.profile}"
     elif run:
         spec = json.dumps(run.manifest["spec"], indent=1, sort_keys=True, ensure_ascii=False)
     return Page(
@@ -226,7 +226,7 @@ def _page(dossier: Dossier, node: ResultNode, cells: Mapping[str, Mapping[str, C
         judged=tuple(_judged(dossier, node, sentences)))
 
 
-def _costs(dossier: Dossier, node: ResultNode) -> dict[str, float | None]:
+def _costs(dossier: ProfileResults, node: ResultNode) -> dict[str, float | None]:
     """Return what all models of a node cost together."""
     counts = {leaf.id: leaf.parameters for leaf in node.nodes() if leaf.kind == "leaf"}.values()
     return {"parameters": None if None in counts else sum(count or 0 for count in counts),
@@ -263,7 +263,7 @@ def _curve(label: str, kind: str, values: Sequence[float], kept: int) -> Curve:
     return Curve(label, kind, points, low, high, points[kept - 1] if 0 < kept <= len(points) else None)
 
 
-def _judged(dossier: Dossier, node: ResultNode, sentences: bool) -> Iterator[Judged]:
+def _judged(dossier: ProfileResults, node: ResultNode, sentences: bool) -> Iterator[Judged]:
     """Yield what went wrong on dev in each task that a node predicts."""
     data, predictions = dossier.data(node.id), dossier.predictions(node.id)
     if data is None or predictions is None:

@@ -13,7 +13,7 @@ from pydantic import Field, PrivateAttr
 from ...files import reported
 from ...registry.attempt import Attempt
 from ...specs.spec import Resources
-from .. import launch_script as launches
+from .. import launch_script
 from . import Executor, Handle, Work
 
 UNREACHED = 255
@@ -34,8 +34,8 @@ class _Remote(Handle):
             self.executor.leave(self.host, code)
             if code == UNREACHED:
                 self.reason = f"no connection to {self.host}"
-            elif code == launches.UNSHARED:
-                self.reason = launches.unshared(self.host, self.attempt)
+            elif code == launch_script.UNSHARED:
+                self.reason = launch_script.unshared(self.host, self.attempt)
         return code
 
     def stop(self, now: bool = False) -> None:
@@ -69,7 +69,7 @@ class Command(Executor):
         """Start the worker on a host that is free."""
         host = min(self._well(), key=lambda name: self._busy[name])
         attempt = Attempt(work.attempt)
-        lines = launches.lines(attempt.mark(), work.project, work.resources, self.python)
+        lines = launch_script.lines(attempt.mark(), work.project, work.resources, self.python)
         shell = f"sh -c {shlex.quote(f'attempt={shlex.quote(str(work.attempt))}; {lines}')}"
         command = [word.replace("{host}", host).replace("{command}", shell) for word in shlex.split(self.template)]
         with reported("start a worker in", work.attempt), attempt.log.open("ab") as log:
@@ -90,4 +90,4 @@ class Command(Executor):
     def leave(self, host: str, code: int) -> None:
         """Note that a host is free again, and whether it failed."""
         self._busy[host] -= 1
-        self._failures[host] += code in (UNREACHED, launches.UNSHARED)
+        self._failures[host] += code in (UNREACHED, launch_script.UNSHARED)

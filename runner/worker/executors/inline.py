@@ -9,7 +9,7 @@ from ...registry.attempt import Attempt
 from . import Executor, Handle, Work
 
 if TYPE_CHECKING:
-    from ..supervisor import Supervision
+    from ..supervisor import Supervisor
 
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -17,7 +17,7 @@ _ONE_AT_A_TIME = threading.Lock()
 class _Thread(Handle):
     """A worker in a thread; torch's random numbers belong to the process, so that one runs at a time."""
 
-    def __init__(self, watch: Supervision) -> None:
+    def __init__(self, watch: Supervisor) -> None:
         self.watch = watch
         self.code: int | None = None
         threading.Thread(target=self._run, daemon=True).start()
@@ -42,6 +42,6 @@ class Inline(Executor):
 
     def start(self, work: Work) -> Handle:
         """Start the worker in a thread."""
-        from ..supervisor import Supervision  # here, since it imports torch
+        from ..supervisor import Supervisor  # here, since it imports torch
 
-        return _Thread(Supervision(Attempt(work.attempt)))
+        return _Thread(Supervisor(Attempt(work.attempt)))

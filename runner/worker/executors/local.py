@@ -15,8 +15,8 @@ from pydantic import PrivateAttr
 from ...errors import UsageError
 from ...files import reported
 from ...specs.spec import Resources
-from .. import gpus as devices
-from ..gpus import Devices
+from .. import gpus
+from ..gpus import GpuAllocator
 from . import Executor, Handle, Work
 
 
@@ -43,11 +43,11 @@ class Local(Executor):
     """One process a leaf, each with its threads and, where this machine has GPUs, with a GPU or a share of one."""
 
     type = "local"
-    _devices: Devices = PrivateAttr(default_factory=lambda: Devices({}))
+    _devices: GpuAllocator = PrivateAttr(default_factory=lambda: GpuAllocator({}))
 
     def open(self, project: Path, jobs: int | None, leaves: Sequence[Resources]) -> int:
         """Look for GPUs; return how many leaves the cores bear. Raise UsageError where a leaf wants too many GPUs."""
-        self._devices = Devices(devices.found())
+        self._devices = GpuAllocator(gpus.found())
         most = max((leaf.gpus or 0 for leaf in leaves), default=0)
         if most > len(self._devices.sizes):
             raise UsageError(f"a leaf wants {most} GPUs (resources.gpus), and this machine has "

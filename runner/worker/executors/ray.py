@@ -24,9 +24,9 @@ from ...files import append, remove
 from ...registry.attempt import TASK, Attempt
 from ...registry.registry import Registry
 from ...registry.transfer import receive, sent
-from ...specs.job import Order
+from ...specs.job import TrainingJob
 from ...specs.spec import Resources
-from .. import launch_script as launches
+from .. import launch_script
 from . import Executor, Handle, Work
 
 LOOK_SECONDS = 0.1
@@ -67,7 +67,7 @@ def run_apart(task: bytes, needed: dict[str, dict[str, bytes]], folder: str, pyt
     Where there is none, what error.json says and the end of the log are sent. Nothing stays behind but the runs that
     the leaf is made of, `needed` by id.
     """
-    order = replace(Order.from_bytes(task, Place(TASK)), project=Path(folder))
+    order = replace(TrainingJob.from_bytes(task, Place(TASK)), project=Path(folder))
     registry = Registry(order.project / "registry")
     attempt = Attempt(registry.attempt(order.id))
     for id, files in needed.items():
@@ -86,7 +86,7 @@ def run_apart(task: bytes, needed: dict[str, dict[str, bytes]], folder: str, pyt
 
 def _lines(attempt: Attempt, project: Path, resources: Resources, python: str) -> str:
     """Return the shell's lines for an attempt's worker, which stops once the task is gone."""
-    start = launches.lines(attempt.mark(), project, resources, python, parent='"$PPID"')
+    start = launch_script.lines(attempt.mark(), project, resources, python, parent='"$PPID"')
     return f"attempt={shlex.quote(str(attempt.folder))}\n{start}"
 
 
@@ -133,15 +133,15 @@ class _Task(Handle):
             self.is_excused, self.reason = True, f"its node was lost ({type(error).__name__})"
             return -signal.SIGKILL
         self.host, code = said["host"], int(said["code"])
-        if code == launches.UNSHARED:
-            self.reason = launches.unshared(self.host, self.attempt.folder) + ", or `executor.folder` be set"
+        if code == launch_script.UNSHARED:
+            self.reason = launch_script.unshared(self.host, self.attempt.folder) + ", or `executor.folder` be set"
         return self._take(said, code) if self.is_apart else code
 
     def _take(self, said: dict[str, Any], code: int) -> int:
         """Commit what a node without our file system sent, or say here what went wrong there."""
         append(self.attempt.log, said["log"].rstrip())
         self.attempt.report(said["progress"])
-        order = Order.read(self.attempt.folder / TASK)
+        order = TrainingJob.read(self.attempt.folder / TASK)
         try:
             if said["files"]:
                 receive(Registry(self.project / "registry"), order.id, said["files"], order.replaces)
@@ -213,7 +213,7 @@ class Ray(Executor):
             "memory": asked.memory and asked.memory * 1_000_000, "name": attempt.name(),
         }
         if self.folder:
-            order, here = Order.read(attempt.folder / TASK), Registry(work.project / "registry")
+            order, here = TrainingJob.read(attempt.folder / TASK), Registry(work.project / "registry")
             needed = {id: sent(here, id) for id in order.made_of()}
             reference = self._task(run_apart, options).remote(order.to_bytes(), needed, self.folder, self.python)
         else:

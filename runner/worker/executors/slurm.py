@@ -19,7 +19,7 @@ from pydantic import Field, PrivateAttr
 from ...errors import StorageError, UsageError
 from ...registry.attempt import TASK, Attempt
 from ...specs.spec import Resources
-from .. import launch_script as launches
+from .. import launch_script
 from . import Executor, Handle, Work
 
 NAME = "mtrun"
@@ -88,8 +88,8 @@ class _Job(Handle):
         self.host = host[1] if host else self.host
         self.is_excused = state in EXCUSES
         self.reason = ENDS.get(state, "")
-        if code == launches.UNSHARED:
-            self.reason = launches.unshared(self.host, self.work.attempt)
+        if code == launch_script.UNSHARED:
+            self.reason = launch_script.unshared(self.host, self.work.attempt)
         self.code = -number if number else code
         if state == "CANCELLED":
             self.code = 1  # whoever did that does not want it tried again
@@ -259,7 +259,7 @@ class Slurm(Executor):
         """Return the script of an array: its head asks for the resources of its leaves, which are all equal."""
         first, tokens = works[0], [Attempt(work.attempt).mark() for work in works]
         options = [f"--array=0-{len(works) - 1}{f'%{limit}' if limit else ''}", *self._options(first)]
-        lines = launches.lines('"$2"', first.project, first.resources, self.python, self.setup)
+        lines = launch_script.lines('"$2"', first.project, first.resources, self.python, self.setup)
         return "\n".join([
             "#!/bin/sh", *(f"#SBATCH {option}" for option in options),
             f"set -- {' '.join(f'{work.attempt.name} {token}' for work, token in zip(works, tokens, strict=True))}",

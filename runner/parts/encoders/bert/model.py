@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from .. import Packed
 from .ops import attention, dropout, linears, lookup, norm
-from .packing import Grid, Layout
+from .packing import AttentionBuckets, PackedLayout
 
 
 def deviation(width: int) -> float:
@@ -34,7 +34,7 @@ def deviation(width: int) -> float:
     return 1 / math.sqrt(width)
 
 
-class Table(nn.Module):
+class Embedding(nn.Module):
     """Embeddings [V, W], drawn as BERT's."""
 
     def __init__(self, rows: int, width: int) -> None:
@@ -83,7 +83,7 @@ class Block(nn.Module):
         self.mix_norm, self.contract_norm = Norm(width, eps), Norm(width, eps)
         self.expand, self.contract = Linear(width, intermediate), Linear(intermediate, width)
 
-    def forward(self, asking: Tensor, asked: Tensor, new: Grid, old: Grid) -> Tensor:
+    def forward(self, asking: Tensor, asked: Tensor, new: AttentionBuckets, old: AttentionBuckets) -> Tensor:
         """Return new rows [N', W] for the rows `asking` [N', W], which look at the rows `asked` [N, W]."""
         p = self.dropout if self.training else 0.0
         if asking is asked:
@@ -108,7 +108,7 @@ class Bert(nn.Module):
                  pooling: Literal["pooler", "cls", "mean"] = "pooler", mask: int = 0) -> None:
         super().__init__()
         self.width, self.heads, self.dropout, self.pooling, self.mask = width, heads, dropout, pooling, mask
-        self.word, self.position, self.segment = (Table(n, width) for n in (vocabulary, positions, segments))
+        self.word, self.position, self.segment = (Embedding(n, width) for n in (vocabulary, positions, segments))
         self.norm = Norm(width, eps)
         self.blocks = nn.ModuleList(Block(width, intermediate, eps, dropout) for _ in range(layers))
         if pooling == "pooler":
@@ -123,12 +123,12 @@ class Bert(nn.Module):
 
     def hidden(self, packed: Packed) -> Tensor:
         """Return the last layer's states of all tokens [N, width]."""
-        layout = Layout.of(packed, self.heads, self.norm.weight.device)
+        layout = PackedLayout.of(packed, self.heads, self.norm.weight.device)
         return self._layer(-1, self._before(packed, layout), layout)[:len(packed.tokens)]
 
     def forward(self, packed: Packed) -> Tensor:
         """Return one embedding for each sentence [S, width]."""
-        layout = Layout.of(packed, self.heads, self.norm.weight.device)
+        layout = PackedLayout.of(packed, self.heads, self.norm.weight.device)
         x = self._before(packed, layout)
         if self.pooling == "mean":
             states = self._layer(-1, x, layout)[:len(packed.tokens)]
@@ -136,7 +136,7 @@ class Bert(nn.Module):
         first: Tensor = self.blocks[-1](x.index_select(0, layout.starts), x, layout.first, layout.rows)
         return self.pooler(first, layout.first.tasks).to(x.dtype).tanh() if self.pooling == "pooler" else first
 
-    def _before(self, packed: Packed, layout: Layout) -> Tensor:
+    def _before(self, packed: Packed, layout: PackedLayout) -> Tensor:
         """Return the states [N.., width] that the last layer reads."""
         tasks = layout.rows.tasks
         tokens = functional.pad(packed.tokens, (0, len(layout.positions) - len(packed.tokens)))
@@ -147,7 +147,7 @@ class Bert(nn.Module):
             x = self._layer(number, x, layout)
         return x
 
-    def _places(self, layout: Layout) -> Tensor:
+    def _places(self, layout: PackedLayout) -> Tensor:
         """Return the sums of position and segment embeddings [segments * longest, W], a block for each segment.
 
         An encoder with one segment embedding has it stand for both.
@@ -156,7 +156,7 @@ class Bert(nn.Module):
         kinds = [min(number, segments.shape[-2] - 1) for number in range(layout.segments)]
         return torch.cat([positions + segments[..., kind:kind + 1, :] for kind in kinds], dim=-2)
 
-    def _layer(self, number: int, x: Tensor, layout: Layout) -> Tensor:
+    def _layer(self, number: int, x: Tensor, layout: PackedLayout) -> Tensor:
         """Return all rows [N, width] after one layer."""
         result: Tensor = self.blocks[number](x, x, layout.rows, layout.rows)
         return result

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from . import products
-from .packing import Grid
+from .packing import AttentionBuckets
 
 
 def noise(like: Tensor, p: float) -> Tensor:
@@ -119,7 +119,8 @@ class _Attention(Function):
     """Softmax(Q K^T / sqrt(D)) V within each sentence, with dropout on the probabilities; rows in, rows out."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, asking: Grid, asked: Grid, p: float) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, asking: AttentionBuckets,
+                asked: AttentionBuckets, p: float) -> Tensor:
         # On a CPU products so small gain nothing from bf16, and lose by the code that is made for each of their shapes.
         kind = torch.promote_types(query.dtype, torch.float32) if query.device.type == "cpu" else query.dtype
         q, k, v = asking.put(query.to(kind)), asked.put(key.to(kind)), asked.put(value.to(kind))
@@ -163,7 +164,7 @@ _task_norm: Callable[..., Tensor] = _TaskNorm.apply
 
 _task_lookup: Callable[..., Tensor] = _TaskLookup.apply
 
-attention: Callable[[Tensor, Tensor, Tensor, Grid, Grid, float], Tensor] = _Attention.apply
+attention: Callable[[Tensor, Tensor, Tensor, AttentionBuckets, AttentionBuckets, float], Tensor] = _Attention.apply
 """Rows of queries, keys and values, the grids of those that ask and are asked, dropout's p -> rows [N', width]."""
 
 

@@ -24,7 +24,7 @@ half the time of the product."""
 
 
 @dataclass(frozen=True)
-class Grid:
+class AttentionBuckets:
     """Rectangles of sentences [B*H, L, D] that hold each head's chunk of N rows [N, H*D], end to end in M places.
 
     Behind the N rows there may be some that belong to no sentence: no place holds them, and what is taken is zero.
@@ -62,7 +62,7 @@ class Grid:
 
     @classmethod
     def of(cls, into: Tensor, out_of: Tensor, shapes: Sequence[tuple[int, int]], heads: int,
-           tasks: tuple[int, ...]) -> Grid:
+           tasks: tuple[int, ...]) -> AttentionBuckets:
         """Return the grid of (sentences, longest) shapes; `into` is -1 where there is padding."""
         per_head = tuple((batch * heads, length) for batch, length in shapes)
         real = (into >= 0).to(torch.float32)
@@ -72,7 +72,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Layout:
+class PackedLayout:
     """The indices of one pack, computed once on the CPU and moved to the device in one piece."""
 
     longest: int
@@ -84,13 +84,13 @@ class Layout:
     """int64 [N..]: position of each row in its sentence; `longest` more where it is of a second segment."""
     segments: int
     """1, or 2 where some rows are of a second segment."""
-    rows: Grid
+    rows: AttentionBuckets
     """All N rows, and those that fill them up to a multiple of ROUND."""
-    first: Grid
+    first: AttentionBuckets
     """The S first rows, in rectangles of length 1 that match those of `rows`."""
 
     @classmethod
-    def of(cls, packed: Packed, heads: int, device: torch.device) -> Layout:
+    def of(cls, packed: Packed, heads: int, device: torch.device) -> PackedLayout:
         """Return the layout of a pack for attention with so many heads."""
         lengths = packed.lengths.numpy()
         ends = np.cumsum(lengths)
@@ -107,8 +107,8 @@ class Layout:
         tasks = np.diff(np.append(0, ends)[np.cumsum([0, *packed.sections])])
         tasks[-1] += len(numbered) - len(positions)
         return cls(shapes[0][1], moved[0], moved[1], moved[2], 1 if packed.firsts is None else 2,
-                   rows=Grid.of(moved[3], moved[4], shapes, heads, tuple(tasks.tolist())),
-                   first=Grid.of(moved[5], moved[6], flat, heads, packed.sections))
+                   rows=AttentionBuckets.of(moved[3], moved[4], shapes, heads, tuple(tasks.tolist())),
+                   first=AttentionBuckets.of(moved[5], moved[6], flat, heads, packed.sections))
 
 
 def _shapes(lengths: np.ndarray, heads: int) -> list[tuple[int, int]]:
