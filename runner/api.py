@@ -22,7 +22,7 @@ from .inference.inputs import Input
 from .inference.outputs import Answer
 from .plan.plan import Plan
 from .plan.planner import make_plan
-from .plan.predict import TreePredictions
+from .plan.predict import tree_predictions
 from .project import project_of
 from .registry.registry import Registry
 from .registry.reservations import reserved
@@ -98,7 +98,7 @@ class Loaded:
 
         with self._reserved() as plan:
             (root,) = plan.roots.values()
-            data, said = plan.data[plan.nodes[root].suite], TreePredictions.of(plan, root).predictions[root]
+            data, said = plan.data[plan.nodes[root].suite], tree_predictions(plan, root).of(root)
         frames = []
         for task, output in said.outputs.get(split, {}).items():
             labels = data.splits[task][split].labels

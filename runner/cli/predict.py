@@ -106,12 +106,12 @@ def submit(spec: Path, output: Path | None, node: str | None, profile: str, sett
     from ..errors import UsageError
     from ..files import write_bytes
     from ..inference import submission
-    from ..plan.predict import TreePredictions
+    from ..plan.predict import tree_predictions
 
     plan, _ = reserving([spec], profile, settings)
     root = one_node(plan, node)
     data = plan.data[plan.nodes[root].suite]
-    predictions = TreePredictions.of(plan, root).predictions[root]
+    predictions = tree_predictions(plan, root).of(root)
     sheets = submission.sheets(predictions, data)
     if not sheets:
         raise UsageError("there is nothing to hand in: the system predicts neither dev nor test")

@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from ..errors import DataError, Place, Problem, RegistryError
 from ..files import reported
 from ..part import Known
+from ..parts.ensembles import TreePredictions
 from ..parts.losses import Loss
 from ..registry.registry import MANIFEST, WEIGHTS, Registry, Run
 from ..specs.job import TrainingJob
@@ -91,7 +92,7 @@ def targets(order: TrainingJob, data: Data, registry: Registry, device: torch.de
         read = unlabelled(order.project / more, data.tasks[task]) if more else Examples((), ())
         splits[task] = {**splits[task], "train": _joined(train, read)}
     whole = replace(data, splits=splits)
-    said = TeacherTargets(order, data, whole, registry, device, tick).said(teacher.spec.id)
+    said = TeacherTargets(order, data, whole, registry, device, tick).of(teacher.spec.id)
     for task in order.model.trained:
         scores, train = said.find(whole, "train", task, teacher.spec.id), splits[task]["train"]
         if scores is None or train.labels is None:
@@ -145,13 +146,10 @@ class TeacherTargets:
     device: torch.device
     tick: Callable[[], None]
 
-    def said(self, id: str) -> Predictions:
-        """Return what a node says of dev, as it is stored, and of the training sentences."""
-        node = self.order.trees.get(id)
-        if node is None:
-            return self._leaf(id)
-        ids = [member.id for member in node.children()]
-        return node.combine([self.said(member) for member in ids], self.whole, ids)
+    def of(self, id: str) -> Predictions:
+        """Return a node's Predictions of dev, as they are stored, and of the training sentences."""
+        trees = {id: (tree, [member.id for member in tree.children()]) for id, tree in self.order.trees.items()}
+        return TreePredictions(self.whole, trees, self._leaf).of(id)
 
     def _leaf(self, id: str) -> Predictions:
         run = self.registry.find(id)
