@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -20,16 +19,13 @@ from ..files import reported
 from ..part import Known
 from ..parts.ensembles import TreePredictions
 from ..parts.losses import Loss
-from ..registry.registry import MANIFEST, WEIGHTS, Registry, Run
+from ..registry.registry import WEIGHTS, Registry, Run
 from ..specs.job import TrainingJob
 from ..specs.spec import Model
-from ..specs.stored_run import model_of
 from ..tasks.data import Data, Examples, Task
 from ..tasks.predictions import Output, Predictions
 from . import checkpoint
-from .evaluation import Evaluation
-from .network import Network
-from .tokens import Tokens
+from .stored_model import StoredModel, read_run
 
 
 class DistillationLoss(Loss):
@@ -152,15 +148,14 @@ class TeacherTargets:
         return TreePredictions(self.whole, trees, self._leaf).of(id)
 
     def _leaf(self, id: str) -> Predictions:
-        run = self.registry.find(id)
-        if run is None or WEIGHTS not in run.manifest["files"]:
-            raise RegistryError(f"run {id} or its weights are gone, which `{self.order.name}` is made of; build again")
+        """Return a run's Predictions of dev, as they are stored, and of the training sentences, by its weights."""
+        run = read_run(self.registry, id)
         scores = self._scores(run)
-        train = {task: Output(self.whole.splits[task]["train"].ids, found) for task, found in scores.items()}
+        train = {task: Output(self.whole.splits[task]["train"].ids, array) for task, array in scores.items()}
         return Predictions({**run.predictions().outputs, "train": train})
 
     def _scores(self, run: Run) -> Mapping[str, np.ndarray]:
-        """Return a leaf's scores of the training sentences, from the cache where they were made before."""
+        """Return a run's scores [n, k] of the training sentences by task, from the cache where they are known."""
         tasks = [task for task in run.manifest["spec"]["heads"] if task in self.order.model.trained]
         content = [run.manifest["files"][WEIGHTS]["sha256"], tasks, self.whole.sha256(), self.device.type]
         name = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
@@ -168,16 +163,8 @@ class TeacherTargets:
         if file.exists():
             with contextlib.suppress(RegistryError):  # a damaged one is made again
                 return {task: tensor.numpy() for task, tensor in checkpoint.read(file)[0].items()}
-        said = self._applied(run, tasks)
-        checkpoint.write(file, {task: torch.from_numpy(scores) for task, scores in said.items()}, {})
-        return said
-
-    def _applied(self, run: Run, tasks: list[str]) -> Mapping[str, np.ndarray]:
-        """Return what a leaf says of the training sentences, by its weights."""
-        model = model_of(run.manifest["spec"], Place(str(run.folder / MANIFEST)), self.order.project)
-        tokenizer = model.encoder.tokenizer(self.suite, self.order.project)
-        network = Network(model, self.suite.tasks, model.encoder.build(tokenizer, self.order.project))
-        network.load_state_dict(load(run.read(WEIGHTS)))
-        tokens = Tokens.of(self.whole.splits, tokenizer, self.registry.cache, model.joint)
-        said = Evaluation(self.whole, tokens, tasks, ("train",))(network.to(self.device), self.tick)
-        return {task: output.scores for task, output in said.outputs.get("train", {}).items()}
+        stored = StoredModel.of(run, self.suite, self.order.project, self.device)
+        predicted = stored.predict(self.whole, ("train",), tasks, self.registry.cache, self.tick)
+        scores = {task: output.scores for task, output in predicted.outputs.get("train", {}).items()}
+        checkpoint.write(file, {task: torch.from_numpy(array) for task, array in scores.items()}, {})
+        return scores

@@ -27,7 +27,7 @@ from runner.registry.registry import Registry, Run
 from runner.specs.job import TrainingJob
 from runner.specs.spec import Leaf
 from runner.tasks.data import Data, Task
-from runner.training import distillation
+from runner.training import distillation, stored_model
 from runner.training.distillation import DistillationLoss
 from runner.worker.supervisor import Supervisor
 from runner.worker.worker import run, trainer_of
@@ -195,7 +195,7 @@ def test_what_a_leaf_said_is_remembered_by_content(root: Path, monkeypatch: pyte
     files = sorted((root / "registry" / ".cache").glob("teaching-*"))
     assert len(files) == 4, "two leaves, with and without more sentences"
     with monkeypatch.context() as patch:
-        patch.setattr(distillation, "Network", None)
+        patch.setattr(stored_model, "Network", None)
         assert lesson(root, "student").sha256() == wanted
     for file in files:
         file.write_bytes(file.read_bytes()[:-8] + bytes(8))

@@ -25,7 +25,7 @@ from runner.specs.spec import Leaf
 from runner.tasks.folds import refits
 from runner.tasks.metrics import score_split
 from runner.tasks.predictions import one_by_one
-from runner.training import soup as souping
+from runner.training import stored_model
 from runner.training.soup import Members, SoupTrainer, greedy
 from runner.worker.worker import trainer_of
 
@@ -193,7 +193,7 @@ def test_weights_of_another_shape_are_seen_at_the_latest_by_the_worker(
         made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     souper = kitchen(made, "uniform")
     first = members(made)[0].id
-    monkeypatch.setattr(souping, "load", lambda data: {**load(data), "encoder.more": torch.zeros(1)})
+    monkeypatch.setattr(stored_model, "load", lambda data: {**load(data), "encoder.more": torch.zeros(1)})
     with pytest.raises(TrainingError, match=f"{first}.*of another shape") as caught:
         souper.mean(frozenset([first]))
     assert caught.value.problems[0].notes == ("such as `encoder.more`",)
