@@ -23,7 +23,7 @@ from .inference.outputs import Answer
 from .plan.plan import Plan
 from .plan.planner import make_plan
 from .plan.predict import tree_predictions
-from .project import project_of
+from .project import Project
 from .registry.registry import Registry
 from .registry.reservations import reserved
 from .specs.toml_errors import written
@@ -75,16 +75,16 @@ class Loaded:
     def plan(self) -> Plan:
         """Return what a build would do now."""
         settings = [f"{key}={written(value)}" for key, value in self.settings.items()]
-        return make_plan(project_of(self.spec), [self.spec], self.profile, settings)
+        return make_plan(Project.of(self.spec).folder, [self.spec], self.profile, settings)
 
     def build(self, jobs: int = 1) -> Loaded:
         """Train what is missing, `jobs` leaves at a time, and write the results. Raise MtrunError where that fails."""
         from .worker.executors.local import Local
 
         with self._reserved() as plan:
-            check_names(plan, plan.project / "results" / plan.profile)
+            check_names(plan, Project(plan.project).results / plan.profile)
             pool = Scheduler(plan.registry, plan.project, Local(), jobs)
-            work = Build(plan, pool, plan.project / "results")
+            work = Build(plan, pool, Project(plan.project).results)
             with _stopping(pool):
                 failed = [event for event in work.events() if event.event == "failed"]
         if failed:
@@ -128,7 +128,7 @@ class Loaded:
     @contextmanager
     def _reserved(self) -> Iterator[Plan]:
         """Give the plan, whose runs nobody removes meanwhile."""
-        with reserved(Registry(project_of(self.spec) / "registry")) as mine:
+        with reserved(Registry(Project.of(self.spec).registry)) as mine:
             plan = self.plan()
             mine.hold(plan.nodes)
             yield plan

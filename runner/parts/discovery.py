@@ -26,6 +26,7 @@ from pydantic.fields import FieldInfo
 from ..files import reported, sha256
 from ..lazy import SLOW, deferred
 from ..part import Part
+from ..project import Project
 
 
 @cache
@@ -78,7 +79,7 @@ def is_family(base: type) -> bool:
 
 def names(base: type[Part], project: Path | None = None) -> list[str]:
     """Return the names of all parts of a family, the package's own and the project's."""
-    folders = [Path(inspect.getfile(base)).parent] + ([project / "parts" / family(base)] if project else [])
+    folders = [Path(inspect.getfile(base)).parent] + ([Project(project).parts / family(base)] if project else [])
     return sorted({f.stem for folder in folders for f in folder.glob("[a-z]*.py")})
 
 
@@ -91,7 +92,7 @@ def find(base: type[P], name: str, project: Path | None = None) -> type[P] | Non
         with deferred(*SLOW):
             module = importlib.import_module(module_name)
     else:
-        path = (project or Path()) / "parts" / family(base) / f"{name}.py"
+        path = Project(project or Path()).parts / family(base) / f"{name}.py"
         if not path.is_file():
             return None
         module = _own(path, f"parts.{family(base)}.{name}")

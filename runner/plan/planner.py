@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import DataError, Problem, RegistryError, SpecError, StorageError, did_you_mean
 from ..parts.suites import Suite
+from ..project import Project
 from ..registry.registry import Registry
 from ..specs.identity import content_id, leaf_id, older
 from ..specs.loader import Loader
@@ -24,7 +25,7 @@ from .plan import NEW, Action, Plan, PlannedNode
 def make_plan(project: Path, specs: Sequence[Path], profile: str, settings: Sequence[str] = ()) -> Plan:
     """Return the plan of some specs. Raise SpecError or DataError with every problem; nothing is started."""
     loader = Loader(project, profile, settings)
-    plan = Plan(project, profile, Registry(project / "registry"), settings=tuple(settings))
+    plan = Plan(project, profile, Registry(Project(project).registry), settings=tuple(settings))
     planner = _Planner(plan, loader.suite)
     for path, nodes in zip(specs, loader.load_all(specs), strict=True):
         for node in nodes:

@@ -16,7 +16,7 @@ from ..errors import MtrunError, RegistryError
 from ..parts.ensembles import TreePredictions
 from ..plan.plan import Plan
 from ..plan.predict import trees
-from ..project import project_of
+from ..project import Project
 from ..registry.registry import HISTORY, Registry, Run
 from ..tasks.data import Data
 from ..tasks.predictions import Predictions
@@ -94,7 +94,7 @@ class ProfileResults:
     @cached_property
     def runs(self) -> dict[str, Run]:
         """The finished runs of the leaves that are still there."""
-        registry, found = Registry(self.project / "registry"), {}
+        registry, found = Registry(Project(self.project).registry), {}
         for leaf in self.leaves:
             with contextlib.suppress(MtrunError):
                 if run := registry.find(leaf.id):
@@ -157,7 +157,7 @@ def gather(folder: Path) -> list[ProfileResults]:
 
     Raise UsageError where there are no results, RegistryError where none can be shown.
     """
-    project = project_of(folder / "results")
+    project = Project.of(folder / "results").folder
     found = read(folder)
     if not any(one.files for one in found):
         raise RegistryError(*(problem for one in found for problem in one.problems))

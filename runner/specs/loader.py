@@ -17,6 +17,7 @@ from ..parts.discovery import find, names
 from ..parts.ensembles import Ensemble
 from ..parts.heads import Head
 from ..parts.suites import Suite
+from ..project import Project
 from ..registry.registry import ID, Registry
 from ..tasks.prediction_files import is_score_file
 from .checks import misfits, misnamed_head, misnamed_members, misnamed_tasks, unsafe_tasks
@@ -288,7 +289,7 @@ class Loader:
 
     def _stored(self, name: str, at: Place) -> Stored:
         """Return a finished run. Raise SpecError where there is none, RegistryError where it is damaged."""
-        registry = Registry(self.project / "registry")
+        registry = Registry(Project(self.project).registry)
         if ID.fullmatch(name) and registry.find(name):
             return Stored(name, at)
         runs = {run.id: run.manifest["name"] for run in registry.runs()}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Place, Problem, SpecError, did_you_mean, nearest
+from ..project import Project
 from .merge import COMMAND_LINE, merged, without
 from .sweep import spread
 from .toml import Table, read
@@ -62,7 +63,7 @@ class SpecFiles:
 
     @property
     def _profiles(self) -> Path:
-        return self.project / "specs" / "profiles"
+        return Project(self.project).profiles
 
     def shown(self, path: Path) -> str:
         """Return a file's name as places show it: from the working folder where that is near."""

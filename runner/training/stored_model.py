@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import Place, Problem, RegistryError, TrainingError, UsageError
 from ..machine import computes_bf16
+from ..project import Project
 from ..registry.registry import MANIFEST, WEIGHTS, Registry, Run
 from ..specs.spec import Model
 from ..specs.stored_run import model_of, shape
@@ -103,7 +104,7 @@ def begin(network: Network, id: str, project: Path) -> None:
 
     Raise RegistryError where the run or its weights are gone, TrainingError where they are of another shape.
     """
-    run = read_run(Registry(project / "registry"), id)
+    run = read_run(Registry(Project(project).registry), id)
     other = model_of(run.manifest["spec"], Place(str(run.folder / MANIFEST)), project)
     same = [task for task in network.heads if _head(task, other) == _head(task, network.model)]
     prefixes = ("encoder.", *(f"heads.{task}." for task in same))

@@ -24,6 +24,7 @@ from .. import machine
 from ..errors import DataError, MtrunError, RankLost, RegistryError, Stopped, TrainingError
 from ..files import append, refusal, remove
 from ..part import Known, plain_dump
+from ..project import Project
 from ..registry.attempt import TASK, Attempt
 from ..registry.registry import EPOCHS, HISTORY, LOG, PREDICTIONS, WEIGHTS, Registry
 from ..specs.identity import changed, fingerprints, leaf_id
@@ -58,7 +59,7 @@ def processes(model: Model) -> int:
 
 def train(order: TrainingJob, watch: Supervisor) -> None:
     """Train one leaf and commit it. Raise Stopped where `watch` does; the attempt can then be resumed."""
-    model, registry = order.model, Registry(order.project / "registry")
+    model, registry = order.model, Registry(Project(order.project).registry)
     order.check_code()
     torch.set_num_threads(model.resources.threads)
     count = processes(model) if watch.is_process else 1
@@ -125,7 +126,7 @@ def trainer_of(model: Model, data: Data, project: Path, cache: Path, lesson: Dat
         stored_model.begin(network, model.start.id, project)
     network = network.to(device_of(model))
     if isinstance(model, SoupModel):
-        return SoupTrainer(model, network, data, tokens, Registry(project / "registry"))
+        return SoupTrainer(model, network, data, tokens, Registry(Project(project).registry))
     return Trainer(model, network, examples, tokens)
 
 

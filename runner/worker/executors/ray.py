@@ -21,6 +21,7 @@ from pydantic import PrivateAttr
 
 from ...errors import MtrunError, Place, UsageError
 from ...files import append, remove
+from ...project import Project
 from ...registry.attempt import TASK, Attempt
 from ...registry.registry import Registry
 from ...registry.transfer import receive, sent
@@ -68,7 +69,7 @@ def run_apart(task: bytes, needed: dict[str, dict[str, bytes]], folder: str, pyt
     the leaf is made of, `needed` by id.
     """
     order = replace(TrainingJob.from_bytes(task, Place(TASK)), project=Path(folder))
-    registry = Registry(order.project / "registry")
+    registry = Registry(Project(order.project).registry)
     attempt = Attempt(registry.attempt(order.id))
     for id, files in needed.items():
         if not registry.find(id):
@@ -144,7 +145,7 @@ class _Task(Handle):
         order = TrainingJob.read(self.attempt.folder / TASK)
         try:
             if said["files"]:
-                receive(Registry(self.project / "registry"), order.id, said["files"], order.replaces)
+                receive(Registry(Project(self.project).registry), order.id, said["files"], order.replaces)
                 remove(self.attempt.folder)
                 return 0
         except MtrunError as error:
@@ -213,7 +214,7 @@ class Ray(Executor):
             "memory": asked.memory and asked.memory * 1_000_000, "name": attempt.name(),
         }
         if self.folder:
-            order, here = TrainingJob.read(attempt.folder / TASK), Registry(work.project / "registry")
+            order, here = TrainingJob.read(attempt.folder / TASK), Registry(Project(work.project).registry)
             needed = {id: sent(here, id) for id in order.made_of()}
             reference = self._task(run_apart, options).remote(order.to_bytes(), needed, self.folder, self.python)
         else:
