@@ -58,8 +58,8 @@ class RankProcesses:
             process.wait()
 
 
-def met(number: int, count: int, port: int) -> ProcessGroup:
-    """Return the ranks as one sees them that was started by a crew."""
+def join(number: int, count: int, port: int) -> ProcessGroup:
+    """Join the process group of a worker as one of its other ranks."""
     return ProcessGroup.joined(number, count, _store(port, count))
 
 
