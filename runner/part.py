@@ -33,6 +33,12 @@ class Part(BaseModel):
         return values
 
 
+class StrictRecord(BaseModel):
+    """Frozen pydantic model of a file that mtrun writes: unknown keys and other types are errors."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
 class Member:
     """A node that another is made of; what a spec writes there (a path, a table, `run:ID`) is resolved to one."""
 

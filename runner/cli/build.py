@@ -40,13 +40,14 @@ def build(specs: tuple[Path, ...], profile: str, settings: tuple[str, ...], as_j
     from ..build.build import Build
     from ..build.publish import check_names
     from ..build.scheduler import Scheduler
-    from ..plan.plan import renew
     from ..worker import executor_choice
     from .views.events import last, view
 
     settings_of_models, settings_of_engine = executor_choice.divided(settings)
     plan, mine = reserving(specs, profile, settings_of_models)
-    renew(plan, forced, rebuild_stale)
+    plan.force(forced)
+    if rebuild_stale:
+        plan.rebuild_stale()
     if dry_run:
         show_plan(plan, as_json, jobs)
         return

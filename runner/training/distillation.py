@@ -23,6 +23,7 @@ from ..registry.registry import WEIGHTS, Registry, Run
 from ..specs.job import TrainingJob
 from ..specs.spec import Model
 from ..tasks.data import Data, Examples, Task
+from ..tasks.metrics import least_squares
 from ..tasks.predictions import Output, Predictions
 from . import checkpoint
 from .stored_model import StoredModel, read_run
@@ -122,10 +123,8 @@ def _joined(train: Examples, more: Examples) -> Examples:
 def on_scale(scores: np.ndarray, labels: np.ndarray, task: Task) -> np.ndarray:
     """Return a regression's scores [n, 1] brought to the labels' scale: least squares where labels [n] are known."""
     known = np.isfinite(labels)
-    x, y = scores[known, 0], labels[known]
-    spread = x - x.mean()
-    slope = spread @ y / (spread @ spread) if spread.any() else 0.0
-    scaled: np.ndarray = y.mean() + slope * (scores - x.mean())
+    slope, level = least_squares(scores[known, 0], labels[known])
+    scaled: np.ndarray = slope * scores + level
     return scaled.clip(task.low, task.high)
 
 
