@@ -17,13 +17,10 @@ import json
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import StorageError
 from ..files import json_bytes, make_folder, overwrite, post, remove, reported, write_bytes
-
-if TYPE_CHECKING:
-    from ..specs.job import TrainingJob
 
 TASK, JOB, TOKEN, STOP = "task.json", "job.json", "token", "stop"
 
@@ -52,19 +49,20 @@ class Attempt:
         """File of the lease of whoever works on the run."""
         return self.folder.with_name(f"{self.folder.name}.lock")
 
-    def begin(self, order: TrainingJob) -> bool:
-        """Write what is to be trained and clear what a dead worker left; return whether there is a checkpoint.
+    def begin(self, task: bytes, replaces: str = "") -> bool:
+        """Write task.json and remove what a dead worker left; return whether there is a checkpoint.
 
+        `replaces` is the sha256 of the manifest of a run that is trained again.
         A checkpoint that was made to replace another run, or none, is not gone on from. Raise StorageError.
         """
         make_folder(self.folder)
         for path in self.folder.glob(".*"):
             remove(path)
-        if _read(self.folder / TASK).get("replaces", "") != order.replaces:
+        if _read(self.folder / TASK).get("replaces", "") != replaces:
             remove(self.checkpoint)
         for name in (JOB, STOP):
             remove(self.folder / name)
-        write_bytes(self.folder / TASK, order.to_bytes())
+        write_bytes(self.folder / TASK, task)
         write_bytes(self.folder / "error.json", b" " * ROOM)
         return self.checkpoint.exists()
 

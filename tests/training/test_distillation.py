@@ -253,7 +253,7 @@ def test_a_student_that_was_stopped_ends_with_the_same_bytes(root: Path) -> None
         file.unlink()
     order, _, _ = ordered(root, "student")
     attempt = Attempt(registry.attempt(order.id))
-    attempt.begin(order)
+    attempt.begin(order.to_bytes(), order.replaces)
     assert run(Stopping(attempt)) == 130
     assert planned(root, "student").nodes[order.id].action == "resume"
     assert names(built(root, "student"), "trained") == ["student"]
