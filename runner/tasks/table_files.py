@@ -225,7 +225,7 @@ class Table:
 
     def _ambiguous(self, first: Line, last: Line) -> Problem:
         """Return the problem of an only column in which every line could be a row."""
-        return Problem(f"the quote that opens here is closed in line {last.number}: is it one text, or are they several?",
+        return Problem(f"the quote that opens here is closed in line {last.number}: is that one text or several?",
                        Place(self.name, first.number),
                        hint='write a quote inside a text as "" and put the text into quotes, or use JSON lines')
 

@@ -130,7 +130,8 @@ def mutated(content: bytes, dice: random.Random) -> bytes:
         at = dice.choice(signs if signs and dice.random() < 0.6 else range(len(content)))
         match dice.randrange(3):
             case 0:
-                new = dice.choice([b'"', b"\t", b",", b";", b"\n", b"\r\n", b"\r", b'""', b"\xef\xbb\xbf", b"\xff", b"\0",
+                new = dice.choice([
+                    b'"', b"\t", b",", b";", b"\n", b"\r\n", b"\r", b'""', b"\xef\xbb\xbf", b"\xff", b"\0",
                                    b" ", b"\n\n", b"\xe9", b"\x0b", b"\x1c", b"\xe2\x80\xa8", b'"\t', b'\t"', b'\n"'])
                 content = content[:at] + new + content[at:]
             case 1:
