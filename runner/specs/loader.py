@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import Place, Problem, SpecError, did_you_mean, nearest
-from ..files import is_safe_name
 from ..machine import computes_bf16, emulated_bf16
 from ..part import Member
 from ..parts.discovery import find, names
@@ -23,6 +22,7 @@ from ..tasks.prediction_files import is_score_file
 from .checks import misfits, misnamed_head, misnamed_members, misnamed_tasks, unsafe_tasks
 from .diff import place_of
 from .merge import COMMAND_LINE, combined, setting, without
+from .names import wrong_spec_name
 from .spec import Filed, Leaf, Model, Soup, SoupModel, Spec, Stored, Tree
 from .spec_files import HEADER, LEVELS, SCORES, SpecFiles, Users, alike, cycle
 from .stored_run import trained_as
@@ -192,11 +192,10 @@ class Loader:
         layers = self.references.layers(path, self._open[-1].users)
         top = layers[-1]
         name, kind = top.get("name", path.stem), next((t["kind"] for t in reversed(layers) if "kind" in t), None)
-        if not isinstance(name, str) or not is_safe_name(name):
-            hint = "a name has letters, digits and . _ - = , + @ only, and at most 128 of them"
-            hint += "" if "name" in top else '; rename the file, or write `name = "…"` at its top'
-            at = top.values_at.get("name", Place(top.place.file))
-            self._say(Problem(f"`{name}` cannot be a name", at, hint=hint))
+        if wrong := wrong_spec_name(name):
+            message, hint = wrong
+            hints = [hint] * bool(hint) + ["rename the file, or write `name = \"…\"` at its top"] * ("name" not in top)
+            self._say(Problem(message, top.values_at.get("name", Place(top.place.file)), hint="; ".join(hints)))
             name = "unnamed"
         if kind == "ensemble":
             return self._ensemble(with_settings(name, self._setting), layers)
