@@ -14,13 +14,14 @@ import json
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from .errors import StorageError
+from .errors import Problem, StorageError
 
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,=+@-]{0,127}")
 
@@ -44,9 +45,10 @@ def reported(what: str, path: Path, size: int | None = None) -> Iterator[None]:
 
 
 def refusal(error: Exception) -> StorageError | None:
-    """Return what an error says that nobody turned into ours: the machine's refusal of a file, or None for a bug."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return StorageError(f"cannot use {error.filename}: {error.strerror}")
+    """Return the machine's refusal that an error stands for, such as of a file or of output; None for a bug."""
+    if isinstance(error, OSError):
+        what = f"use {error.filename}" if error.filename is not None else "read or write"
+        return StorageError(f"cannot {what}: {error.strerror or error}")
     return None
 
 
@@ -63,6 +65,9 @@ def make_folder(path: Path) -> None:
     """Make a folder and those above it that are missing, each durable. Raise StorageError."""
     if path.is_dir():
         return
+    if path.is_symlink() and not path.exists():
+        raise StorageError(Problem(f"cannot make {path}: it is a link to {os.readlink(path)}, which is not there",
+                                   hint="make that folder, or remove the link"))
     make_folder(path.parent)
     with reported("make", path):
         try:
@@ -84,7 +89,7 @@ def write_new(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def _opened(path: Path, flags: int) -> Iterator[int]:
-    descriptor = os.open(path, os.O_WRONLY | flags, 0o644)
+    descriptor = os.open(path, os.O_WRONLY | flags, 0o666)
     try:
         yield descriptor
     finally:
@@ -192,11 +197,17 @@ def lock(path: Path) -> int | None:
     make_folder(path.parent)
     while True:
         with reported("lock", path), contextlib.ExitStack() as opened:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            is_mine = True
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            except PermissionError:  # a file of another user, whose umask lets nobody else write
+                is_mine, descriptor = False, os.open(path, os.O_RDONLY)
             opened.callback(os.close, descriptor)
             if not locked(descriptor):
                 return None
-            if is_at(descriptor, path):
+            if not is_mine and is_at(descriptor, path):
+                path.unlink()  # its user's process is gone: the next turn makes one of one's own
+            elif is_at(descriptor, path):
                 opened.pop_all()
                 return descriptor
 
@@ -234,3 +245,12 @@ def read_cache(path: Path) -> bytes | None:
         if digest == hashlib.sha256(data).hexdigest().encode():
             return data
     return None
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a regular file for reading; refuse a pipe or a device, which might never end. Raise OSError."""
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return file

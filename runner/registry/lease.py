@@ -112,7 +112,7 @@ def _now(folder: Path) -> float:
     """Return the time of the file system, which may be another machine's; our own where it cannot be written."""
     probe = folder / f".clock.{uuid4().hex[:8]}"
     try:
-        descriptor = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        descriptor = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     except OSError:
         return time.time()
     try:

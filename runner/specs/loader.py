@@ -112,7 +112,10 @@ class Loader:
         table = self.references.stacked(self.references.profile(self.profile, {}), {})
         if not isinstance(suite := table.get("suite"), Table):
             return None
-        return self._parts.part(Suite, suite, suite.place, "suite", HEADER)  # type: ignore[type-abstract]
+        part = self._parts.part(Suite, suite, suite.place, "suite", HEADER)  # type: ignore[type-abstract]
+        if part and (wrong := list(unsafe_tasks(part, suite))):
+            raise SpecError(*wrong)
+        return part
 
     def _asked(self, path: Path) -> list[Spec]:
         """Return the nodes of a spec that was asked for by its path."""

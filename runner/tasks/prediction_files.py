@@ -22,7 +22,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from ..errors import DataError, Place, Problem, RegistryError, did_you_mean
-from ..files import reported
+from ..files import open_file, reported
 from ..lazy import deferred
 from .data import Data
 from .predictions import Output, Predictions
@@ -54,8 +54,8 @@ def is_score_file(name: str) -> bool:
 
 def read(path: Path, shown_as: str, data: Data) -> Predictions:
     """Return the Predictions in a file, in the suite's order; raise DataError with every problem, or StorageError."""
-    with reported("read", path):
-        content = path.read_bytes()
+    with reported("read", path), open_file(path) as file:
+        content = file.read()
     if path.suffix.lower() == ".safetensors":
         return _stored(content, shown_as, data)
     return _Reader(shown_as, data).read(content)

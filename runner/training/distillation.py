@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ..errors import DataError, Place, Problem, RegistryError
-from ..files import reported
+from ..files import open_file, reported
 from ..part import Known
 from ..parts.ensembles import TreePredictions
 from ..parts.losses import Loss
@@ -106,7 +106,7 @@ def unlabelled(path: Path, task: Task) -> Examples:
     """Return the sentences in a file, one example a line, the two of a pair with a tab between. Raise DataError."""
     with reported("read", path):
         rows = [(line.number, [cell.strip() for cell in line.text.split("\t")])
-                for line in lines(path.open("rb"), str(path)) if line.text.strip()]
+                for line in lines(open_file(path), str(path)) if line.text.strip()]
     wanted = "one sentence" if task.sentences == 1 else "two sentences with a tab between them"
     if wrong := [number for number, row in rows if len(row) != task.sentences or not all(row)]:
         raise DataError(*(Problem(f"a line must be {wanted}", Place(str(path), number)) for number in wrong))

@@ -26,7 +26,7 @@ exec >>"$attempt/log.txt" 2>&1 </dev/null
 cd {project}
 {exports}
 {setup}
-exec env OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} {python} -m runner.worker "$attempt" {parent}
+exec env OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} {python} -P -m runner.worker "$attempt" {parent}
 """
 
 

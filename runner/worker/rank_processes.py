@@ -30,7 +30,7 @@ class RankProcesses:
         """What each says of its failure."""
         self.processes = [
             subprocess.Popen(
-                [sys.executable, "-m", "runner.worker", *map(str, (attempt, os.getpid(), number, count, port))],
+                [sys.executable, "-P", "-m", "runner.worker", *map(str, (attempt, os.getpid(), number, count, port))],
                 stdin=subprocess.DEVNULL, stdout=file, close_fds=False,  # so that the build's lease is theirs, too
             ) for number, file in enumerate(self.said, 1)]
 

@@ -519,7 +519,7 @@ def test_a_script_asks_for_what_the_leaves_need(tmp_path: Path) -> None:
     assert head == ["--array=0-1%8", "--job-name=mtrun", "--no-requeue", "--ntasks=1", "--output=/dev/null",
                     f"--chdir={tmp_path}", "--cpus-per-task=8", "--gres=gpu:2", "--mem=9000M", "--time=90",
                     "--signal=B:TERM@60", "--partition=long", "--account=me", "--constraint=a100", "--exclusive"]
-    assert "\nmodule load cuda\n" in text and "/opt/python -m runner.worker" in text
+    assert "\nmodule load cuda\n" in text and "/opt/python -P -m runner.worker" in text
     for number, work in enumerate(works):  # each task finds its own attempt and token
         echo = text.replace("exec env", "echo") + f'\necho "$attempt" > {tmp_path}/said\n'
         environment = os.environ | {"SLURM_ARRAY_TASK_ID": str(number)}

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ...errors import DataError, Place, Problem, StorageError
-from ...files import reported, sha256
+from ...files import open_file, reported, sha256
 from ...part import Part
 from ...tasks.data import SPLITS, Data, Examples, Task
 from ...tasks.table_files import Table
@@ -93,7 +93,8 @@ class Files(Suite):
 
     def _where(self, project: Path) -> Path:
         """Return the folder of the files."""
-        return project / Path(self.folder or os.environ.get("MTRUN_DATA") or "data").expanduser()
+        where = os.path.expanduser(self.folder or os.environ.get("MTRUN_DATA") or "data")
+        return Path.cwd() / where if not self.folder and os.environ.get("MTRUN_DATA") else project / where
 
     def load(self, project: Path) -> Data:
         """Return the examples; relative folders start at `project`. Raise DataError with file and line."""
@@ -135,7 +136,7 @@ class _Reader:
         rows: list[tuple[int, dict[str, str]]] = []
         try:
             with reported("read", self.path):
-                rows = list(self._rows(Table(self.path.open("rb"), str(self.path))))
+                rows = list(self._rows(Table(open_file(self.path), str(self.path))))
         except (DataError, StorageError) as error:
             self.broken += error.problems
         good = self._good(rows)

@@ -68,7 +68,7 @@ class Local(Executor):
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(names)
         with reported("start a worker in", work.attempt), (work.attempt / "log.txt").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "runner.worker", str(work.attempt), str(os.getpid())],
+                [sys.executable, "-P", "-m", "runner.worker", str(work.attempt), str(os.getpid())],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, pass_fds=(work.lease,),
                 start_new_session=True,
             )
