@@ -62,9 +62,9 @@ def build(specs: tuple[Path, ...], profile: str, settings: tuple[str, ...], as_j
     with view(as_json, quiet) as shown:
         done = last(work.events(), shown)
     if done.values.get("detached"):
-        mine.leave()
+        mine.detach()
     elif not done.values["failed"]:
-        mine.finish()
+        mine.clear_detached()
     if not as_json:
         for path in work.written:
             click.echo(os.path.relpath(path))

@@ -28,7 +28,7 @@ from runner.errors import DataError, MtrunError, UsageError
 from runner.inference import huggingface
 from runner.parts.encoders.bert import pretrained
 from runner.plan.planner import make_plan
-from runner.registry.manifest import sealed
+from runner.registry.manifest import json_with_checksum
 from runner.tasks.data import Examples
 from runner.training.stored_model import StoredModel
 from runner.training.tokens import Tokens
@@ -262,7 +262,7 @@ def test_a_run_under_another_id_is_refused(exported: Path, tmp_path: Path) -> No
     manifest = json.loads(files[f"registry/{one}/manifest.json"])
     del manifest["sha256"]
     manifest["spec"]["train"]["seed"] += 1
-    files[f"registry/{one}/manifest.json"] = sealed(manifest)
+    files[f"registry/{one}/manifest.json"] = json_with_checksum(manifest)
     evil = packed(tmp_path / "evil.zip", resigned(files))
     assert f"the id {one} is not that of the run's spec" in refused(evil, tmp_path / "new")
 

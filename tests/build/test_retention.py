@@ -19,7 +19,7 @@ from runner.build.gc import Survey, present
 from runner.build.retention import Retention
 from runner.plan.planner import make_plan
 from runner.registry.registry import Registry
-from runner.registry.reservations import Needs
+from runner.registry.reservations import StoredReservations
 from runner.specs.spec import Leaf
 from runner.specs.sweep import is_point, points, spread
 from runner.specs.toml import parse
@@ -103,7 +103,7 @@ def finish(root: Path, profile: str, *settings: str) -> None:
 def removed(root: Path) -> set[str]:
     """Return the ids of the runs that gc would remove."""
     registry = Registry(root / "registry")
-    return {one.id for one in Survey(registry, Retention.of(root), Needs(), present(registry)).garbage()}
+    return {one.id for one in Survey(registry, Retention.of(root), StoredReservations(), present(registry)).garbage()}
 
 
 def replace(path: Path, old: str, new: str) -> None:

@@ -31,7 +31,7 @@ from runner.plan.plan import Plan
 from runner.registry import reservations
 from runner.registry.attempt import Attempt
 from runner.registry.registry import Registry
-from runner.registry.reservations import needs, removal, reserved
+from runner.registry.reservations import read_reservations, removal, reserved
 
 SET = ("--set", "train.seed=77", "--executor", "inline")
 HOLDER = """
@@ -139,7 +139,7 @@ def test_what_a_build_publishes_while_gc_reads_the_specs_stays(root: Path, monke
         found = of(path)
         monkeypatch.setattr(Retention, "of", of)
         assert mtrun(root, "build", "specs/mean.toml", *SET).code == 0  # reuses one run, trains another
-        assert not needs(registry_of(root)).all
+        assert not read_reservations(registry_of(root)).all
         add(root, "bbbbbbbbbbbb")  # of a spec that is new, perhaps
         return found
 
@@ -316,7 +316,7 @@ def test_what_a_detached_build_made_stays_till_a_build_has_finished_it(root: Pat
     with reserved(registry) as mine:
         mine.hold(plan.nodes)
         Attempt(registry.attempt(first)).folder.mkdir(parents=True)
-        mine.leave()
+        mine.detach()
     assert "kept for a build that left its leaves to an engine" in gc(root)
     remove(registry.attempt(first))
     add(root, first)
@@ -327,12 +327,12 @@ def test_what_a_detached_build_made_stays_till_a_build_has_finished_it(root: Pat
     assert refused.code == 2 and "a build that left its leaves to an engine" in refused.err and "--force" in refused.err
     with reserved(registry) as mine:
         mine.hold([second])
-        mine.finish()
+        mine.clear_detached()
     gc(root)
     assert registry.ids() == [first], "that was another build"
     with reserved(registry) as mine:
         mine.hold(plan.nodes)
-        mine.finish()
+        mine.clear_detached()
     gc(root)
     assert not registry.ids()
 
@@ -341,7 +341,7 @@ def test_what_a_detached_build_left_is_forgotten_once_all_is_removed(root: Path)
     add(root, "aaaaaaaaaaaa")
     with reserved(registry_of(root)) as mine:
         mine.hold(["aaaaaaaaaaaa"])
-        mine.leave()
+        mine.detach()
     assert mtrun(root, "rm", "--force", "aaaaaaaaaaaa").code == 0
     gc(root)
     assert not list((root / "registry" / ".builds").iterdir())
@@ -357,7 +357,7 @@ def test_the_command_leaves_a_reservation_where_it_is_detached(root: Path, monke
 
     monkeypatch.setattr(Build, "events", events)
     assert mtrun(root, "build", "specs/mean.toml", *SET).code == min(1, values["failed"])
-    found = list(needs(registry_of(root)))
+    found = list(read_reservations(registry_of(root)))
     assert len(found) == left and all(need.is_detached and len(need.ids) == 3 for need in found)
     monkeypatch.undo()
     assert mtrun(root, "build", "specs/mean.toml", *SET).code == 0

@@ -299,7 +299,7 @@ def test_what_was_left_to_an_engine_is_found_again(tmp_path: Path) -> None:
 
         def start(self, work: Work) -> Handle:
             started.append(work.attempt.name)
-            Attempt(work.attempt).entrust("scripting", f"job-{work.attempt.name}")
+            Attempt(work.attempt).record_job("scripting", f"job-{work.attempt.name}")
             return Scripted(lambda: None, is_waiting=True)
 
     left = trained(root, Lasting(), 9, detach=True)
@@ -456,10 +456,11 @@ def test_a_launch_runs_where_the_token_is_seen(tmp_path: Path, monkeypatch: pyte
     python = tmp_path / "some python"
     python.write_text('#!/bin/sh\necho "$3|$MTRUN_DATA|$OMP_NUM_THREADS|$MODULES|$PWD"\nexit 3\n')
     python.chmod(0o755)
-    lines = launch_script.lines(attempt.mark(), root, Resources(threads=5), str(python), ("export MODULES=cuda",))
+    token, setup = attempt.write_token(), ("export MODULES=cuda",)
+    lines = launch_script.lines(token, root, Resources(threads=5), str(python), setup)
     assert shell(attempt.folder, lines) == 3
     assert attempt.log.read_text() == f"{attempt.folder}|/data/it's here|5|cuda|{root}\n"
-    attempt.mark()  # as a copy of the folder on another machine would have it: not this token
+    attempt.write_token()  # as a copy of the folder on another machine would have it: not this token
     assert shell(attempt.folder, lines) == launch_script.UNSHARED
     assert shell(tmp_path / "nowhere", lines) == launch_script.UNSHARED
 
@@ -545,7 +546,7 @@ def test_a_run_that_comes_from_elsewhere_is_checked_byte_by_byte(tmp_path: Path)
     order, _ = begun(project(tmp_path / "project"))
     there = Registry(tmp_path / "there" / "registry")
     run = commit(there, order.id)
-    sent = transfer.sent(there, order.id)
+    sent = transfer.run_files(there, order.id)
     here = Registry(tmp_path / "project" / "registry")
     other = {path.name: path.read_bytes() for path in commit(there, "c" * 12).folder.iterdir()}
     wrong = [other, {**sent, "more": b""}, {name: data for name, data in sent.items() if name != PREDICTIONS},

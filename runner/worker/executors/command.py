@@ -69,7 +69,7 @@ class Command(Executor):
         """Start the worker on a host that is free."""
         host = min(self._well(), key=lambda name: self._busy[name])
         attempt = Attempt(work.attempt)
-        lines = launch_script.lines(attempt.mark(), work.project, work.resources, self.python)
+        lines = launch_script.lines(attempt.write_token(), work.project, work.resources, self.python)
         shell = f"sh -c {shlex.quote(f'attempt={shlex.quote(str(work.attempt))}; {lines}')}"
         command = [word.replace("{host}", host).replace("{command}", shell) for word in shlex.split(self.template)]
         with reported("start a worker in", work.attempt), attempt.log.open("ab") as log:

@@ -24,7 +24,7 @@ from ...files import append, remove
 from ...project import Project
 from ...registry.attempt import TASK, Attempt
 from ...registry.registry import Registry
-from ...registry.transfer import receive, sent
+from ...registry.transfer import receive, run_files
 from ...specs.job import TrainingJob
 from ...specs.spec import Resources
 from .. import launch_script
@@ -78,7 +78,7 @@ def run_apart(task: bytes, needed: dict[str, dict[str, bytes]], folder: str, pyt
     try:
         said = run(_lines(attempt, order.project, order.model.resources, python))
         log = attempt.log.read_bytes()[-LOG_BYTES:] if attempt.log.exists() else b""
-        return said | {"files": sent(registry, order.id), "problems": attempt.problems(),
+        return said | {"files": run_files(registry, order.id), "problems": attempt.problems(),
                        "progress": attempt.progress(), "log": log.decode(errors="replace")}
     finally:
         registry.drop(order.id)
@@ -87,7 +87,7 @@ def run_apart(task: bytes, needed: dict[str, dict[str, bytes]], folder: str, pyt
 
 def _lines(attempt: Attempt, project: Path, resources: Resources, python: str) -> str:
     """Return the shell's lines for an attempt's worker, which stops once the task is gone."""
-    start = launch_script.lines(attempt.mark(), project, resources, python, parent='"$PPID"')
+    start = launch_script.lines(attempt.write_token(), project, resources, python, parent='"$PPID"')
     return f"attempt={shlex.quote(str(attempt.folder))}\n{start}"
 
 
@@ -215,7 +215,7 @@ class Ray(Executor):
         }
         if self.folder:
             order, here = TrainingJob.read(attempt.folder / TASK), Registry(Project(work.project).registry)
-            needed = {id: sent(here, id) for id in order.made_of()}
+            needed = {id: run_files(here, id) for id in order.made_of()}
             reference = self._task(run_apart, options).remote(order.to_bytes(), needed, self.folder, self.python)
         else:
             reference = self._task(run, options).remote(_lines(attempt, work.project, asked, self.python))

@@ -182,7 +182,7 @@ class _Queue:
             job.id, job.known = f"{array}_{number}", time.monotonic()
             self.live[job.id] = job
             with contextlib.suppress(StorageError):  # a build that finds it again is all that is lost
-                Attempt(job.work.attempt).entrust(self.executor.type, job.id)
+                Attempt(job.work.attempt).record_job(self.executor.type, job.id)
 
     def cancel(self) -> None:
         """Cancel what is not wanted: a waiting job is gone at once, a running one writes its checkpoint."""
@@ -257,7 +257,7 @@ class Slurm(Executor):
 
     def script(self, works: Sequence[Work], limit: int | None) -> str:
         """Return the script of an array: its head asks for the resources of its leaves, which are all equal."""
-        first, tokens = works[0], [Attempt(work.attempt).mark() for work in works]
+        first, tokens = works[0], [Attempt(work.attempt).write_token() for work in works]
         options = [f"--array=0-{len(works) - 1}{f'%{limit}' if limit else ''}", *self._options(first)]
         lines = launch_script.lines('"$2"', first.project, first.resources, self.python, self.setup)
         return "\n".join([
