@@ -43,7 +43,7 @@ def build(specs: tuple[Path, ...], profile: str, settings: tuple[str, ...], as_j
     from ..worker import executor_choice
     from .views.events import last, view
 
-    settings_of_models, settings_of_engine = executor_choice.divided(settings)
+    settings_of_models, settings_of_engine = executor_choice.split_settings(settings)
     plan, mine = reserving(specs, profile, settings_of_models)
     plan.force(forced)
     if rebuild_stale:

@@ -244,31 +244,31 @@ def gc(dry_run: bool) -> None:
 
     Never what a running command needs, nor a run that a spec under any profile or a published result refers to.
     """
-    from ..build.gc import Survey, clear, present, take
+    from ..build.gc import Scan, delete, existing_names, move_away
     from ..build.retention import Retention
     from ..errors import StorageError, clean
     from ..project import project_here
     from ..registry.reservations import read_reservations, removal
 
     registry, project, total, failed = registry_here(), project_here(), 0, list[str]()
-    known = present(registry)
+    known = existing_names(registry)
     retention = Retention.of(project)
     with nullcontext(read_reservations(registry)) if dry_run else removal(registry) as reservations:
         retention.add_results(project)  # those too that came meanwhile
-        survey, taken = Survey(registry, retention, reservations, known), []
-        for one in list(survey.garbage()):
+        scan, taken = Scan(registry, retention, reservations, known), []
+        for one in list(scan.garbage()):
             try:
-                taken.append((one, one.path if dry_run else take(registry, one)))
+                taken.append((one, one.path if dry_run else move_away(registry, one)))
             except StorageError as error:
                 failed.append(str(error))
-    for note in (*retention.notes, *reservations.notes, *(f"{what}; it is kept" for what in survey.unread)):
+    for note in (*retention.notes, *reservations.notes, *(f"{what}; it is kept" for what in scan.unread)):
         click.echo(clean(note), err=True)
     for one, place in taken:
         try:
             if place is None:
                 continue
             if not dry_run:
-                clear(registry, one, place)
+                delete(registry, one, place)
             total += one.size
             click.echo(clean(f"{os.path.relpath(one.path)}  {one.size:,} bytes: {one.why}"))
         except StorageError as error:

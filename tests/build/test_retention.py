@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from projects import project
 from systems import mtrun
 
-from runner.build.gc import Survey, present
+from runner.build.gc import Scan, existing_names
 from runner.build.retention import Retention
 from runner.plan.planner import make_plan
 from runner.registry.registry import Registry
@@ -103,7 +103,7 @@ def finish(root: Path, profile: str, *settings: str) -> None:
 def removed(root: Path) -> set[str]:
     """Return the ids of the runs that gc would remove."""
     registry = Registry(root / "registry")
-    return {one.id for one in Survey(registry, Retention.of(root), StoredReservations(), present(registry)).garbage()}
+    return {one.id for one in Scan(registry, Retention.of(root), StoredReservations(), existing_names(registry)).garbage()}
 
 
 def replace(path: Path, old: str, new: str) -> None:

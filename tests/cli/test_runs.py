@@ -178,8 +178,8 @@ def test_ls_is_quick(tmp_path: Path, count: int) -> None:
     for number in range(count):
         folder = root / "registry" / f"{number:012x}"
         folder.mkdir(parents=True)
-        manifest = {**long, "format": 1, "id": folder.name, "files": {}}
-        (folder / "manifest.json").write_bytes(json_with_checksum(manifest))
+        values = {**long, "format": 1, "id": folder.name, "files": {}}
+        (folder / "manifest.json").write_bytes(json_with_checksum(values))
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     done = subprocess.run([sys.executable, "-c", "from runner.cli import main; main()", "ls"], cwd=root,
                           capture_output=True, text=True, check=True)

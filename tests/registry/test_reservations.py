@@ -22,7 +22,7 @@ from runner.build import retention
 from runner.build.build import Build
 from runner.build.bundle import bundle, import_bundle
 from runner.build.events import Event
-from runner.build.gc import Survey, clear, present, take
+from runner.build.gc import Scan, delete, existing_names, move_away
 from runner.build.retention import Retention
 from runner.cli import options
 from runner.errors import StorageError
@@ -276,13 +276,13 @@ def _remove(folder: Path, stop: Any, wrong: Any, removed: Any) -> None:
     """Be gc, again and again, in a registry to which nothing refers."""
     registry = Registry(folder)
     while not stop.is_set():
-        known = present(registry)
+        known = existing_names(registry)
         with removal(registry) as others:
-            found = list(Survey(registry, Retention(), others, known).garbage())
-            places = [take(registry, one) for one in found]
+            found = list(Scan(registry, Retention(), others, known).garbage())
+            places = [move_away(registry, one) for one in found]
         for one, place in zip(found, places, strict=True):
             if place is not None:
-                clear(registry, one, place)
+                delete(registry, one, place)
                 with removed.get_lock():
                     removed.value += one.path.parent == registry.root
 
