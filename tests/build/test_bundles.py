@@ -144,7 +144,7 @@ def examples(root: Path, task: str, split: str) -> Examples:
 def refused(path: Path, target: Path) -> str:
     """Return why a bundle is refused; check that the import left nothing behind."""
     with pytest.raises((DataError, UsageError)) as raised, bundle.opened(path) as held:
-        import_bundle.take(held, target)
+        import_bundle.import_into(held, target)
     assert not target.exists() or not list(target.rglob("*.toml"))
     assert not (target / "registry").exists() or not list((target / "registry").glob("[0-9a-f]*"))
     return raised.value.render()
@@ -272,7 +272,7 @@ def test_what_a_project_has_is_never_overwritten(exported: Path, tmp_path: Path)
     mine.parent.mkdir(parents=True)
     mine.write_text("# mine\n")
     with pytest.raises(UsageError, match="other files of the same names"), bundle.opened(exported) as held:
-        import_bundle.take(held, tmp_path / "mine")
+        import_bundle.import_into(held, tmp_path / "mine")
     assert mine.read_text() == "# mine\n" and sorted(os.listdir(tmp_path / "mine")) == ["specs"]
 
 

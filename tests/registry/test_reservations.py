@@ -173,19 +173,19 @@ def test_a_command_that_only_reads_keeps_what_it_reads(root: Path, monkeypatch: 
 def test_an_import_keeps_what_it_has_brought(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert mtrun(root, "build", "specs/mean.toml", *SET).code == 0
     assert mtrun(root, "export", "specs/mean.toml", "-o", "b.zip", "--set", "train.seed=77").code == 0
-    new, take_run = project(tmp_path / "new"), import_bundle._take_run
+    new, take_run = project(tmp_path / "new"), import_bundle._copy_run
 
     def slow(*arguments: Any) -> bool:
         is_new = take_run(*arguments)
         gc(new)
         return is_new
 
-    monkeypatch.setattr(import_bundle, "_take_run", slow)
+    monkeypatch.setattr(import_bundle, "_copy_run", slow)
     with bundle.opened(root / "b.zip") as held:
         (new / "specs" / "sum.toml").unlink()
         (new / "specs" / "suites" / "tiny.toml").unlink()
         (new / "specs" / "profiles" / "demo.toml").unlink()
-        import_bundle.take(held, new)
+        import_bundle.import_into(held, new)
     assert len(registry_of(new).ids()) == 2 and mtrun(new, "verify").code == 0
 
 
