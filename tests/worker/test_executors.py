@@ -95,7 +95,7 @@ def telling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_local_workers_get_threads_and_gpus_of_their_own(telling: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpus, "found", lambda: {"0": 80_000.0, "GPU-b": 80_000.0})
+    monkeypatch.setattr(gpus, "query_memory", lambda: {"0": 80_000.0, "GPU-b": 80_000.0})
     local, lease = Local(), os.open(telling, os.O_RDONLY)
 
     def work(name: str, **asked: Any) -> Work:
