@@ -221,3 +221,18 @@ def try_lock(descriptor: int) -> bool:
         if error.errno not in _NO_LOCKS:
             raise
     return True
+
+
+def write_cache(path: Path, data: bytes) -> None:
+    """Write bytes below a line with their sha256, so that damage is seen; a refused write is ignored."""
+    with contextlib.suppress(StorageError):
+        write_bytes(path, hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
+
+
+def read_cache(path: Path) -> bytes | None:
+    """Return the bytes of `write_cache`; None where there are none, or others than were written."""
+    with contextlib.suppress(OSError):
+        digest, _, data = path.read_bytes().partition(b"\n")
+        if digest == hashlib.sha256(data).hexdigest().encode():
+            return data
+    return None

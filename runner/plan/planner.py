@@ -17,7 +17,7 @@ from ..specs.loader import Loader
 from ..specs.spec import Filed, Leaf, Model, Node, Stored, Tree
 from ..specs.stored_run import suite_of
 from ..tasks.data import Task
-from ..tasks.prediction_files import read
+from ..tasks.prediction_files import probabilities, read
 from .derived import DerivedLeaf
 from .plan import NEW, Action, Plan, PlannedNode
 
@@ -34,6 +34,9 @@ def make_plan(project: Path, specs: Sequence[Path], profile: str, settings: Sequ
     plan.settle()
     plan.files = loader.references.files()
     plan.settled = loader.settled
+    dropped = [item for by_file in plan.data.dropped.values() for item in by_file.items()]
+    plan.notes += [f"{count} row{'s' * (count > 1)} of {file} left out: bad_rows = \"drop\""
+                   for file, count in dropped]
     plan.notes += loader.warnings if plan.todo() else []
     return plan
 
@@ -135,6 +138,9 @@ class _Planner:
                               for p in error.problems)) from None
         sha256 = hashlib.sha256(predictions.to_bytes()).hexdigest()
         identity = content_id({"kind": "predictions", "sha256": sha256, "suite": suite})
+        for task in probabilities(predictions, self.plan.data[suite]):
+            self.plan.notes.append(f"warning: {filed.shown}: the scores of `{task}` look like probabilities; logits "
+                                   "are expected, such as log(p / (1 - p))")
         self.plan.filed[identity] = predictions
         self.files[filed.path, suite] = PlannedNode(identity, filed.name, filed, (), "reuse", "a file", suite)
         return self.files[filed.path, suite]

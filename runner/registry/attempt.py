@@ -17,13 +17,10 @@ import json
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import StorageError
 from ..files import json_bytes, make_folder, overwrite, remove, reported, write_bytes, write_unsynced
-
-if TYPE_CHECKING:
-    from ..specs.job import TrainingJob
 
 TASK, JOB, TOKEN, STOP = "task.json", "job.json", "token", "stop"
 
@@ -52,19 +49,20 @@ class Attempt:
         """Path of the run's lease."""
         return self.folder.with_name(f"{self.folder.name}.lock")
 
-    def begin(self, order: TrainingJob) -> bool:
-        """Write the training job and remove files of an earlier worker; return whether there is a checkpoint.
+    def begin(self, task: bytes, replaces: str = "") -> bool:
+        """Write task.json and remove files of an earlier worker; return whether there is a checkpoint.
 
+        `replaces` is the sha256 in the manifest of a run that is trained again.
         A checkpoint of an attempt that was to replace another run, or none, is removed. Raise StorageError.
         """
         make_folder(self.folder)
         for path in self.folder.glob(".*"):
             remove(path)
-        if _read(self.folder / TASK).get("replaces", "") != order.replaces:
+        if _read(self.folder / TASK).get("replaces", "") != replaces:
             remove(self.checkpoint)
         for name in (JOB, STOP):
             remove(self.folder / name)
-        write_bytes(self.folder / TASK, order.to_bytes())
+        write_bytes(self.folder / TASK, task)
         write_bytes(self.folder / "error.json", b" " * ERROR_BYTES)
         return self.checkpoint.exists()
 

@@ -13,7 +13,6 @@ are a function of the suite's content and the examples' ids: the same for all no
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -21,10 +20,10 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from ..errors import StorageError, TrainingError
-from ..files import sha256, write_bytes
+from ..errors import TrainingError
+from ..files import read_cache, sha256, write_cache
 from ..lazy import deferred
 from ..parts.discovery import sources
 from ..parts.ensembles import Ensemble, TreePredictions
@@ -96,16 +95,15 @@ class CrossFit:
         if not runs and not any(node.ensemble and node.ensemble.chooses for node in below):
             return None
         path = self.folder / f"{_digest([self._code, self.content, self.nodes[id].key])}.json"
-        with contextlib.suppress(OSError, ValidationError):
-            return _SCORES.validate_json(path.read_bytes(), strict=True)
+        if (known := read_cache(path)) is not None:
+            return _SCORES.validate_json(known, strict=True)
         if any(len(rows) < FOLDS for rows in labelled(self.data).values()):
             return None
         try:
             scores = self._scored(id)
         except TrainingError:
             return None
-        with contextlib.suppress(StorageError):
-            write_bytes(path, json.dumps(scores).encode())
+        write_cache(path, json.dumps(scores).encode())
         return scores
 
     def _below(self, id: str) -> Iterator[Node]:

@@ -25,6 +25,7 @@ from ..specs.spec import Model
 from ..tasks.data import Data, Examples, Task
 from ..tasks.metrics import least_squares
 from ..tasks.predictions import Output, Predictions
+from ..tasks.table_files import lines
 from . import checkpoint
 from .stored_model import StoredModel, read_run
 
@@ -104,8 +105,8 @@ def targets(order: TrainingJob, data: Data, registry: Registry, device: torch.de
 def unlabelled(path: Path, task: Task) -> Examples:
     """Return the sentences in a file, one example a line, the two of a pair with a tab between. Raise DataError."""
     with reported("read", path):
-        lines = path.read_bytes().decode(errors="replace").removesuffix("\n").split("\n")  # and at nothing rarer
-    rows = [(number, [cell.strip() for cell in line.split("\t")]) for number, line in enumerate(lines, 1)]
+        rows = [(line.number, [cell.strip() for cell in line.text.split("\t")])
+                for line in lines(path.open("rb"), str(path)) if line.text.strip()]
     wanted = "one sentence" if task.sentences == 1 else "two sentences with a tab between them"
     if wrong := [number for number, row in rows if len(row) != task.sentences or not all(row)]:
         raise DataError(*(Problem(f"a line must be {wanted}", Place(str(path), number)) for number in wrong))

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from bundle_files import files_of, packed, resigned
-
 import contextlib
-import hashlib
 import io
 import json
 import os
 import shutil
 import zipfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from bundle_files import files_of, packed, resigned
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from systems import mtrun

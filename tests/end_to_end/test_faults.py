@@ -59,7 +59,7 @@ def begun(root: Path, settings: Sequence[str]) -> Attempt:
     (node,) = plan.nodes.values()
     assert isinstance(node.spec, Leaf)
     attempt = Attempt(plan.registry.attempt(node.id))
-    attempt.begin(TrainingJob(node.id, node.name, root, node.spec.model))
+    attempt.begin(TrainingJob(node.id, node.name, root, node.spec.model).to_bytes())
     return attempt
 
 

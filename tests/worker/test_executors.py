@@ -425,7 +425,7 @@ def begun(root: Path, **more: Any) -> tuple[TrainingJob, Attempt]:
     assert isinstance(node.spec, Leaf)
     order = TrainingJob(node.id, node.name, root, node.spec.model, **more)
     attempt = Attempt(root / "registry" / ".attempts" / node.id)
-    attempt.begin(order)
+    attempt.begin(order.to_bytes(), order.replaces)
     return order, attempt
 
 
@@ -439,7 +439,7 @@ def test_a_worker_refuses_to_train_with_other_code_than_the_builds(tmp_path: Pat
     replace(order, source=mine).check_code()
     with pytest.raises(DataError, match=r"the code of heads/cosine.py, train.py is not that"):
         replace(order, source=mine | {"train.py": "0" * 12, "heads/cosine.py": "1" * 12}).check_code()
-    attempt.begin(replace(order, source=mine | {"train.py": "0" * 12}))
+    attempt.begin(replace(order, source=mine | {"train.py": "0" * 12}).to_bytes())
     assert run(Supervisor(attempt)) == 2 and "the code of train.py" in attempt.problems()[0]
     assert not [*(tmp_path / "registry").glob("[0-9a-f]*")]
 

@@ -74,7 +74,7 @@ def run_apart(task: bytes, needed: dict[str, dict[str, bytes]], folder: str, pyt
     for id, files in needed.items():
         if not registry.find(id):
             receive(registry, id, files)
-    attempt.begin(order)
+    attempt.begin(order.to_bytes(), order.replaces)
     try:
         result = run(_lines(attempt, order.project, order.model.resources, python))
         log = attempt.log.read_bytes()[-LOG_BYTES:] if attempt.log.exists() else b""
