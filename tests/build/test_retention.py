@@ -103,7 +103,8 @@ def finish(root: Path, profile: str, *settings: str) -> None:
 def removed(root: Path) -> set[str]:
     """Return the ids of the runs that gc would remove."""
     registry = Registry(root / "registry")
-    return {one.id for one in Scan(registry, Retention.of(root), StoredReservations(), existing_names(registry)).garbage()}
+    scan = Scan(registry, Retention.of(root), StoredReservations(), existing_names(registry))
+    return {one.id for one in scan.garbage()}
 
 
 def replace(path: Path, old: str, new: str) -> None:
