@@ -91,7 +91,7 @@ def _write_costs(path: Path, registry: Registry, results: Sequence[Result]) -> N
         if id in new:
             continue
         with contextlib.suppress(MtrunError):
-            run = registry.listed(id)
+            run = registry.find_by_manifest(id)
             if run:
                 new[id] = _cost(run.manifest)
         if id not in new and id in old:

@@ -1,7 +1,7 @@
-"""Retention: what keeps runs from being garbage, which are published results and the specs under every profile.
+"""Retention: runs are kept while a published result or a spec under any profile refers to them.
 
-Where the ids of a spec cannot be told, since data are missing or it has problems, its name has to do. Where a file
-cannot be read, nothing is known of what it refers to, and every run is kept.
+Where a spec cannot be planned, since data are missing or it has problems, runs of its name are kept. Where a file
+cannot be read, all runs are kept.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from ..specs.spec_files import SpecFiles
 from ..specs.sweep import is_point
 
 PRECISIONS = ("fp32", "bf16")
-"""What `precision = "auto"` becomes on one machine or another."""
+"""What `precision = "auto"` is resolved to, depending on the machine."""
 
-NAMED = 3
-"""How many names are told."""
+LISTED = 3
+"""Maximum number of names in a message."""
 
 _WORD = re.compile(rb"\b[0-9a-f]{12}\b")
 
@@ -39,35 +39,34 @@ SuiteKey = tuple[str, str]
 
 @dataclass
 class Retention:
-    """What keeps a run: published results, specs under every profile, `run:ID` in a spec."""
+    """References to runs: published results, specs under every profile, `run:ID` in a spec."""
 
     ids: set[str] = field(default_factory=set)
     names: dict[str, set[SuiteKey | None]] = field(default_factory=dict)
-    """Names of specs whose ids cannot be told under some profile -> the suites that they stand on there, None where
-    that is not known either."""
+    """Names of specs that cannot be planned under some profile -> their suites there, None for an unknown one."""
     suites: set[SuiteKey] = field(default_factory=set)
-    """All suites that specs stand on."""
+    """The suites of all specs."""
     unread: dict[str, str] = field(default_factory=dict)
-    """What cannot be read, so that every run is kept -> why."""
-    missing: dict[str, list[str]] = field(default_factory=dict)
-    """What is missing -> the names that had to do for that."""
-    wrong: dict[Path, list[str]] = field(default_factory=dict)
-    """Specs that have problems -> the profiles under which they do."""
+    """Files that cannot be read, so that every run is kept -> the reason."""
+    unplanned: dict[str, list[str]] = field(default_factory=dict)
+    """Error message -> the names of the specs that it kept from being planned."""
+    invalid: dict[Path, list[str]] = field(default_factory=dict)
+    """Invalid specs -> the profiles under which they are invalid."""
     quiet: set[Path] = field(default_factory=set)
-    """Specs of which no problem is told, since they are whole under some profile, or others stand on them."""
+    """Specs without a note about problems, since they are valid under some profile, or other specs extend them."""
 
     @classmethod
     def of(cls, project: Path) -> Retention:
-        """Return all that keeps runs of a project."""
-        found = cls()
-        found.add_results(project)
-        specs, profiles = found._specs(project)
+        """Collect all references of a project."""
+        retention = cls()
+        retention.add_results(project)
+        specs, profiles = retention._specs(project)
         if not profiles:
-            found._cannot_read(Project(project).profiles, "there is no profile in it")
+            retention._cannot_read(Project(project).profiles, "there is no profile in it")
         for profile in profiles:
-            found._add(project, specs, profile)
-        found.quiet |= {path for path, under in found.wrong.items() if len(under) < len(profiles)}
-        return found
+            retention._add(project, specs, profile)
+        retention.quiet |= {path for path, under in retention.invalid.items() if len(under) < len(profiles)}
+        return retention
 
     def add_results(self, project: Path) -> None:
         """Add the ids in published results."""
@@ -75,7 +74,7 @@ class Retention:
             self._add_words(path)
 
     def _specs(self, project: Path) -> tuple[dict[Path, str], list[str]]:
-        """Return the names that specs give themselves, and those of the profiles; add the ids in all of them."""
+        """Return the names of all specs by path, and the names of the profiles; add the ids in all files."""
         specs, profiles = dict[Path, str](), list[str]()
         todo = list(self._files(Project(project).specs, ".toml"))
         seen = {os.path.realpath(path) for path in todo}
@@ -87,7 +86,7 @@ class Retention:
             try:
                 table = toml.read(path)
             except SpecError as error:
-                if not is_profile:  # under a broken profile no spec can be planned, and each keeps its name
+                if not is_profile:  # under a broken profile no spec can be planned: runs are kept by name
                     self._cannot_read(path, str(error))
                 continue
             for other in (os.path.realpath(path.parent / text) for text in _texts(table) if text.endswith(".toml")):
@@ -96,8 +95,8 @@ class Retention:
                 elif other not in seen and Path(other).is_relative_to(project):
                     seen.add(other)
                     todo.append(Path(other))
-            if isinstance(lower := table.get("extends"), str):
-                self.quiet.add(Path(os.path.realpath(path.parent / lower)))
+            if isinstance(base := table.get("extends"), str):
+                self.quiet.add(Path(os.path.realpath(path.parent / base)))
             if not is_profile and table.get("kind") != "suite":
                 specs[path] = table.get("name", path.stem)
                 if not isinstance(specs[path], str):
@@ -105,13 +104,13 @@ class Retention:
         return specs, profiles
 
     def _files(self, folder: Path, ending: str) -> Iterator[Path]:
-        """Yield the files in and below a folder, links to folders followed, each folder once."""
-        def refused(error: OSError) -> None:
+        """Yield the files with an ending in and below a folder, following links to folders, each folder once."""
+        def note_error(error: OSError) -> None:
             if os.path.lexists(error.filename):  # else it was removed meanwhile, or was never there
                 self._cannot_read(Path(error.filename), error.strerror or str(error))
 
         seen: set[str] = set()
-        for here, folders, files in os.walk(folder, onerror=refused, followlinks=True):
+        for here, folders, files in os.walk(folder, onerror=note_error, followlinks=True):
             if (real := os.path.realpath(here)) in seen:
                 folders.clear()
             else:
@@ -119,10 +118,10 @@ class Retention:
                 yield from (Path(here, name) for name in sorted(files) if name.endswith(ending))
 
     def _add_words(self, path: Path) -> bool:
-        """Add all that looks like an id in a file; return whether it could be read. Hidden files are nobody's."""
+        """Add all words of a file that look like an id; return whether it was read. Hidden files may be unreadable."""
         try:
             with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a pipe would be waited for
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # reading a pipe would block
                     raise OSError(errno.EINVAL, "not a regular file")
                 self.ids.update(word.decode() for word in _WORD.findall(file.read()))
         except OSError as error:
@@ -135,72 +134,73 @@ class Retention:
         self.unread[os.path.relpath(path)] = why
 
     def _add(self, project: Path, specs: Mapping[Path, str], profile: str) -> None:
-        """Add the ids of specs under a profile, all at once or else in halves."""
+        """Add the ids of specs under a profile, planned together; on an error, recursively in halves."""
         if not specs:
             return
         try:
             plan = make_plan(project, list(specs), profile)
-            self._take(plan)
-            for precision in PRECISIONS if plan.settled else ():  # a machine of another kind settles it otherwise
-                self._take(make_plan(project, list(specs), profile, [f"train.precision={precision}"]))
-        except Exception as error:  # whatever keeps a spec from being planned, an error in a part of its own too
+            self._add_plan(plan)
+            for precision in PRECISIONS if plan.settled else ():  # other machines may resolve it otherwise
+                self._add_plan(make_plan(project, list(specs), profile, [f"train.precision={precision}"]))
+        except Exception as error:  # any error in planning, also in a user's own part
             if len(specs) == 1:
-                self._name(project, *next(iter(specs.items())), profile, error)
+                self._add_name(project, *next(iter(specs.items())), profile, error)
                 return
             pairs = list(specs.items())
             for half in (pairs[: len(pairs) // 2], pairs[len(pairs) // 2 :]):
                 self._add(project, dict(half), profile)
 
-    def _take(self, plan: Plan) -> None:
-        """Add what a plan refers to."""
+    def _add_plan(self, plan: Plan) -> None:
+        """Add the ids and suites of a plan."""
         self.ids.update(plan.nodes)
         self.suites.update((node.spec.model.suite.type, node.spec.model.suite.name)
                            for node in plan.nodes.values() if isinstance(node.spec, Leaf))
 
-    def _name(self, project: Path, path: Path, name: str, profile: str, error: Exception) -> None:
-        """Add the name of a spec whose ids cannot be told under a profile."""
+    def _add_name(self, project: Path, path: Path, name: str, profile: str, error: Exception) -> None:
+        """Add the name of a spec that cannot be planned under a profile."""
         suite = _suite(project, path, profile)
         self.names.setdefault(name, set()).add(suite)
         self.suites |= {suite} if suite else set()
         if isinstance(error, SpecError):
-            self.wrong.setdefault(path, []).append(profile)
+            self.invalid.setdefault(path, []).append(profile)
             return
-        said = error.problems[0].message if isinstance(error, MtrunError) else f"{type(error).__name__}: {error}"
-        names = self.missing.setdefault(said, [])
+        message = error.problems[0].message if isinstance(error, MtrunError) else f"{type(error).__name__}: {error}"
+        names = self.unplanned.setdefault(message, [])
         names += [] if name in names else [name]
 
     @property
     def notes(self) -> list[str]:
-        """What a person should know: why runs are kept to which perhaps nothing refers."""
-        told = [f"{what} cannot be read, so that every run is kept: {why}" for what, why in self.unread.items()]
-        told += [f"{what}: what may be a run of {_listed(names)} is kept" for what, names in self.missing.items()]
-        wrong = [os.path.relpath(path) for path in self.wrong
+        """Messages about runs that are kept although perhaps nothing refers to them."""
+        notes = [f"{path} cannot be read, so that every run is kept: {why}" for path, why in self.unread.items()]
+        notes += [f"{message}: what may be a run of {_listed(names)} is kept"
+                  for message, names in self.unplanned.items()]
+        paths = [os.path.relpath(path) for path in self.invalid
                  if path not in self.quiet and Path(os.path.realpath(path)) not in self.quiet]
-        return told + [f"{path} has problems, which `mtrun check {path}` tells: what may be a run of it is kept"
-                       for path in wrong]
+        return notes + [f"{path} has problems, which `mtrun check {path}` tells: what may be a run of it is kept"
+                        for path in paths]
 
     def keep(self, id: str, name: str, spec: Mapping[str, Any]) -> bool:
-        """Tell whether a run is referred to, or may be; `spec` is what it was trained as, as far as that is known."""
+        """Return whether a run is, or may be, referred to; `spec` is the run's spec, as far as it is known."""
         if self.unread or id in self.ids:
             return True
-        mine = _key(spec.get("suite"))
-        is_others = mine in self.suites
-        return any((name == known or is_point(name, known)) and not (is_others and suites.isdisjoint((mine, None)))
+        suite = _key(spec.get("suite"))
+        is_known = suite in self.suites
+        return any((name == known or is_point(name, known)) and not (is_known and suites.isdisjoint((suite, None)))
                    for known, suites in self.names.items())
 
 
 def _suite(project: Path, path: Path, profile: str) -> SuiteKey | None:
-    """Return the suite that a spec stands on under a profile, or None where that cannot be told."""
+    """Return the suite of a spec under a profile, or None where it is unknown."""
     with suppress(Exception):
-        references = SpecFiles(project)
-        layers = references.layers(path, {})
+        spec_files = SpecFiles(project)
+        layers = spec_files.layers(path, {})
         if not any(layer.get("kind") in ("ensemble", "soup") or "suite" in str(layer.get("sweep")) for layer in layers):
-            return _key(references.stacked([*references.profile(profile, {}), *layers], {})["suite"])
+            return _key(spec_files.stacked([*spec_files.profile(profile, {}), *layers], {})["suite"])
     return None
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Yield all texts in a table."""
+    """Yield all strings in a table."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping | list):
@@ -209,11 +209,11 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _key(suite: Any) -> SuiteKey | None:
-    """Return type and name in the table of a suite."""
+    """Return type and name of a suite's table; None where it is no table."""
     return (str(suite.get("type")), str(suite.get("name", ""))) if isinstance(suite, Mapping) else None
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Return the first names, and how many others there are."""
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" or {more} others" if more > 0 else "")
+    """Return the first `LISTED` names and the number of others, as text."""
+    more = len(names) - LISTED
+    return ", ".join(names[:LISTED]) + (f" or {more} others" if more > 0 else "")

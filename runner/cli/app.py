@@ -29,7 +29,7 @@ for module in (build, predict, bundle, results, runs, project):
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with one of mtrun's codes."""
     from ..errors import MtrunError, Stopped
-    from ..files import refusal
+    from ..files import as_storage_error
 
     warnings.showwarning = _warn
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         click.echo(error.render(), err=True)
         sys.exit(error.exit_code)
     except Exception as error:
-        if not (said := refusal(error)):
+        if not (said := as_storage_error(error)):
             _bug(error)
         click.echo(said.render(), err=True)
         sys.exit(said.exit_code)

@@ -43,7 +43,7 @@ def build(specs: tuple[Path, ...], profile: str, settings: tuple[str, ...], as_j
     from ..worker import executor_choice
     from .views.events import last, view
 
-    settings_of_models, settings_of_engine = executor_choice.divided(settings)
+    settings_of_models, settings_of_engine = executor_choice.split_settings(settings)
     plan, mine = reserving(specs, profile, settings_of_models)
     plan.force(forced)
     if rebuild_stale:
@@ -62,9 +62,9 @@ def build(specs: tuple[Path, ...], profile: str, settings: tuple[str, ...], as_j
     with view(as_json, quiet) as shown:
         done = last(work.events(), shown)
     if done.values.get("detached"):
-        mine.leave()
+        mine.detach()
     elif not done.values["failed"]:
-        mine.finish()
+        mine.clear_detached()
     if not as_json:
         for path in work.written:
             click.echo(os.path.relpath(path))

@@ -69,8 +69,8 @@ def import_bundle(bundle: Path, folder: Path, trust: bool) -> None:
     from ..errors import clean
 
     with bundles.opened(bundle) as held:
-        ran = intake.foreign(held, folder.resolve())
-        new = intake.take(held, folder.resolve(), trust)
+        ran = intake.executable_settings(held, folder.resolve())
+        new = intake.import_into(held, folder.resolve(), trust)
         record = held.record
     runs, specs = (sum(name.startswith(kind) for name in new) for kind in ("registry/", "specs/"))
     click.echo(f"{folder}: {runs} runs and {specs} specs are new; systems: {', '.join(record.systems)}")

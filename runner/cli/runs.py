@@ -17,7 +17,7 @@ from .options import JSON
 
 if TYPE_CHECKING:
     from ..registry.registry import Registry, Run
-    from ..registry.reservations import Needs
+    from ..registry.reservations import StoredReservations
 
 
 @click.command()
@@ -165,11 +165,11 @@ def rm(words: tuple[str, ...], weights: bool, force: bool) -> None:
     from ..registry.reservations import removal
 
     registry = registry_here()
-    with removal(registry) as needs:
+    with removal(registry) as reservations:
         runs = list(_runs(registry, words))
         if not (force or weights):
             _check_published(registry, runs)
-        _check_needed(needs, runs, force)
+        _check_needed(reservations, runs, force)
         taken, refused = dict[str, Path](), list[str]()
         for run in runs:
             try:
@@ -213,15 +213,15 @@ def _runs(registry: Registry, words: Sequence[str]) -> Iterator[Run]:
                 yield run
 
 
-def _check_needed(needs: Needs, runs: Sequence[Run], force: bool) -> None:
+def _check_needed(reservations: StoredReservations, runs: Sequence[Run], force: bool) -> None:
     """Raise UsageError where a running command needs a run; what was left to an engine can be removed by force."""
     from ..errors import Problem, UsageError
 
     for run in runs:
-        need = needs.who(run.id)
-        if need and not (force and need.is_detached):
-            hint = "`--force` removes it all the same" if need.is_detached else "wait for its end, or stop it"
-            raise UsageError(Problem(f"the run {run.id} is needed by {need}", hint=hint))
+        reservation = reservations.covering(run.id)
+        if reservation and not (force and reservation.is_detached):
+            hint = "`--force` removes it all the same" if reservation.is_detached else "wait for its end, or stop it"
+            raise UsageError(Problem(f"the run {run.id} is needed by {reservation}", hint=hint))
 
 
 def _check_published(registry: Registry, runs: Sequence[Run]) -> None:
@@ -244,31 +244,31 @@ def gc(dry_run: bool) -> None:
 
     Never what a running command needs, nor a run that a spec under any profile or a published result refers to.
     """
-    from ..build.gc import Survey, clear, present, take
+    from ..build.gc import Scan, delete, existing_names, move_away
     from ..build.retention import Retention
     from ..errors import StorageError, clean
     from ..project import project_here
-    from ..registry.reservations import needs, removal
+    from ..registry.reservations import read_reservations, removal
 
     registry, project, total, failed = registry_here(), project_here(), 0, list[str]()
-    known = present(registry)
+    known = existing_names(registry)
     retention = Retention.of(project)
-    with nullcontext(needs(registry)) if dry_run else removal(registry) as others:
+    with nullcontext(read_reservations(registry)) if dry_run else removal(registry) as reservations:
         retention.add_results(project)  # those too that came meanwhile
-        survey, taken = Survey(registry, retention, others, known), []
-        for one in list(survey.garbage()):
+        scan, taken = Scan(registry, retention, reservations, known), []
+        for one in list(scan.garbage()):
             try:
-                taken.append((one, one.path if dry_run else take(registry, one)))
+                taken.append((one, one.path if dry_run else move_away(registry, one)))
             except StorageError as error:
                 failed.append(str(error))
-    for note in (*retention.notes, *others.notes, *(f"{what}; it is kept" for what in survey.unread)):
+    for note in (*retention.notes, *reservations.notes, *(f"{what}; it is kept" for what in scan.unread)):
         click.echo(clean(note), err=True)
     for one, place in taken:
         try:
             if place is None:
                 continue
             if not dry_run:
-                clear(registry, one, place)
+                delete(registry, one, place)
             total += one.size
             click.echo(clean(f"{os.path.relpath(one.path)}  {one.size:,} bytes: {one.why}"))
         except StorageError as error:

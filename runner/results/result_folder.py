@@ -167,7 +167,7 @@ def _of_runs_here(files: Mapping[Path, Result], registry: Registry | None) -> di
 def run_digest(registry: Registry, id: str) -> str | None:
     """Return which predictions a finished run has; None where there is none that can be read."""
     try:
-        run = registry.listed(id)
+        run = registry.find_by_manifest(id)
     except MtrunError:
         return None
     return run.digest if run else None

@@ -116,7 +116,7 @@ class Supervisor(Rank):
     def report(self, state: State) -> None:
         """Report to trackers and, at most every half second, into progress.json."""
         if self.tracking:
-            self.tracking.tell(state.history)
+            self.tracking.log_new_epochs(state.history)
         now = time.monotonic()
         if now - self._reported >= PROGRESS_SECONDS:
             self._reported = now
@@ -177,8 +177,8 @@ class Supervisor(Rank):
         since = 0.0
         while True:
             lease.touch(self.attempt.lease)
-            if self.others and (loss := self.others.loss()):
-                self._end(*loss)
+            if self.others and (failure := self.others.failure()):
+                self._end(*failure)
             if (parent and os.getppid() != parent) or self.attempt.is_asked_to_stop():
                 since = since or time.monotonic()
                 self.signals.append(signal.SIGTERM)

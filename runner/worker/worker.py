@@ -22,7 +22,7 @@ from safetensors.torch import save
 
 from .. import machine
 from ..errors import DataError, MtrunError, RankLost, RegistryError, Stopped, TrainingError
-from ..files import append, refusal, remove
+from ..files import append, as_storage_error, remove
 from ..part import Known, plain_dump
 from ..project import Project
 from ..registry.attempt import TASK, Attempt
@@ -210,8 +210,8 @@ def _unexpected(error: Exception, attempt: Attempt) -> tuple[int, list[str]]:
     It is a refused file, too little memory, or a bug.
     """
     append(attempt.log, "".join(traceback.format_exception(error)))
-    if said := refusal(error):
-        return said.exit_code, [said.render()]
+    if storage_error := as_storage_error(error):
+        return storage_error.exit_code, [storage_error.render()]
     if memory.is_exhausted(error):
         return 1, [f"error: memory ran out outside of any batch: {str(error).splitlines()[0]}"]
     return 4, [f"error: {type(error).__name__}: {error} (a bug; {attempt.log} has the traceback)"]

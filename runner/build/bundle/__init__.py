@@ -1,1 +1,1 @@
-"""Bundles: what others need to have a build's systems, in one file."""
+"""Bundles: a build's systems with all they need, exported as one file or folder."""

@@ -1,4 +1,4 @@
-"""Archives: many files as one zip or one folder; the same files are the same bytes, and reading one escapes nowhere."""
+"""Archives: files in one zip or folder, written reproducibly and read without trust in names and sizes."""
 
 from __future__ import annotations
 
@@ -20,35 +20,36 @@ ENDING = ".zip"
 CHUNK = 1 << 20
 
 ENTRIES = 100_000
-"""Most files of an archive."""
+"""Maximum number of files in an archive."""
 
 DEPTH = 12
-"""Most folders inside one another in an archive, and the file."""
+"""Maximum number of components of a path in an archive."""
 
 _UTF8 = 0x800
-"""The only flag that an entry may have: its name is UTF-8."""
+"""Zip flag of a UTF-8 name, the only flag that an entry may have."""
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The only time in an archive: the first that a zip can have."""
+"""Timestamp of all entries: the earliest that a zip can have."""
 
 Content = bytes | Path
-"""What a file of an archive holds: bytes, or the file that they are copied from."""
+"""Content of a file in an archive: bytes, or the path of the file to copy."""
 
 
 def is_safe_path(name: str) -> bool:
-    """Tell whether a name inside an archive stays below it on any system: safe names, slashes between them."""
+    """Return whether a name is a relative path of safe file names, which stays inside the archive on any system."""
     parts = name.split("/")
     return len(parts) <= DEPTH and all(map(is_safe_name, parts))
 
 
 def write(path: Path, files: Mapping[str, Content]) -> None:
-    """Write an archive: a zip where its name ends so, else a folder that is not there yet.
+    """Write an archive: a zip where `path` ends with `.zip`, else a new folder.
 
-    Nothing is compressed, names are sorted, no times are kept. Raise StorageError, UsageError.
+    Entries are uncompressed and sorted by name, with a constant timestamp. Raise StorageError, or UsageError where the
+    folder exists.
     """
     if path.name.endswith(ENDING):
-        with replaced(path) as beside:
-            _write_zip(beside, files)
+        with replaced(path) as temporary:
+            _write_zip(temporary, files)
         return
     if os.path.lexists(path):
         raise UsageError(f"{path} is there already; name a new folder, or a file that ends with {ENDING}")
@@ -57,7 +58,7 @@ def write(path: Path, files: Mapping[str, Content]) -> None:
     try:
         for name, content in sorted(files.items()):
             make_folder((staged / name).parent)
-            copy_new(staged / name, _portions(content))
+            copy_new(staged / name, _chunks_of(content))
         publish(staged, path)
     finally:
         remove(staged)
@@ -69,22 +70,22 @@ def _write_zip(path: Path, files: Mapping[str, Content]) -> None:
         with zipfile.ZipFile(file, "w") as archive:
             for name, content in sorted(files.items()):
                 info = zipfile.ZipInfo(name, _EPOCH)
-                info.create_system, info.external_attr = 3, 0o100644 << 16  # on any system the same bytes
+                info.create_system, info.external_attr = 3, 0o100644 << 16  # the same bytes on any system
                 info.file_size = size(content)
                 with archive.open(info, "w") as entry:
-                    for portion in _portions(content):
-                        entry.write(portion)
+                    for chunk in _chunks_of(content):
+                        entry.write(chunk)
         file.flush()
         os.fsync(file.fileno())
 
 
 def size(content: Content) -> int:
-    """Return the bytes of a file of an archive."""
+    """Return the size of a file's content in bytes."""
     return len(content) if isinstance(content, bytes) else content.stat().st_size
 
 
-def _portions(content: Content) -> Iterator[bytes]:
-    """Yield what a file of an archive holds. Raise StorageError."""
+def _chunks_of(content: Content) -> Iterator[bytes]:
+    """Yield a file's content in chunks. Raise StorageError."""
     if isinstance(content, bytes):
         yield content
         return
@@ -93,13 +94,13 @@ def _portions(content: Content) -> Iterator[bytes]:
 
 
 def chunks(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield the bytes of an open file in portions."""
-    while portion := file.read(CHUNK):
-        yield portion
+    """Yield the rest of an open file in chunks."""
+    while chunk := file.read(CHUNK):
+        yield chunk
 
 
 class Archive(ABC):
-    """Files of somebody else's, by name; `sizes` says how long they claim to be."""
+    """An untrusted archive to read from; `sizes` are the claimed sizes of its files in bytes, by name."""
 
     def __init__(self, path: Path, sizes: Mapping[str, int]) -> None:
         self.path, self.sizes = path, sizes
@@ -111,54 +112,54 @@ class Archive(ABC):
             raise self.error("two of its files have the same name on some systems")
 
     def error(self, why: str) -> DataError:
-        """Return the error of an archive that is not taken."""
+        """Return the error for an archive that is rejected."""
         return DataError(Problem("this archive is not taken", Place(str(self.path)), (why,)))
 
     @abstractmethod
     def open(self, name: str) -> IO[bytes]:
-        """Return a file to read from."""
+        """Open a file for reading."""
 
-    def read(self, name: str, most: int) -> bytes:
-        """Return a whole file of at most so many bytes. Raise DataError."""
-        if name not in self.sizes or self.sizes[name] > most:
-            raise self.error(f"it has no {name}" if name not in self.sizes else f"{name} is over {most:,} bytes")
+    def read(self, name: str, limit: int) -> bytes:
+        """Read a whole file of at most `limit` bytes. Raise DataError."""
+        if name not in self.sizes or self.sizes[name] > limit:
+            raise self.error(f"it has no {name}" if name not in self.sizes else f"{name} is over {limit:,} bytes")
         return b"".join(self.chunks(name))
 
     def chunks(self, name: str) -> Iterator[bytes]:
-        """Yield the bytes of a file, never more than it claims to have. Raise DataError."""
-        left = self.sizes[name]
+        """Yield a file in chunks, at most its claimed size. Raise DataError where its size is another."""
+        remaining = self.sizes[name]
         try:
             with self.open(name) as file:
-                for portion in chunks(file):
-                    left -= len(portion)
-                    if left < 0:
+                for chunk in chunks(file):
+                    remaining -= len(chunk)
+                    if remaining < 0:
                         break
-                    yield portion
+                    yield chunk
         except (OSError, zipfile.BadZipFile, EOFError, ValueError, RuntimeError, struct.error) as error:
             raise self.error(f"{name} cannot be read: {error}") from None
-        if left:
+        if remaining:
             raise self.error(f"{name} is not as long as it claims to be")
 
 
 class _Zip(Archive):
-    """A zip without compression, so that no entry can grow."""
+    """An uncompressed zip, since compressed entries could expand without bound."""
 
     def __init__(self, path: Path, file: zipfile.ZipFile) -> None:
         self.path, self.file = path, file
         entries = file.infolist()
-        if not all(one.filename for one in entries):
+        if not all(entry.filename for entry in entries):
             raise self.error("it has an entry without a name")
-        if any(one.is_dir() or one.compress_type != zipfile.ZIP_STORED or one.flag_bits & ~_UTF8 or
-               stat.S_IFMT(one.external_attr >> 16) not in (0, stat.S_IFREG) for one in entries):
+        if any(entry.is_dir() or entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & ~_UTF8 or
+               stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG) for entry in entries):
             raise self.error("it has entries that are compressed, encrypted, folders or links")
-        if len({one.filename for one in entries}) < len(entries):
+        if len({entry.filename for entry in entries}) < len(entries):
             raise self.error("it has two files of one name")
-        super().__init__(path, {one.filename: one.file_size for one in entries})
+        super().__init__(path, {entry.filename: entry.file_size for entry in entries})
         if sum(self.sizes.values()) > path.stat().st_size:
             raise self.error("its entries overlap")
 
     def open(self, name: str) -> IO[bytes]:
-        """Return a file to read from."""
+        """Open a file for reading."""
         return self.file.open(name)
 
 
@@ -167,25 +168,25 @@ class _Folder(Archive):
 
     def __init__(self, path: Path) -> None:
         sizes = {}
-        for folder, below, names in os.walk(path):
-            for name in (*below, *names):
-                one = Path(folder, name)
-                mode = one.lstat().st_mode
+        for folder, subfolders, names in os.walk(path):
+            for name in (*subfolders, *names):
+                file = Path(folder, name)
+                mode = file.lstat().st_mode
                 if stat.S_ISREG(mode):
-                    sizes[one.relative_to(path).as_posix()] = one.stat().st_size
+                    sizes[file.relative_to(path).as_posix()] = file.stat().st_size
                 elif not stat.S_ISDIR(mode):
                     self.path = path
-                    raise self.error(f"{one} is neither a file nor a folder")
+                    raise self.error(f"{file} is neither a file nor a folder")
         super().__init__(path, sizes)
 
     def open(self, name: str) -> IO[bytes]:
-        """Return a file to read from."""
+        """Open a file for reading."""
         return (self.path / name).open("rb")
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Archive]:
-    """Give an archive to read from. Raise DataError where it is none that can be trusted, StorageError."""
+    """Open a zip or folder for reading. Raise DataError where it is no valid archive, StorageError."""
     if path.is_dir():
         yield _Folder(path)
         return

@@ -1,4 +1,4 @@
-"""Records: a plan written down without its specs and data, from which every result can be computed again."""
+"""Record of a bundle: a plan without specs and data, from which every result can be recomputed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...part import Member, StrictRecord, plain_dump
 from ...parts.ensembles import Ensemble
 from ...plan.plan import Plan, PlannedNode
 from ...plan.predict import below
-from ...registry.manifest import sealed
+from ...registry.manifest import json_with_checksum
 from ...registry.registry import Registry
 from ...specs.spec import Filed, Stored, Tree
 from ...specs.toml import Table
@@ -31,19 +31,19 @@ Id = Annotated[str, Field(pattern="^[0-9a-f]{12}$")]
 
 Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
-JUDGED = ("dev", "test")
-"""Splits whose labels are recorded."""
+LABELLED_SPLITS = ("dev", "test")
+"""Splits whose labels are in a bundle."""
 
 
-class Judged(StrictRecord):
-    """A suite as scoring knows it."""
+class SuiteTasks(StrictRecord):
+    """Name and tasks of a suite, as scoring needs them."""
 
     name: str
     tasks: tuple[tuple[str, Task], ...]
-    """In the order of the suite, which is that of the columns."""
+    """In the suite's order, which is that of the tables' columns."""
 
 
-class Entry(StrictRecord):
+class NodeEntry(StrictRecord):
     """A node of the plan; a leaf is a finished run or a predictions file."""
 
     id: Id
@@ -51,40 +51,40 @@ class Entry(StrictRecord):
     suite: Hash
     members: tuple[Id, ...] = ()
     tree: dict[str, Any] | None = None
-    """The node of an ensemble, its members named by their ids."""
+    """The ensemble's part as JSON, its members given by their ids."""
     file: str = ""
     """Name of a predictions file."""
 
 
-class Size(StrictRecord):
-    """What a file must be."""
+class FileEntry(StrictRecord):
+    """Expected size in bytes and sha256 of a file."""
 
     size: int = Field(ge=0)
     sha256: Hash
 
 
 class Record(StrictRecord):
-    """What was built, and what every file of it must be."""
+    """Content of bundle.json: the plan, and size and sha256 of every file."""
 
     format: Literal[1] = 1
     mtrun: str = __version__
     profile: str
     settings: tuple[str, ...] = ()
-    """What `--set` said."""
+    """Arguments of `--set`."""
     systems: dict[str, Id]
-    """The specs that were asked for, by name."""
+    """Root ids of the built specs, by name."""
     specs: dict[str, str] = Field(default_factory=dict)
-    """Their files, from the project's folder, by name."""
-    suites: dict[str, Judged]
-    """Suites by the hash of their content."""
-    nodes: tuple[Entry, ...]
+    """Paths of the built specs relative to the project, by name."""
+    suites: dict[str, SuiteTasks]
+    """Suites by the sha256 of their content."""
+    nodes: tuple[NodeEntry, ...]
     """Nodes in build order, members first."""
-    files: dict[str, Size] = Field(default_factory=dict)
+    files: dict[str, FileEntry] = Field(default_factory=dict)
     sha256: str = ""
 
     @model_validator(mode="after")
     def _is_whole(self) -> Record:
-        """Check that what is named is there, members first."""
+        """Check that all referenced nodes and suites are present, and members come first."""
         known: set[str] = set()
         for node in self.nodes:
             if not known.issuperset(node.members) or (node.tree is None) == bool(node.members):
@@ -102,27 +102,27 @@ class Record(StrictRecord):
     def of(cls, plan: Plan, settings: Sequence[str]) -> Record:
         """Return the record of a plan, without files."""
         nodes = {node.id: node for root in plan.roots.values() for node in below(plan, root)}
-        suites = {node.suite: Judged(name=plan.suites[node.suite], tasks=tuple(plan.data[node.suite].tasks.items()))
+        suites = {node.suite: SuiteTasks(name=plan.suites[node.suite], tasks=tuple(plan.data[node.suite].tasks.items()))
                   for node in nodes.values()}
         return cls(profile=plan.profile, settings=tuple(settings), systems=plan.roots, specs=plan.specs, suites=suites,
                    nodes=tuple(map(_entry, nodes.values())))
 
     def to_bytes(self) -> bytes:
-        """Return the bytes of the record, sealed."""
-        without = {"sha256"} if self.specs else {"sha256", "specs"}  # which records of older versions do not have
-        return sealed(self.model_dump(mode="json", exclude=without))
+        """Return the record as JSON with its checksum."""
+        excluded = {"sha256"} if self.specs else {"sha256", "specs"}  # records of older versions lack `specs`
+        return json_with_checksum(self.model_dump(mode="json", exclude=excluded))
 
     @classmethod
     def from_bytes(cls, data: bytes, shown_as: str) -> Record:
-        """Return the record in a file's bytes. Raise DataError for damage."""
+        """Parse and verify a record. Raise DataError where it is damaged."""
         try:
             record = cls.model_validate_json(data)
             if record.to_bytes() != data:
                 raise ValueError("it is not what was written")
             return record
         except ValidationError as error:
-            found = error.errors(include_url=False, include_context=False, include_input=False)
-            notes = tuple(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in found[:5])
+            errors = error.errors(include_url=False, include_context=False, include_input=False)
+            notes = tuple(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in errors[:5])
         except ValueError as error:
             notes = (str(error),)
         raise DataError(Problem("this is not the record of a bundle", Place(shown_as), notes))
@@ -138,10 +138,10 @@ class Record(StrictRecord):
         return [node.id for node in self.nodes if node.file]
 
     def plan(self, registry: Registry, data: Mapping[str, Data], filed: Mapping[str, Predictions], parts: Path) -> Plan:
-        """Return the plan again, all leaves stored in a registry but for what predictions files say.
+        """Rebuild the plan; its leaves are runs in `registry`, or predictions files, whose content by id is `filed`.
 
-        `data` are the suites by their hash; `parts` is the project, which may have parts of its own.
-        Raise DataError where a node of an ensemble is no longer valid.
+        `data` are the suites by their sha256; `parts` is the project, which may have parts of its own.
+        Raise DataError where an ensemble is not valid.
         """
         plan = Plan(parts, self.profile, registry, {}, dict(self.systems), dict(self.specs), self.settings,
                     filed=dict(filed))
@@ -153,41 +153,41 @@ class Record(StrictRecord):
         return plan
 
 
-def _entry(node: PlannedNode) -> Entry:
+def _entry(node: PlannedNode) -> NodeEntry:
     """Return the entry of a node."""
     tree = _dumped(node) if isinstance(node.spec, Tree) else None
     file = node.spec.path.name if isinstance(node.spec, Filed) else ""
-    return Entry(id=node.id, name=node.name, suite=node.suite, members=node.members, tree=tree, file=file)
+    return NodeEntry(id=node.id, name=node.name, suite=node.suite, members=node.members, tree=tree, file=file)
 
 
 def _dumped(node: PlannedNode) -> dict[str, Any]:
-    """Return the node of an ensemble as JSON, with the ids of its members in their places."""
+    """Return an ensemble's part as JSON, with ids in place of its members."""
     assert isinstance(node.spec, Tree)
-    ids = {id(child): name for child, name in zip(node.spec.ensemble.children(), node.members, strict=True)}
+    ids = {id(child): member for child, member in zip(node.spec.ensemble.children(), node.members, strict=True)}
 
-    def named(value: Any) -> Any:
+    def with_ids(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: named(item) for key, item in value.items()}
+            return {key: with_ids(item) for key, item in value.items()}
         if isinstance(value, list):
-            return [named(item) for item in value]
+            return [with_ids(item) for item in value]
         return ids[id(value)] if isinstance(value, Member) else value
 
-    dumped: dict[str, Any] = named(plain_dump(node.spec.ensemble))
+    dumped: dict[str, Any] = with_ids(plain_dump(node.spec.ensemble))
     return dumped
 
 
-def _planned(entry: Entry, parts: Path) -> PlannedNode:
-    """Return the node that an entry describes. Raise DataError."""
+def _planned(entry: NodeEntry, parts: Path) -> PlannedNode:
+    """Return the planned node of an entry. Raise DataError where an ensemble is not valid."""
     at = Place("the record of the bundle")
     node: Stored | Filed | Tree = Stored(entry.id, at)
     if entry.file:
         node = Filed(entry.name, Path(entry.file), at, entry.file)
     elif entry.tree is not None:
-        assembly = PartBuilder(parts, lambda value, place, _: [Stored(value, place)])
+        builder = PartBuilder(parts, lambda value, place, _: [Stored(value, place)])
         table = as_table(entry.tree, at)
-        ensemble = assembly.part(Ensemble, table, at, "tree")  # type: ignore[type-abstract]
+        ensemble = builder.part(Ensemble, table, at, "tree")  # type: ignore[type-abstract]
         if ensemble is None or tuple(child.id for child in ensemble.children()) != entry.members:
-            raise DataError(*assembly.problems or [Problem(f"the members of the node {entry.id} are not those of its "
+            raise DataError(*builder.problems or [Problem(f"the members of the node {entry.id} are not those of its "
                                                            "record", at)])
         node = Tree(entry.name, ensemble, Table(at), ())
     action: Literal["reuse", "score"] = "reuse" if entry.tree is None else "score"
@@ -195,28 +195,28 @@ def _planned(entry: Entry, parts: Path) -> PlannedNode:
 
 
 def labels(data: Data) -> bytes:
-    """Return ids and labels of the dev and test examples of a suite as JSON, without their sentences."""
+    """Return ids and labels of a suite's dev and test examples as JSON, without sentences."""
     return json_bytes({task: {split: {"ids": part.ids, "labels": None if part.labels is None else part.labels.tolist()}
-                              for split, part in by_split.items() if split in JUDGED}
+                              for split, part in by_split.items() if split in LABELLED_SPLITS}
                        for task, by_split in data.splits.items()})
 
 
-def judged(suite: Judged, content: bytes, shown_as: str) -> Data:
-    """Return a suite whose examples are ids and labels. Raise DataError where the file is not one of `labels`."""
+def data_of_labels(suite: SuiteTasks, content: bytes, shown_as: str) -> Data:
+    """Return a suite's data with ids and labels only, from JSON of `labels`. Raise DataError where that is damaged."""
     try:
-        held = _LABELS.validate_json(content)
-        splits = {task: {str(split): Examples(one.ids, (), (), None if one.labels is None else np.array(one.labels))
-                         for split, one in held[task].items()} for task, _ in suite.tasks}
+        by_task = _LABELS.validate_json(content)
+        splits = {task: {str(split): Examples(part.ids, (), (), None if part.labels is None else np.array(part.labels))
+                         for split, part in by_task[task].items()} for task, _ in suite.tasks}
     except (ValidationError, KeyError) as error:
         raise DataError(Problem(f"the labels are damaged: {type(error).__name__}", Place(shown_as))) from None
     return Data(dict(suite.tasks), splits)
 
 
-class _Labelled(StrictRecord):
-    """The examples of one split."""
+class _LabelledSplit(StrictRecord):
+    """Ids and labels of the examples of one split."""
 
     ids: tuple[str, ...]
     labels: tuple[float, ...] | None
 
 
-_LABELS = TypeAdapter(dict[str, dict[Literal["dev", "test"], _Labelled]])
+_LABELS = TypeAdapter(dict[str, dict[Literal["dev", "test"], _LabelledSplit]])

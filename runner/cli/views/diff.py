@@ -46,7 +46,7 @@ def _names(registry: Registry) -> Iterator[tuple[str, str]]:
     """Yield id and name of every run that is not damaged and can be read."""
     for id in registry.ids():
         with suppress(RegistryError, StorageError):
-            if run := registry.listed(id):
+            if run := registry.find_by_manifest(id):
                 yield id, run.manifest["name"]
 
 

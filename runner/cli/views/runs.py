@@ -45,7 +45,7 @@ class Inventory:
         runs, damaged, unread = [], dict[str, str](), list[str]()
         for id in registry.ids():
             try:
-                run = registry.listed(id)
+                run = registry.find_by_manifest(id)
             except RegistryError as error:
                 damaged[id] = str(error)
                 continue
