@@ -52,11 +52,3 @@ class Project:
     def parts(self) -> Path:
         """Folder of the project's own parts, one folder a family."""
         return self.folder / "parts"
-
-
-def project_here() -> Path:
-    return Project.here().folder
-
-
-def project_of(path: Path) -> Path:
-    return Project.of(path).folder
