@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
-from ..errors import Place, Problem, did_you_mean, nearest
+from ..errors import MtrunError, Place, Problem, did_you_mean, nearest
 from ..part import Part
 from ..parts.discovery import find, names
 from ..parts.encoders import Encoder
@@ -68,6 +68,13 @@ def misfits(model: Model, table: Table, project: Path) -> Iterator[Problem]:
             yield Problem(f"no file `{file}` of unlabelled sentences for `{name}`",
                           place(table, "teacher", "unlabelled", name), (f"looked in {project}",),
                           "name it from the project's folder")
+    try:
+        model.encoder.check(project)
+    except MtrunError as error:
+        at = place(table, "encoder", "init")
+        for problem in error.problems:
+            yield Problem(problem.message, at, (*problem.notes, *([f"in {problem.place}"] if problem.place else [])),
+                          problem.hint)
     for name in model.heads:
         yield from _misfit(name, model, tasks[name], table)
     trained = table.get("train", {}).get("tasks")

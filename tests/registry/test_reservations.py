@@ -101,7 +101,7 @@ def test_gc_after_every_event_of_a_build_with_settings(root: Path, monkeypatch: 
 def test_what_a_build_reuses_stays_though_its_spec_is_removed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert mtrun(root, "build", "specs/sum.toml", *SET).code == 0
     remove(root / "results")
-    planned = options.planned
+    planned = options.load_plan
 
     def gone(*arguments: Any) -> Plan:
         plan = planned(*arguments)
@@ -110,7 +110,7 @@ def test_what_a_build_reuses_stays_though_its_spec_is_removed(root: Path, monkey
         assert "kept for process" in gc(root)  # before the build has said what it needs
         return plan
 
-    monkeypatch.setattr(options, "planned", gone)
+    monkeypatch.setattr(options, "load_plan", gone)
     beside(monkeypatch, lambda event: gc(root))
     done = mtrun(root, "build", "specs/mean.toml", "--json", *SET)
     assert done.code == 0, done.err

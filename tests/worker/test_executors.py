@@ -87,8 +87,8 @@ def test_gpus_are_those_that_may_be_used(tmp_path: Path, monkeypatch: pytest.Mon
 def telling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Put a script in the place of workers, which tells its environment and waits to be let go."""
     script = tmp_path / "python"
-    script.write_text('#!/bin/sh\necho "$CUDA_VISIBLE_DEVICES $OMP_NUM_THREADS" > "$3/seen"\n'
-                      'while [ ! -e "$3/go" ]; do sleep 0.02; done\n')
+    script.write_text('#!/bin/sh\necho "$CUDA_VISIBLE_DEVICES $OMP_NUM_THREADS" > "$4/seen"\n'
+                      'while [ ! -e "$4/go" ]; do sleep 0.02; done\n')
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
     return tmp_path
@@ -454,7 +454,7 @@ def test_a_launch_runs_where_the_token_is_seen(tmp_path: Path, monkeypatch: pyte
     root = tmp_path / "a project"
     _, attempt = begun(project(root))
     python = tmp_path / "some python"
-    python.write_text('#!/bin/sh\necho "$3|$MTRUN_DATA|$OMP_NUM_THREADS|$MODULES|$PWD"\nexit 3\n')
+    python.write_text('#!/bin/sh\necho "$4|$MTRUN_DATA|$OMP_NUM_THREADS|$MODULES|$PWD"\nexit 3\n')
     python.chmod(0o755)
     token, setup = attempt.write_token(), ("export MODULES=cuda",)
     lines = launch_script.lines(token, root, Resources(threads=5), str(python), setup)
@@ -470,7 +470,7 @@ def test_a_command_takes_another_host_where_one_does_not_answer(tmp_path: Path) 
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} -c "import sys; from pathlib import Path; '
                       f"sys.path[:0] = ['{Path(scaling.__file__).parent}']; from registries import commit; "
-                      'from runner.registry import Registry; a = Path(sys.argv[3]); '
+                      'from runner.registry import Registry; a = Path(sys.argv[4]); '
                       'commit(Registry(a.parents[1]), a.name)" "$@"\n')
     python.chmod(0o755)
     ssh = tmp_path / "ssh"
