@@ -15,7 +15,8 @@ FAMILIES = ("heads", "losses", "combiners", "optimizers", "schedules", "regulari
             "suites")
 RENAMED = {
     **dict.fromkeys((*FAMILIES, "predictions"), "parts"),
-    "executors": "worker.executors", "loader": "specs.loader", "scores": "tasks.metrics", "spec": "specs.spec",
+    "bundles": "build.bundle.bundle", "executors": "worker.executors",
+    "loader": "specs.loader", "scores": "tasks.metrics", "spec": "specs.spec",
     "tokens": "parts.encoders.bert.tokenizer",
 }
 

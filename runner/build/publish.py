@@ -20,6 +20,9 @@ from ..results.significance import PredictionsCache, update
 from ..specs import toml
 from ..tasks.predictions import Predictions
 
+SIGNIFICANT = "significance"
+"""Folder of the registry's cache for the hashes of the files of significance, by profile."""
+
 SHELF = "predictions"
 """Folder of the registry's cache for Predictions of published systems that are no runs, by profile."""
 
@@ -64,7 +67,7 @@ def complete(plan: Plan, found: Mapping[str, Predictions], folder: Path) -> None
         return found.get(id) or _of_run(plan.registry, id) or kept.find(id)
 
     if one_set.files:  # else results contradict one another, and nothing is known to be theirs
-        update(folder, one_set.results, plan.data, find)
+        update(folder, one_set.results, plan.data, find, plan.registry.cache / SIGNIFICANT / plan.profile)
     _write_costs(folder / COSTS, plan.registry, everything)
 
 

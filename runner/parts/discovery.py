@@ -10,8 +10,10 @@ import ast
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
 import textwrap
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
@@ -22,6 +24,7 @@ from typing import Any, TypeVar
 
 from pydantic.fields import FieldInfo
 
+from ..errors import Place, Problem, TrainingError
 from ..files import reported, sha256
 from ..lazy import SLOW, deferred
 from ..part import Part
@@ -97,6 +100,20 @@ def _own(path: Path, module_name: str) -> ModuleType:
     with deferred(*SLOW):
         spec.loader.exec_module(module)
     return module
+
+
+def error_in_own_part(error: BaseException) -> TrainingError | None:
+    """Return the error of ours that an exception stands for which a project's own part raised; None for any other.
+
+    Its place is the innermost line of the part's file.
+    """
+    files = {module.__file__ for name, module in sys.modules.items() if name.startswith("parts.")}
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
+    if not frames:
+        return None
+    frame = frames[-1]
+    place = Place(os.path.relpath(frame.filename), frame.lineno or 0, text=frame.line or "")
+    return TrainingError(Problem(f"{type(error).__name__}: {error}", place))
 
 
 def _only_class(module: ModuleType, base: type[P]) -> type[P]:

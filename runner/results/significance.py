@@ -18,7 +18,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from ..errors import MtrunError, Place, Problem, RegistryError
-from ..files import remove, reported, write_bytes
+from ..files import read_cache, remove, reported, write_bytes, write_cache
+from ..files import sha256 as file_hash
 from ..lazy import deferred
 from ..part import StrictRecord
 from ..tasks import bootstrap
@@ -210,24 +211,29 @@ def _p(value: float, shown: np.ndarray) -> float | None:
 # The file, kept up to date -------------------------------------------------------------------------------------------
 
 
-def update(folder: Path, results: Sequence[Result], data: Mapping[str, Data], find: Find) -> None:
+def update(folder: Path, results: Sequence[Result], data: Mapping[str, Data], find: Find, cache: Path) -> None:
     """Bring the file in a folder up to date with its results, as far as data and predictions are at hand.
 
-    Raise StorageError where the file cannot be written.
+    `cache` is where the hash of the file is kept: one that was changed since is computed again. Raise StorageError
+    where the file cannot be written.
     """
     systems: dict[str, dict[str, ResultNode]] = {}
     for result in results:
         named = systems.setdefault(result.sha256, {})
         named.update({node.id: node for node in result.tree.nodes() if node.name})
+    path = folder / SIGNIFICANCE
+    is_ours = False
     try:
-        old = Significance.read(folder)
+        is_ours = path.exists() and read_cache(cache) in (None, file_hash(path).encode())
+        old = Significance.read(folder) if is_ours else Significance()
     except RegistryError:
         old = Significance()  # it is made again
     new = Significance(suites={
         sha256: _renewed(old.suites.get(sha256, Evidence()), sha256, named, data, find)
         for sha256, named in systems.items()})
-    if not (folder / SIGNIFICANCE).exists() or new != old:
-        write_bytes(folder / SIGNIFICANCE, new.to_json())
+    if not path.exists() or new != old or not is_ours:
+        write_bytes(path, new.to_json())
+    write_cache(cache, file_hash(path).encode())
 
 
 def _renewed(old: Evidence, sha256: str, systems: Mapping[str, ResultNode], datas: Mapping[str, Data],

@@ -24,6 +24,7 @@ from .. import machine
 from ..errors import DataError, MtrunError, RankLost, RegistryError, Stopped, TrainingError
 from ..files import append, as_storage_error, remove
 from ..part import Known, plain_dump
+from ..parts.discovery import error_in_own_part
 from ..project import Project
 from ..registry.attempt import TASK, Attempt
 from ..registry.registry import EPOCHS, HISTORY, LOG, PREDICTIONS, WEIGHTS, Registry
@@ -210,6 +211,8 @@ def _unexpected(error: Exception, attempt: Attempt) -> tuple[int, list[str]]:
     It is a refused file, too little memory, or a bug.
     """
     append(attempt.log, "".join(traceback.format_exception(error)))
+    if own := error_in_own_part(error):
+        return own.exit_code, [own.render()]
     if storage_error := as_storage_error(error):
         return storage_error.exit_code, [storage_error.render()]
     if memory.is_exhausted(error):
