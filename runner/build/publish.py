@@ -34,13 +34,13 @@ def check_names(plan: Plan, folder: Path) -> None:
     """Raise SpecError where a result that a build would write is that of another spec, which is still called so."""
     problems = []
     results = {path.stem: result for path, result in read_files(folder, plan.specs)[0].items()}
-    for name, mine in plan.specs.items():
+    for name, spec in plan.specs.items():
         old, path = results.get(name), folder / f"{name}.json"
-        if old is None or old.spec in ("", mine) or old.tree.id == plan.roots[name]:
+        if old is None or old.spec in ("", spec) or old.tree.id == plan.roots[name]:
             continue
         with contextlib.suppress(SpecError):
             if _is_called(plan.project / old.spec, name):
-                problems.append(Problem(f"two specs are called `{name}`", Place(mine),
+                problems.append(Problem(f"two specs are called `{name}`", Place(spec),
                                         (f"{os.path.relpath(path)} is the result of {old.spec}",),
                                         'give one of them another name, such as `name = "…"` at its top'))
     if problems:
@@ -52,19 +52,19 @@ def _is_called(spec: Path, name: str) -> bool:
     return spec.is_file() and name.partition("@")[0] == str(toml.read(spec).get("name", spec.stem)).partition("@")[0]
 
 
-def complete(plan: Plan, found: Mapping[str, Predictions], folder: Path) -> None:
+def complete(plan: Plan, predictions: Mapping[str, Predictions], folder: Path) -> None:
     """Bring significance.json and costs.json in a profile's folder up to date with all results in it.
 
-    `found` are the Predictions of a build by id; those of earlier builds are looked for in the registry. Raise
+    `predictions` are the Predictions of a build by id; those of earlier builds are looked for in the registry. Raise
     RegistryError for a damaged result, StorageError for what cannot be written.
     """
     everything, one_set = list(read_files(folder)[0].values()), read_profile(folder)
     named = {node.id for result in everything for node in result.tree.nodes() if node.name}
     kept = predictions_cache(plan)
-    kept.keep({id: said for id, said in found.items() if id in named and not plan.registry.has(id)}, named)
+    kept.keep({id: said for id, said in predictions.items() if id in named and not plan.registry.has(id)}, named)
 
     def find(id: str) -> Predictions | None:
-        return found.get(id) or _of_run(plan.registry, id) or kept.find(id)
+        return predictions.get(id) or _of_run(plan.registry, id) or kept.find(id)
 
     if one_set.files:  # else results contradict one another, and nothing is known to be theirs
         update(folder, one_set.results, plan.data, find, plan.registry.cache / SIGNIFICANT / plan.profile)

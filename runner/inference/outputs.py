@@ -92,22 +92,22 @@ class OutputBuilder:
                 rows.setdefault(task, []).append(position)
         return {task: _examples(portion, positions) for task, positions in rows.items()}
 
-    def answers(self, portion: Sequence[Input], said: Mapping[str, Predictions]) -> Iterator[Answers]:
+    def answers(self, portion: Sequence[Input], predictions: Mapping[str, Predictions]) -> Iterator[Answers]:
         """Yield what is said of each question, in their order."""
         places = {task: {id: row for row, id in enumerate(output.ids)}
-                  for task, output in said[self.root].outputs[SPLIT].items()}
+                  for task, output in predictions[self.root].outputs[SPLIT].items()}
         for position, question in enumerate(portion):
-            yield Answers(question, tuple(
-                self._answer(self.root, task, places[task][str(position)], said) for task in self.fitting(question)))
+            yield Answers(question, tuple(self._answer(self.root, task, places[task][str(position)], predictions)
+                                          for task in self.fitting(question)))
 
-    def _answer(self, id: str, task: str, row: int, said: Mapping[str, Predictions], role: str = "") -> Answer:
-        node, scores = self.nodes[id], said[id].outputs[SPLIT][task].scores[row]
+    def _answer(self, id: str, task: str, row: int, predictions: Mapping[str, Predictions], role: str = "") -> Answer:
+        node, scores = self.nodes[id], predictions[id].outputs[SPLIT][task].scores[row]
         below: list[Answer] = []
         if self.members and isinstance(node.spec, Tree):
             roles = node.roles
             for position, member in enumerate(node.members):
-                if self._counts(node, position, task) and task in said[member].outputs[SPLIT]:
-                    below.append(self._answer(member, task, row, said, roles[position]))
+                if self._counts(node, position, task) and task in predictions[member].outputs[SPLIT]:
+                    below.append(self._answer(member, task, row, predictions, roles[position]))
         return Answer(task, self.tasks[task], tuple(map(float, scores)), node.title, role, tuple(below))
 
     def _counts(self, node: PlannedNode, position: int, task: str) -> bool:
@@ -148,15 +148,15 @@ class Style:
             return self._csv(said)
         return as_json(said) if self.form == "json" else as_text(said)
 
-    def _csv(self, said: Answers) -> str:
+    def _csv(self, answers: Answers) -> str:
         """Return a row for each answer; with members one for each of theirs, told apart by the path of their names."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        for top in said.answers:
+        for top in answers.answers:
             for name, answer in _named(top):
                 node = [name] if self.members else []
                 scores = [format(score, ".9g") for score in answer.scores]
-                writer.writerow([said.question.id, self.split, answer.task, *node, answer.label, *scores,
+                writer.writerow([answers.question.id, self.split, answer.task, *node, answer.label, *scores,
                                  *[""] * (self.width - len(scores))])
         return text.getvalue().removesuffix("\n")
 

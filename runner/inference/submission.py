@@ -79,29 +79,29 @@ def _shown(task: Task, value: np.generic) -> str:
 
 def sheets(predictions: Predictions, data: Data) -> list[Sheet]:
     """Return what can be handed in, checked. Raise DataError with all that is wrong, RegistryError for other ids."""
-    made = []
+    sheets_ = []
     for task, meaning in data.tasks.items():
         for split in SPLITS:
             scores = predictions.find(data, split, task)
             if scores is not None:
                 examples = data.splits[task][split]
                 reached = None if examples.labels is None else metric(meaning, scores, examples.labels)
-                made.append(Sheet(_name(task, split), meaning, examples.ids, decided(meaning, scores), reached))
-    problems = [Problem(f"{sheet.name} cannot be handed in: {fault}") for sheet in made for fault in sheet.faults()]
+                sheets_.append(Sheet(_name(task, split), meaning, examples.ids, decided(meaning, scores), reached))
+    problems = [Problem(f"{sheet.name} cannot be handed in: {fault}") for sheet in sheets_ for fault in sheet.faults()]
     if problems:
         raise DataError(*problems)
-    return made
+    return sheets_
 
 
 def missing(made: Sequence[Sheet], data: Data) -> list[str]:
     """Return a line for each file of the course that is not there, and why."""
-    names, found = {sheet.name for sheet in made}, []
+    names, absent = {sheet.name for sheet in made}, []
     for task, by_split in data.splits.items():
         for split in SPLITS:
             why = "the system does not predict it" if split in by_split else f"the suite has no {split} data of {task}"
             if (name := _name(task, split)) not in names:
-                found.append(f"no {name}: {why}")
-    return found
+                absent.append(f"no {name}: {why}")
+    return absent
 
 
 def _name(task: str, split: str) -> str:
@@ -114,11 +114,11 @@ def read(text: str, file: str) -> dict[str, float]:
     header, *lines = text.split("\n")
     if header not in {f"id \t {column} " for column in HEADERS.values()}:
         raise DataError(Problem("this is no file of a submission: its header is another", Place(file, 1, text=header)))
-    said: dict[str, float] = {}
+    scores: dict[str, float] = {}
     for number, line in enumerate(lines[:-1], 2):
         id, _, value = line.partition(" , ")
         try:
-            said[id] = float(value)
+            scores[id] = float(value)
         except ValueError:
             raise DataError(Problem("not of the form `ID , VALUE`", Place(file, number, text=line))) from None
-    return said
+    return scores

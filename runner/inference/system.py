@@ -55,9 +55,9 @@ class System:
                              f"{did_you_mean(unknown[0], predicted)}".rstrip())
         nodes = {node.id: node for node in self.nodes}
         chosen = {node.id: self._chosen(node) for node in self.nodes}
-        respondent = OutputBuilder(nodes, self.root, self.tasks, tasks or predicted, members, chosen)
+        builder = OutputBuilder(nodes, self.root, self.tasks, tasks or predicted, members, chosen)
         for portion in portions(questions):
-            yield from respondent.answers(portion, self.predict(respondent.examples(portion)))
+            yield from builder.answers(portion, self.predict(builder.examples(portion)))
 
     def predict(self, examples: Mapping[str, Examples]) -> dict[str, Predictions]:
         """Return what each node says of the examples of some tasks, by id, under the split `test`.

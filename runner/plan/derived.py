@@ -120,24 +120,24 @@ class DerivedLeaf:
             if isinstance(node, Tree):
                 continue
             run = self._run(id)
-            said = f"`{self.nodes[id].title}` has no weights, which `{self.leaf.name}` is to be made of"
+            message = f"`{self.nodes[id].title}` has no weights, which `{self.leaf.name}` is to be made of"
             if isinstance(node, Filed):
-                yield Problem(said, at, ("it is a predictions file",))
+                yield Problem(message, at, ("it is a predictions file",))
             if run and WEIGHTS not in run.manifest["files"]:
-                yield Problem(said, at, (f"run {id} was made without them, or they were removed",),
+                yield Problem(message, at, (f"run {id} was made without them, or they were removed",),
                               f"`mtrun rm {id}`, and build again with `resources.keep_weights` at its default")
             elif not run and isinstance(node, Leaf) and not node.model.resources.keep_weights:
-                yield Problem(said, at, ("`resources.keep_weights` is false there",), "let the weights be kept")
+                yield Problem(message, at, ("`resources.keep_weights` is false there",), "let the weights be kept")
 
     def _unlike(self) -> Iterator[Problem]:
         """Yield each member of a soup whose weights cannot be averaged with those of the first."""
         (first, _), *others = self._named()
-        mine = shape(self._model(first))
+        first_shape = shape(self._model(first))
         for id, at in others:
             its = shape(self._model(id))
-            differing = [key for key in {**mine, **its} if mine.get(key) != its.get(key)]
+            differing = [key for key in {**first_shape, **its} if first_shape.get(key) != its.get(key)]
             if differing:
-                notes = tuple(f"`{key}` is {_said(mine.get(key))} there and {_said(its.get(key))} here"
+                notes = tuple(f"`{key}` is {_said(first_shape.get(key))} there and {_said(its.get(key))} here"
                               for key in differing[:3])
                 yield Problem(f"`{self.nodes[id].title}` is of another shape than `{self.nodes[first].title}`: their "
                               "weights have no mean", at, notes, 'an ensemble averages what they predict')

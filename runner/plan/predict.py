@@ -23,12 +23,12 @@ def finished(plan: Plan, root: str) -> dict[str, Run]:
     """Return the runs of the leaves below a node by id. Raise UsageError that names those that are not trained."""
     leaves = [node for node in below(plan, root) if not isinstance(node.spec, Tree | Filed)]
     runs = {node.id: plan.registry.find(node.id) for node in leaves if node.action == "reuse"}
-    found = {id: run for id, run in runs.items() if run}
-    if missing := [f"{node.title} ({node.id})" for node in leaves if node.id not in found]:
+    sound = {id: run for id, run in runs.items() if run}
+    if missing := [f"{node.title} ({node.id})" for node in leaves if node.id not in sound]:
         notes = (*missing[:5], *([f"and {len(missing) - 5} more"] if len(missing) > 5 else ()))
         raise UsageError(Problem(f"{len(missing)} of {len(leaves)} runs are not trained yet", notes=notes,
                                  hint="`mtrun build` with the same spec, profile and settings trains them"))
-    return found
+    return sound
 
 
 def trees(nodes: Iterable[PlannedNode]) -> dict[str, tuple[Ensemble, Sequence[str]]]:

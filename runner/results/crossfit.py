@@ -36,13 +36,13 @@ from ..tasks.predictions import Predictions, one_by_one
 with deferred("numpy"):
     import numpy as np
 
-Scores = dict[str, float | None]
+SplitScores = dict[str, float | None]
 
-_SCORES: TypeAdapter[Scores] = TypeAdapter(Scores)
+_SCORES: TypeAdapter[SplitScores] = TypeAdapter(SplitScores)
 
 
 @dataclass(frozen=True)
-class Node:
+class FittedNode:
     """What cross-fitting knows of a node."""
 
     predictions: Predictions
@@ -64,7 +64,7 @@ class CrossFit:
     """Hash of the suite's content."""
     folder: Path
     """Where scores are remembered; what is in it can be deleted at any time."""
-    nodes: dict[str, Node] = field(default_factory=dict)
+    nodes: dict[str, FittedNode] = field(default_factory=dict)
     _trees: dict[str, tuple[Ensemble, Sequence[str]]] = field(default_factory=dict)
     """Ensembles with the ids of their members, by id."""
     _leaves: dict[str, tuple[list[Predictions], list[int]]] = field(default_factory=dict)
@@ -73,16 +73,16 @@ class CrossFit:
     def add_leaf(self, id: str, predictions: Predictions, run: Run | None, chose: bool) -> None:
         """Take note of a leaf; `chose` tells whether dev chose its epoch."""
         key = run.manifest["sha256"] if run else id
-        self.nodes[id] = Node(predictions, key, run if chose else None)
+        self.nodes[id] = FittedNode(predictions, key, run if chose else None)
 
     def add_tree(self, id: str, predictions: Predictions, ensemble: Ensemble, members: Sequence[str]) -> None:
         """Take note of an ensemble whose members were added before."""
         code = {file: sha256(path) for file, path in sources(ensemble).items()}
         parts = [id, code, [self.nodes[member].key for member in members]]
-        self.nodes[id] = Node(predictions, _digest(parts), None, ensemble, tuple(members))
+        self.nodes[id] = FittedNode(predictions, _digest(parts), None, ensemble, tuple(members))
         self._trees[id] = ensemble, tuple(members)
 
-    def honest(self, id: str) -> Scores | None:
+    def honest(self, id: str) -> SplitScores | None:
         """Return a node's cross-fitted dev scores; None where nothing was chosen, and where they cannot be had:
 
         a run kept no epochs, a task has fewer dev rows than folds, a node cannot be fitted without one of the folds.
@@ -106,7 +106,7 @@ class CrossFit:
         write_cache(path, json.dumps(scores).encode())
         return scores
 
-    def _below(self, id: str) -> Iterator[Node]:
+    def _below(self, id: str) -> Iterator[FittedNode]:
         """Yield a node and all below it, each once."""
         seen, todo = {id}, [id]
         while todo:
@@ -127,7 +127,7 @@ class CrossFit:
     def _refits(self) -> list[Refit]:
         return list(refits(self.data, self.content))
 
-    def _scored(self, id: str) -> Scores:
+    def _scored(self, id: str) -> SplitScores:
         """Return a node's apparent scores less their optimism, to 6 digits."""
         whole, made = self.nodes[id].predictions, self.refitted(id)
         honest = dict(score_split(whole, self.data, "dev"))

@@ -33,27 +33,27 @@ class Tables:
     """What is wrong with files that are not shown."""
 
 
-def tables(found: Sequence[ResultFolder], style: str = "md", split: str = "dev", group: str = "*", columns: str = "",
+def tables(profiles: Sequence[ResultFolder], style: str = "md", split: str = "dev", group: str = "*", columns: str = "",
            sort: str = OVERALL) -> Tables:
     """Return the tables of some profiles, one for each profile and suite.
 
     `group` are patterns of names between spaces, `columns` keys between commas, `sort` is a key. Raise UsageError where
     nothing is like them, RegistryError where no profile can be shown.
     """
-    problems = [problem for one in found for problem in one.problems]
-    if problems and not any(one.files for one in found):
+    problems = [problem for one in profiles for problem in one.problems]
+    if problems and not any(one.files for one in profiles):
         raise RegistryError(*problems)
-    everything = [row for one in found for part in by_suite(one.results).values() for row in leaderboard(part)]
+    everything = [row for one in profiles for part in by_suite(one.results).values() for row in leaderboard(part)]
     selected(everything, group, must=True)
-    made = []
-    for one in found:
+    sheets_ = []
+    for one in profiles:
         for facts, board in boards(one, split, group):
             keys = table.chosen(board, columns, table.usual(board, style in formats.EXACT))
-            made.append(table.sheet(board, facts, keys, table.checked(board, sort)))
-    if not made:
+            sheets_.append(table.sheet(board, facts, keys, table.checked(board, sort)))
+    if not sheets_:
         raise UsageError(f"no system of `{group}` has scores on {split}")
-    notes = [f"{one.profile}: {note}" for one in found for note in one.notes]
-    return Tables(formats.FORMATS[style](made), notes, problems)
+    notes = [f"{one.profile}: {note}" for one in profiles for note in one.notes]
+    return Tables(formats.FORMATS[style](sheets_), notes, problems)
 
 
 def boards(one: ResultFolder, split: str, group: str = "*") -> Iterator[tuple[dict[str, str], Board]]:
@@ -80,15 +80,15 @@ def _published(one: ResultFolder) -> tuple[Published, list[str]]:
 
 def page(one: ResultFolder) -> str:
     """Return one profile's leaderboard as markdown: dev, test, and what the systems are; byte-stable."""
-    made = []
+    sheets_ = []
     for split in ("dev", "test"):
         for facts, board in boards(one, split):
             keys = ["name", *(f"{column}{part}" for column in board.titles for part in ("", ".interval"))]
-            made.append(table.sheet(board, facts, keys))
+            sheets_.append(table.sheet(board, facts, keys))
     for facts, board in boards(one, "dev"):
         what = table.sheet(board, {**facts, "split": "what the systems are"}, SYSTEMS)
-        made.append(replace(what, notes=()))
-    return f"# Leaderboard: {formats.escaped(one.profile)}\n\n{formats.markdown(made)}"
+        sheets_.append(replace(what, notes=()))
+    return f"# Leaderboard: {formats.escaped(one.profile)}\n\n{formats.markdown(sheets_)}"
 
 
 def publish(found: Sequence[ResultFolder]) -> None:

@@ -1,4 +1,4 @@
-"""Dossiers: the published results of a profile with what the registry and the specs still tell of their nodes.
+"""The published results of a profile with what the registry and the specs still tell of their nodes.
 
 Results alone make tables. Runs add histories and environments, specs add places and sentences; each may be missing.
 """
@@ -94,15 +94,15 @@ class ProfileResults:
     @cached_property
     def runs(self) -> dict[str, Run]:
         """The finished runs of the leaves that are still there."""
-        registry, found = Registry(Project(self.project).registry), {}
+        registry, runs = Registry(Project(self.project).registry), {}
         for leaf in self.leaves:
             with contextlib.suppress(MtrunError):
                 if run := registry.find(leaf.id):
-                    found[leaf.id] = run
-        if lost := len({leaf.id for leaf in self.leaves} - found.keys() - self.plan.filed.keys()):
+                    runs[leaf.id] = run
+        if lost := len({leaf.id for leaf in self.leaves} - runs.keys() - self.plan.filed.keys()):
             self.notes.append(f"{lost} of {len(self.leaves)} runs are not in the registry: what they alone tell of "
                               "(curves, mistakes, environment) is left out")
-        return found
+        return runs
 
     def history(self, id: str) -> list[dict[str, Any]]:
         """Return a leaf's history, an entry an epoch; nothing where its run is gone or damaged."""
@@ -153,7 +153,7 @@ class ProfileResults:
 
 
 def gather(folder: Path) -> list[ProfileResults]:
-    """Return the dossier of each profile under a folder of results, which may be that of one profile.
+    """Return the gathered of each profile under a folder of results, which may be that of one profile.
 
     Raise UsageError where there are no results, RegistryError where none can be shown.
     """

@@ -62,12 +62,12 @@ class ResultCache:
 
     def _beneath(self, root: str) -> set[str]:
         """Return the ids of the nodes in a tree."""
-        found, todo = {root}, [root]
+        ids, todo = {root}, [root]
         while todo:
-            new = set(self.plan.nodes[todo.pop()].members) - found
-            found |= new
+            new = set(self.plan.nodes[todo.pop()].members) - ids
+            ids |= new
             todo += new
-        return found
+        return ids
 
     def _facts(self, node: PlannedNode) -> list[Any]:
         """Return all that decides what a node adds to a result."""

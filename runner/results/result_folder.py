@@ -176,12 +176,12 @@ def run_digest(registry: Registry, id: str) -> str | None:
 def _contradictions(files: Mapping[Path, Result]) -> Iterable[Problem]:
     """Yield a problem for each node that two results give different scores made of the same predictions."""
     first: dict[str, tuple[Path, ResultNode]] = {}
-    told = set()
+    seen = set()
     for path, result in files.items():
         for node in result.tree.nodes():
             where, other = first.setdefault(node.id, (path, node))
-            if node.id not in told and (node.scores, node.honest) != (other.scores, other.honest):
-                told.add(node.id)
+            if node.id not in seen and (node.scores, node.honest) != (other.scores, other.honest):
+                seen.add(node.id)
                 yield Problem(
                     f"`{node.name or node.what}` ({node.id}) has other scores here than in {where.name}, though made "
                     "of the same predictions: one of the two was changed by hand, or another version of mtrun made it",

@@ -126,14 +126,14 @@ def selected(rows: Sequence[Row], patterns: str, must: bool = False) -> list[Row
 
     Raise UsageError, if so told, for a pattern that is like the name of no row.
     """
-    found: dict[str, Row] = {}
+    rows_by_name: dict[str, Row] = {}
     for pattern in patterns.split():
         like = [row for row in rows if any(fnmatchcase(name, pattern) for name in row.names)]
         if must and not like:
             hint = did_you_mean(pattern, {name for row in rows for name in row.names})
             raise UsageError(f"no system is called `{pattern}`. {hint}".rstrip())
-        found |= {row.id: row for row in like}
-    return [row for row in rows if row.id in found]
+        rows_by_name |= {row.id: row for row in like}
+    return [row for row in rows if row.id in rows_by_name]
 
 
 def by_suite(results: Iterable[Result]) -> dict[tuple[str, str], list[Result]]:

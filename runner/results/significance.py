@@ -147,13 +147,13 @@ def measured(data: Data, sha256: str, split: str, systems: Sequence[ScoredSystem
         p[name] = np.full((tested, tested), np.nan)
         having = np.flatnonzero(np.isfinite(points[name])).tolist()
         if having:
-            found, labels = _outcomes(data, name, split, [systems[i].said for i in having])
-            seen = bootstrap.resampled(task, found, labels, bootstrap.seed(sha256, split, name))
+            outcomes_, labels = _outcomes(data, name, split, [systems[i].said for i in having])
+            seen = bootstrap.resampled(task, outcomes_, labels, bootstrap.seed(sha256, split, name))
             draws[name][:, having] = seen
             both = [i for i in having if i < tested]
             p[name][np.ix_(both, both)] = (
                 bootstrap.paired(shown[name][both], points[name][both], seen[:, : len(both)])
-                if task.kind == "regression" else bootstrap.mcnemar(found[:, : len(both)], shown[name][both]))
+                if task.kind == "regression" else bootstrap.mcnemar(outcomes_[:, : len(both)], shown[name][both]))
     draws[OVERALL] = bootstrap.overall(draws, data.tasks)
     p[OVERALL] = bootstrap.paired(shown[OVERALL][:tested], points[OVERALL][:tested], draws[OVERALL][:, :tested])
     return Measured(shown, {column: _ends(draws[column], shown[column] - points[column]) for column in columns}, p)
@@ -179,22 +179,22 @@ def _ends(draws: np.ndarray, optimism: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return low, high
 
 
-def evidence(data: Data, sha256: str, found: Mapping[str, ScoredSystem], untested: Collection[str] = ()) -> Evidence:
+def evidence(data: Data, sha256: str, scored: Mapping[str, ScoredSystem], untested: Collection[str] = ()) -> Evidence:
     """Return intervals of systems by id, and p-values of all pairs but those of some of them."""
-    ids = sorted(found, key=lambda id: (id in untested, id))
+    ids = sorted(scored, key=lambda id: (id in untested, id))
     tested = [id for id in ids if id not in untested]
-    made = Evidence(columns=(*data.tasks, OVERALL), systems={id: {} for id in ids},
+    evidence_ = Evidence(columns=(*data.tasks, OVERALL), systems={id: {} for id in ids},
                     pairs={_pair(*pair): {} for pair in combinations(tested, 2)})
     for split in SPLITS:
-        this = measured(data, sha256, split, [found[id] for id in ids], len(tested))
+        this = measured(data, sha256, split, [scored[id] for id in ids], len(tested))
         if all(np.isnan(scores).all() for scores in this.shown.values()):
             continue
         for i, id in enumerate(ids):
-            made.systems[id][split] = tuple(_score(this, column, i) for column in made.columns)
+            evidence_.systems[id][split] = tuple(_score(this, column, i) for column in evidence_.columns)
         for i, j in combinations(range(len(tested)), 2):
-            made.pairs[_pair(ids[i], ids[j])][split] = tuple(_p(this.p[c][i, j], this.shown[c][[i, j]])
-                                                             for c in made.columns)
-    return made
+            evidence_.pairs[_pair(ids[i], ids[j])][split] = tuple(_p(this.p[c][i, j], this.shown[c][[i, j]])
+                                                             for c in evidence_.columns)
+    return evidence_
 
 
 def _score(this: Measured, column: str, i: int) -> _Score:
@@ -219,8 +219,8 @@ def update(folder: Path, results: Sequence[Result], data: Mapping[str, Data], fi
     """
     systems: dict[str, dict[str, ResultNode]] = {}
     for result in results:
-        named = systems.setdefault(result.sha256, {})
-        named.update({node.id: node for node in result.tree.nodes() if node.name})
+        nodes = systems.setdefault(result.sha256, {})
+        nodes.update({node.id: node for node in result.tree.nodes() if node.name})
     path = folder / SIGNIFICANCE
     is_ours = False
     try:
@@ -229,8 +229,8 @@ def update(folder: Path, results: Sequence[Result], data: Mapping[str, Data], fi
     except RegistryError:
         old = Significance()  # it is made again
     new = Significance(suites={
-        sha256: _renewed(old.suites.get(sha256, Evidence()), sha256, named, data, find)
-        for sha256, named in systems.items()})
+        sha256: _renewed(old.suites.get(sha256, Evidence()), sha256, nodes, data, find)
+        for sha256, nodes in systems.items()})
     if not path.exists() or new != old or not is_ours:
         write_bytes(path, new.to_json())
     write_cache(cache, file_hash(path).encode())
@@ -278,12 +278,12 @@ class PredictionsCache:
         """Tell whether something is kept of a system."""
         return self._path(id).exists()
 
-    def keep(self, found: Mapping[str, Predictions], ids: Collection[str]) -> None:
+    def keep(self, predictions: Mapping[str, Predictions], ids: Collection[str]) -> None:
         """Keep what is new and remove what is of none of `ids`. Raise StorageError."""
         for path in self.folder.glob("*.safetensors"):
             if path.stem not in ids:
                 remove(path)
-        for id, said in found.items():
+        for id, said in predictions.items():
             data, path = said.to_bytes(), self._path(id)
             if not path.exists() or path.read_bytes() != data:
                 write_bytes(path, data)

@@ -114,15 +114,15 @@ def _decisive(spec: Mapping[str, Any]) -> Iterator[tuple[Key, Any]]:
 def differences(old: RunInputs, new: RunInputs, table: Table | None = None) -> list[Difference]:
     """Return every field that differs, by key; `table` is the new one's resolved spec, which knows the places."""
     pairs = _pairs({**new.defaults, **old.fields}, {**new.defaults, **new.fields})
-    found = [Difference(".".join(key), a, b, place_of(table, key)) for key, a, b in pairs]
+    differing = [Difference(".".join(key), a, b, place_of(table, key)) for key, a, b in pairs]
     if old.content != new.content:
-        found.append(Difference(CONTENT, old.content, new.content))
+        differing.append(Difference(CONTENT, old.content, new.content))
         same = old.suite.get(SUITE_TYPE) == new.suite.get(SUITE_TYPE)  # else no field of one is a field of the other
-        found += [Difference(".".join(key), a, b, place_of(table, key))
+        differing += [Difference(".".join(key), a, b, place_of(table, key))
                   for key, a, b in _pairs(old.suite, new.suite) if same or key == SUITE_TYPE]
     if old.inputs != new.inputs:
-        found.append(Difference(WEIGHTS, dict(old.inputs), dict(new.inputs)))
-    return found
+        differing.append(Difference(WEIGHTS, dict(old.inputs), dict(new.inputs)))
+    return differing
 
 
 def _pairs(old: Fields, new: Fields) -> Iterable[tuple[Key, Any, Any]]:

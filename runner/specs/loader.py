@@ -269,7 +269,7 @@ class Loader:
         A model has the heads that its `layers` name, which is wrong where the suite lacks their tasks. Of the profile's
         other heads it has those that are whole; the rest only say what such heads are like.
         """
-        named = {task for layer in layers if isinstance(heads := layer.get("heads"), Table) for task in heads}
+        own = {task for layer in layers if isinstance(heads := layer.get("heads"), Table) for task in heads}
         heads, suite = table.get("heads"), table.get("suite")
         if not isinstance(suite, Table) or not isinstance(heads, Table):
             return table, False
@@ -278,10 +278,10 @@ class Loader:
             return table, True
         self._say(*unsafe_tasks(part, suite))
         foreign = [task for task in heads if task not in part.meanings()]
-        wrong = [task for task in foreign if task in named]
+        wrong = [task for task in foreign if task in own]
         for task in wrong:
             self._say(misnamed_head(task, table, part))
-        spare = [task for task in heads if task not in named and not self._is_whole(heads[task], heads.place)]
+        spare = [task for task in heads if task not in own and not self._is_whole(heads[task], heads.place)]
         kept = without(heads, [*foreign, *spare])
         out = without(table, [] if kept or wrong else ["heads"])
         if "heads" in out:
@@ -321,12 +321,12 @@ class Loader:
         soup = self._parts.part(Soup, table, table.place, also=(*HEADER, "extends"))
         if not soup:
             return []
-        named = tuple(self._named[-1])
-        bare = [at for member, at in zip(soup.members, named, strict=True) if not isinstance(member, Leaf | Stored)]
+        places = tuple(self._named[-1])
+        bare = [at for member, at in zip(soup.members, places, strict=True) if not isinstance(member, Leaf | Stored)]
         self._say(*(Problem("a soup is made of weights, which neither an ensemble nor a predictions file has", at, (),
                             "name models, sweeps or runs") for at in bare))
         ground = [trained_as(member, self.project) for member in soup.members[:1] if not bare]
-        return [Leaf(name, SoupModel.of(model, soup), table, named) for model in ground]
+        return [Leaf(name, SoupModel.of(model, soup), table, places) for model in ground]
 
     def _belongs(self, key: str) -> str:
         """Return a hint for a key of a node or of a model that stands at the top of an ensemble."""
@@ -351,15 +351,15 @@ class Loader:
 
     def _member(self, value: Any, at: Place, where: str) -> list[Member]:
         """Return what one member means: a spec's path, `run:ID`, or an inline node."""
-        found: list[Member] = []
+        members: list[Member] = []
         with self._collected():
-            found += self._meant(value, at, where)
-        self._named[-1] += [at] * len(found)
-        self._members += len(found)
+            members += self._meant(value, at, where)
+        self._named[-1] += [at] * len(members)
+        self._members += len(members)
         if self._members > 10 * NODES:
             self._say(Problem(f"the nodes of a build have over {10 * NODES:,} members", at))
             raise _Enough
-        return found
+        return members
 
     def _meant(self, value: Any, at: Place, where: str) -> Sequence[Member]:
         """Return what a member means: a node, a stored run, a predictions file. Raise SpecError."""

@@ -163,19 +163,19 @@ class _Scanner:
 
     def screen(self) -> None:
         """Make the text safe for tomli, moving nothing: no control characters, endless numbers, depth or size."""
-        for found in _NOT_TEXT.finditer(self.text):
-            code, place = ord(found[0]), self.place(*found.span())
+        for match in _NOT_TEXT.finditer(self.text):
+            code, place = ord(match[0]), self.place(*match.span())
             if code >= 0xD800:  # a byte as decoding with `surrogateescape` leaves it
                 self.stop(f"the byte 0x{code & 0xFF:02x} is not valid UTF-8", place, "save the file as UTF-8")
             self.note(f"control character U+{code:04X}", place)
         self.text = _NOT_TEXT.sub(" ", self.text)
         marks = level = dots = 0
-        for found in _MARK.finditer(self.text):
-            start, end = found.span()
-            if found["number"]:
+        for match in _MARK.finditer(self.text):
+            start, end = match.span()
+            if match["number"]:
                 self.note(f"a number of {end - start} characters does not fit into 64 bits", self.place(start, end))
                 self.text = self.text[:start] + "9".ljust(end - start) + self.text[end:]
-            elif mark := found["mark"]:
+            elif mark := match["mark"]:
                 marks += 1
                 dots = dots + 1 if mark == "." else 0
                 level += (mark in "[{") - (mark in "]}")

@@ -95,12 +95,12 @@ def _no_value(text: str, at: int) -> Broken:
     return Broken("a value is missing", at, at + 1, 'values look like "text", 1, 0.5, true, [1, 2] or {a = 1}')
 
 
-def _is_open(found: str) -> bool:
+def _is_open(text: str) -> bool:
     """Tell whether a string lacks its closing quotes."""
-    quotes = found[:3] if found[:3] in ('"""', "'''") else found[:1]
+    quotes = text[:3] if text[:3] in ('"""', "'''") else text[:1]
     if quotes == '"':
-        return not re.fullmatch(r'"(?:[^"\\]|\\.)*"', found)
-    return found[:1] in "\"'" and (len(found) < 2 * len(quotes) or not found.endswith(quotes))
+        return not re.fullmatch(r'"(?:[^"\\]|\\.)*"', text)
+    return text[:1] in "\"'" and (len(text) < 2 * len(quotes) or not text.endswith(quotes))
 
 
 def _unclosed(text: str) -> int | None:

@@ -130,14 +130,14 @@ class PartBuilder:
             if self._wrong > before:
                 broken.add(key)
         try:
-            made = cls.model_validate(values)
+            part = cls.model_validate(values)
         except ValidationError as error:
             self._wrong += 1
             for key, problem in diagnosed(error, cls, table, where, also, self._root, self._known):
                 if key not in broken and (self._whole or key in table):
                     self._take(problem)
             return None
-        return None if broken else made
+        return None if broken else part
 
     def _value(self, annotation: Any, value: Any, at: Place, where: str) -> Any:
         """Return a field's value with parts and members in place of tables, and tuples in place of arrays."""
@@ -164,12 +164,12 @@ class PartBuilder:
 
     def _only_member(self, value: Any, at: Place, where: str) -> Member | None:
         """Return the member where there is room for one."""
-        found = self._members(value, at, where)
-        if len(found) > 1:
+        members = self._members(value, at, where)
+        if len(members) > 1:
             name = shown(value).removeprefix("the text ")
             hint = f'let dev choose one: {{ type = "best", by = "…", members = [{name}] }}'
-            self._say(f"`{where}` takes one member, and this is a sweep of {len(found)} models", at, hint=hint)
-        return found[0] if found else None
+            self._say(f"`{where}` takes one member, and this is a sweep of {len(members)} models", at, hint=hint)
+        return members[0] if members else None
 
 
 def plain(value: Any) -> Any:

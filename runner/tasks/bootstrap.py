@@ -50,13 +50,14 @@ def draws(n: int, start: int, resamples: int) -> Iterator[np.ndarray]:
         yield np.bincount(drawn.ravel(), minlength=b * n).reshape(b, n)
 
 
-def resampled(task: Task, found: np.ndarray, labels: np.ndarray, start: int, resamples: int = RESAMPLES) -> np.ndarray:
-    """Return the metric [resamples, S] of S systems, whose `scores.outcomes` are the columns of `found` [n, S]."""
+def resampled(task: Task, outcomes: np.ndarray, labels: np.ndarray, start: int,
+              resamples: int = RESAMPLES) -> np.ndarray:
+    """Return the metric [resamples, S] of S systems, whose `scores.outcomes` are the columns of `outcomes` [n, S]."""
     blocks = draws(len(labels), start, resamples)
     if task.kind == "regression":
-        x, y = gridded(found), gridded(labels[:, None].astype(np.float64))
+        x, y = gridded(outcomes), gridded(labels[:, None].astype(np.float64))
         return np.concatenate([_correlations(counts.astype(np.float64), x, y) for counts in blocks])
-    right = found.astype(np.float32)  # sums of up to 2^24 examples are exact
+    right = outcomes.astype(np.float32)  # sums of up to 2^24 examples are exact
     return np.concatenate([(counts.astype(np.float32) @ right).astype(np.float64) / len(labels) for counts in blocks])
 
 

@@ -152,15 +152,15 @@ class _Reader:
     def _columns(self, header: Sequence[str]) -> list[int]:
         """Return where split, task, id and the scores stand. Raise DataError where one is not there."""
         found = [name for name in header if SCORE.fullmatch(name)]
-        named = ["score"] if found == ["score"] else [f"score_{i}" for i in range(max(1, len(found)))]
-        for name in [*KEYS, *named]:
+        columns = ["score"] if found == ["score"] else [f"score_{i}" for i in range(max(1, len(found)))]
+        for name in [*KEYS, *columns]:
             if header.count(name) != 1:
                 many = "more than one column" if name in header else "no column"
                 self._say(f"{many} `{name}`", 1, f"a predictions file has: {', '.join(KEYS)}, and score or score_0, …",
                           hint=did_you_mean(name, [other for other in header if other not in KEYS]))
         if self.problems:
             raise DataError(*self.problems)
-        return [header.index(name) for name in [*KEYS, *named]]
+        return [header.index(name) for name in [*KEYS, *columns]]
 
     def _take(self, line: int, cells: Sequence[str], columns: Sequence[int]) -> None:
         """Take one row, or say what is wrong with it."""

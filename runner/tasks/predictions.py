@@ -115,16 +115,16 @@ def side_by_side(epochs: Sequence[Predictions]) -> Predictions:
 
 def one_by_one(joined: Predictions, data: Data) -> list[Predictions]:
     """Return what `side_by_side` joined; raise RegistryError where a task's scores are not whole epochs."""
-    found: list[dict[str, dict[str, Output]]] = []
+    epochs: list[dict[str, dict[str, Output]]] = []
     for split, by_task in joined.outputs.items():
         for task, output in by_task.items():
             wide, width = output.scores.shape[1], data.tasks[task].outputs if task in data.tasks else 0
-            found = found or [{} for _ in range(wide // max(width, 1))]
-            if not width or wide != width * len(found):
-                raise RegistryError(f"the scores of `{task}` on {split} are not those of {len(found)} epochs")
-            for epoch, scores in zip(found, np.hsplit(output.scores, len(found)), strict=True):
+            epochs = epochs or [{} for _ in range(wide // max(width, 1))]
+            if not width or wide != width * len(epochs):
+                raise RegistryError(f"the scores of `{task}` on {split} are not those of {len(epochs)} epochs")
+            for epoch, scores in zip(epochs, np.hsplit(output.scores, len(epochs)), strict=True):
                 epoch.setdefault(split, {})[task] = Output(output.ids, scores)
-    return [Predictions(outputs) for outputs in found]
+    return [Predictions(outputs) for outputs in epochs]
 
 
 def _tensors(data: bytes) -> dict[str, np.ndarray]:

@@ -75,7 +75,7 @@ class Batch:
             yield Batch(packed, labels, self.examples)
 
 
-class Split:
+class TokenizedExamples:
     """The examples of one task and split as rows of the token table."""
 
     def __init__(self, task: str, examples: Examples, tokens: Tokens) -> None:
@@ -94,7 +94,7 @@ class Batches:
 
     def __init__(self, data: Data, tokens: Tokens, tasks: tuple[str, ...], train: Train) -> None:
         self.tokens, self.train = tokens, train
-        self.splits = {task: Split(task, data.splits[task]["train"], tokens) for task in tasks}
+        self.splits = {task: TokenizedExamples(task, data.splits[task]["train"], tokens) for task in tasks}
         passes = [-(-len(split) // train.batch_size) for split in self.splits.values()]
         self.steps_per_epoch: int = train.steps or (min if train.epoch == "shortest" else max)(passes)
 

@@ -12,7 +12,7 @@ import torch
 from ..tasks.data import Data
 from ..tasks.predictions import Output, Predictions
 from . import memory
-from .batches import Split
+from .batches import TokenizedExamples
 from .network import Network
 from .tokens import Tokens
 
@@ -26,7 +26,7 @@ class Evaluation:
     def __init__(self, data: Data, tokens: Tokens, tasks: Sequence[str], splits: Sequence[str]) -> None:
         self.data, self.tokens = data, tokens
         self.splits = {
-            (split, task): Split(task, data.splits[task][split], tokens)
+            (split, task): TokenizedExamples(task, data.splits[task][split], tokens)
             for split in splits for task in tasks if split in data.splits[task]
         }
         rows = [np.empty(0, np.int64), *(split.rows.reshape(-1) for split in self.splits.values())]

@@ -122,7 +122,7 @@ class Network(nn.Module):
 
     def losses(self, batch: Batch, parameters: dict[str, Tensor] | None = None) -> list[Tensor]:
         """Return the mean weighted loss of each of the batch's tasks; of a part of a step, its share of them."""
-        step, regularizer = Step(self, batch, parameters), self.model.regularizer
+        step, regularizer = NetworkStep(self, batch, parameters), self.model.regularizer
         return regularizer.losses(step) if regularizer else step.losses(step.scores())
 
     def backward(self, batch: Batch, combiner: Combiner, random: np.random.Generator, parts: int = 1,
@@ -186,7 +186,7 @@ class Network(nn.Module):
 
 
 @dataclass(frozen=True)
-class Step:
+class NetworkStep:
     """What a regularizer sees of one step, or of a part of it (runner/regularizers)."""
 
     network: Network
@@ -245,7 +245,7 @@ class Step:
         return [block.view(self._read(task), -1).mean(0).sum() / self.batch.examples[task]
                 for task, block in zip(self.batch.labels, means.split_with_sizes(packed.sections), strict=True)]
 
-    def still(self) -> Step:
+    def still(self) -> NetworkStep:
         """Return the step with constants in place of the encoder's parameters."""
         table = self.parameters[self.network.words_name]
         constants = {name: p.detach() for name, p in self.network.encoder.named_parameters()}

@@ -229,14 +229,14 @@ class Trainer:
     def _end_epoch(self, watch: TrainerCallback) -> None:
         """Score dev, note the epoch and keep its weights where it is the best so far."""
         self.network.write_back()
-        said = self.dev(self.network, watch.tick)
-        scores = score_split(said, self.data, "dev")
+        predictions = self.dev(self.network, watch.tick)
+        scores = score_split(predictions, self.data, "dev")
         means = {task: total / self.batches.steps_per_epoch for task, total in self.state.losses.items()}
         self.state.history.append({"step": self.state.step, "losses": means, "dev": scores,
                                    **gradient_conflict.summary(self.state.conflict)})
         self.state.losses, self.state.conflict = {}, {}
         if self.model.train.select == "best":
-            self.epochs.append(said)
+            self.epochs.append(predictions)
         if self.model.train.select == "best" and self._is_best():
             self.state.best = len(self.state.history) - 1
             self.kept = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}

@@ -27,7 +27,7 @@ from runner.specs.loader import Loader
 from runner.tasks.data import Task
 from runner.training import masked_lm
 from runner.training.batches import Batch
-from runner.training.network import Network, Step, divergence
+from runner.training.network import Network, NetworkStep, divergence
 from runner.training.trainer import Trainer, TrainerCallback
 from runner.worker.worker import trainer_of
 
@@ -95,7 +95,7 @@ def test_the_parts_of_a_step_add_up(tmp_path: Path) -> None:
     move(run)
 
     def said(batch: Batch) -> Tensor:
-        step = Step(run.network, batch)
+        step = NetworkStep(run.network, batch)
         now, then = step.scores(), step.scores(step.start)
         return torch.stack([*step.losses(now), *step.apart(now, then)])
 
@@ -205,8 +205,8 @@ def test_noise_is_on_the_words_whatever_the_table(tmp_path: Path) -> None:
     wanted = spoken(network, batch, moved=noise)
     assert network.words
     rows, renumbered = network.words.taken(batch)
-    for step in (Step(network, batch), Step(network, renumbered, {"word.weight": rows}),
-                 Step(network, renumbered, {"word.weight": rows.expand(3, *rows.shape)})):
+    for step in (NetworkStep(network, batch), NetworkStep(network, renumbered, {"word.weight": rows}),
+                 NetworkStep(network, renumbered, {"word.weight": rows.expand(3, *rows.shape)})):
         for one in (step, step.still()):
             torch.testing.assert_close(one.scores(noise=noise), wanted)
             torch.testing.assert_close(one.words, network.encoder.word.weight.detach()[batch.packed.tokens])
@@ -233,7 +233,7 @@ def test_mixout_keeps_the_mean_and_its_rate(tmp_path: Path) -> None:
     run = trainer(tmp_path, ALL[2], *DRY)
     move(run)
     seen: list[Tensor] = []
-    name, step = "blocks.0.expand.weight", Step(run.network, run.batches.batch(0))
+    name, step = "blocks.0.expand.weight", NetworkStep(run.network, run.batches.batch(0))
     regularizer = run.model.regularizer
     assert regularizer
 
@@ -313,7 +313,7 @@ def test_masked_is_berts_loss_on_a_batch_with_other_tokens(tmp_path: Path, renum
 
 def test_the_words_are_chosen_and_changed_as_in_the_paper(tmp_path: Path) -> None:
     run = trainer(tmp_path, ALL[3], *DRY)
-    step, words = Step(run.network, run.batches.batch(0)), run.network.words
+    step, words = NetworkStep(run.network, run.batches.batch(0)), run.network.words
     assert words
     inner = [place for text in texts(step.batch) for place in text]
     own, mask = step.words, run.network.encoder.word.weight[run.network.encoder.mask]

@@ -24,10 +24,10 @@ class PCGrad(Combiner):
         tasks = len(gram)
         total = np.zeros(tasks)
         for task in range(tasks):
-            mine = np.eye(tasks)[task]  # coefficients [T] of this task's projected gradient
+            projected = np.eye(tasks)[task]  # coefficients [T] of this task's projected gradient
             for other in random.permutation([t for t in range(tasks) if t != task]):
-                inner = mine @ gram[:, other]  # <g_task^PC, g_other>
+                inner = projected @ gram[:, other]  # <g_task^PC, g_other>
                 if inner < 0:
-                    mine[other] -= inner / gram[other, other]
-            total += mine
+                    projected[other] -= inner / gram[other, other]
+            total += projected
         return total

@@ -56,7 +56,7 @@ class Source(Part):
         return self
 
     def task(self) -> Task:
-        """Return what the rest of the house knows of the task."""
+        """Return the task that the source declares."""
         return Task(title=self.title, kind=self.kind, classes=self.classes, low=self.low, high=self.high,
                     sentences=2 if len(self.columns) == 2 else 1)
 

@@ -22,22 +22,22 @@ class Agreement:
     """Correlation of their errors: of being wrong, or of what is left of a regression's standardised scores."""
 
 
-def agreements(grove: EnsembleSubsets) -> dict[tuple[str, str], Agreement]:
+def agreements(subsets: EnsembleSubsets) -> dict[tuple[str, str], Agreement]:
     """Return how alike each two models are."""
-    found = {pair: Agreement({}, {}) for pair in combinations(grove.leaves, 2)}
-    for name, task in grove.data.tasks.items():
-        labels = grove.labels(name)
-        told = {id: scores for id, said in grove.leaves.items()
-                if (scores := said.find(grove.data, grove.split, name)) is not None}
-        for (one, other), pair in found.items():
+    by_pair = {pair: Agreement({}, {}) for pair in combinations(subsets.leaves, 2)}
+    for name, task in subsets.data.tasks.items():
+        labels = subsets.labels(name)
+        told = {id: scores for id, said in subsets.leaves.items()
+                if (scores := said.find(subsets.data, subsets.split, name)) is not None}
+        for (one, other), pair in by_pair.items():
             if one in told and other in told:
                 different, errors = alike(task, told[one], told[other], labels)
                 pair.disagreement[name], pair.errors[name] = different, errors
-    for pair in found.values():
+    for pair in by_pair.values():
         for by_task in (pair.disagreement, pair.errors):
             if by_task:
                 by_task[OVERALL] = sum(by_task.values()) / len(by_task)
-    return found
+    return by_pair
 
 
 def alike(task: Task, one: np.ndarray, other: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

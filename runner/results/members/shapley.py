@@ -68,11 +68,11 @@ class SmallerEnsemble:
 class Contributions:
     """Everything about one tree's members."""
 
-    grove: EnsembleSubsets
+    subsets: EnsembleSubsets
     whole: Estimate
     nothing: float
     """Score of always saying the most frequent label."""
-    worths: Sequence[Contribution]
+    members: Sequence[Contribution]
     agreements: dict[tuple[str, str], Agreement]
     """By the ids of two models, in the order of the players."""
     coalitions: int
@@ -85,7 +85,7 @@ class Contributions:
     @property
     def is_exact(self) -> bool:
         """Whether all coalitions were looked at."""
-        return len(self.worths) <= EXACT
+        return len(self.members) <= EXACT
 
     def smallest(self, points: float) -> SmallerEnsemble:
         """Return the smallest tree found whose overall is at most so many points (hundredths) below the whole's."""
@@ -169,66 +169,66 @@ class Values:
         return Estimate(float(self.points[OVERALL] @ weights), float(low), float(high))
 
 
-def points(grove: EnsembleSubsets, coalitions: Sequence[int]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def points(subsets: EnsembleSubsets, coalitions: Sequence[int]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return the values [C] of coalitions by task and overall, and the outcomes [n, C] that they are made of."""
-    found, values = grove.outcomes(coalitions), {}
-    for name, task in grove.data.tasks.items():
-        labels = grove.labels(name)
-        values[name] = np.array([pearson(column, labels) for column in found[name].T]) \
-            if task.kind == "regression" else found[name].mean(axis=0)
-    return values | {OVERALL: bootstrap.overall(values, grove.data.tasks)}, found
+    outcomes, values = subsets.outcomes(coalitions), {}
+    for name, task in subsets.data.tasks.items():
+        labels = subsets.labels(name)
+        values[name] = np.array([pearson(column, labels) for column in outcomes[name].T]) \
+            if task.kind == "regression" else outcomes[name].mean(axis=0)
+    return values | {OVERALL: bootstrap.overall(values, subsets.data.tasks)}, outcomes
 
 
-def valued(grove: EnsembleSubsets, coalitions: Sequence[int]) -> Values:
+def valued(subsets: EnsembleSubsets, coalitions: Sequence[int]) -> Values:
     """Return the values of coalitions with their resamples, drawn as for a table."""
-    values, found = points(grove, coalitions)
+    values, found = points(subsets, coalitions)
     draws = {}
-    for name, task in grove.data.tasks.items():
-        seed = bootstrap.seed(grove.root.suite, grove.split, name)
-        blocks = [resampled(task, found[name][:, at : at + CHUNK], grove.labels(name), seed, RESAMPLES)
+    for name, task in subsets.data.tasks.items():
+        seed = bootstrap.seed(subsets.root.suite, subsets.split, name)
+        blocks = [resampled(task, found[name][:, at : at + CHUNK], subsets.labels(name), seed, RESAMPLES)
                   for at in range(0, len(coalitions), CHUNK)]
         draws[name] = np.concatenate(blocks, axis=1)
-    draws[OVERALL] = bootstrap.overall(draws, grove.data.tasks)
+    draws[OVERALL] = bootstrap.overall(draws, subsets.data.tasks)
     return Values({mask: place for place, mask in enumerate(coalitions)}, values, draws)
 
 
-def contributions(grove: EnsembleSubsets, must_shrink: bool = False) -> Contributions:
+def contributions(subsets: EnsembleSubsets, must_shrink: bool = False) -> Contributions:
     """Return what the members of a tree are worth, and the smaller trees where told."""
-    seconds = grove.seconds()
-    is_exact = len(grove.players) <= EXACT
-    values, weights, error = _all(grove) if is_exact else _sampled(grove)
-    worths = [_worth(grove, values, weights[i], i, seconds) for i in range(len(grove.players))]
-    whole = values.estimate(values.unit(grove.whole))
+    seconds = subsets.seconds()
+    is_exact = len(subsets.players) <= EXACT
+    values, weights, error = _all(subsets) if is_exact else _sampled(subsets)
+    members = [_contribution(subsets, values, weights[i], i, seconds) for i in range(len(subsets.players))]
+    whole = values.estimate(values.unit(subsets.whole))
     shrink = _best_of_each_size if is_exact else _eliminated
-    steps = shrink(grove, values) if must_shrink else []
-    return Contributions(grove, whole, values.overall(0), worths, agreements(grove), len(values.coalitions), error,
+    steps = shrink(subsets, values) if must_shrink else []
+    return Contributions(subsets, whole, values.overall(0), members, agreements(subsets), len(values.coalitions), error,
                          steps)
 
 
-def _all(grove: EnsembleSubsets) -> tuple[Values, np.ndarray, float]:
+def _all(subsets: EnsembleSubsets) -> tuple[Values, np.ndarray, float]:
     """Return the values of all coalitions, the weights [n, C] of Shapley values, and that nothing was sampled."""
-    coalitions, weights = exact_weights(len(grove.players))
-    return valued(grove, coalitions), weights, 0.0
+    coalitions, weights = exact_weights(len(subsets.players))
+    return valued(subsets, coalitions), weights, 0.0
 
 
-def _sampled(grove: EnsembleSubsets) -> tuple[Values, np.ndarray, float]:
+def _sampled(subsets: EnsembleSubsets) -> tuple[Values, np.ndarray, float]:
     """Return the same of the coalitions on the way of random orders, and the largest standard error of a value."""
-    n = len(grove.players)
-    orders = drawn_orders(n, grove.root.id)
+    n = len(subsets.players)
+    orders = drawn_orders(n, subsets.root.id)
     coalitions, before, after = joined(orders.reshape(-1, n))
-    alone = [mask for i in range(n) for mask in (1 << i, grove.whole ^ 1 << i)]
-    values = valued(grove, list(dict.fromkeys([*coalitions, *alone])))
+    alone = [mask for i in range(n) for mask in (1 << i, subsets.whole ^ 1 << i)]
+    values = valued(subsets, list(dict.fromkeys([*coalitions, *alone])))
     gains = (values.points[OVERALL][after] - values.points[OVERALL][before]).reshape(orders.shape).mean(axis=1)
     error = float(gains.std(axis=0, ddof=1).max() / math.sqrt(len(gains)))  # [groups, n]
     return values, mean_weights(before, after, len(values.coalitions)), error
 
 
-def _worth(grove: EnsembleSubsets, values: Values, weights: np.ndarray, i: int,
+def _contribution(subsets: EnsembleSubsets, values: Values, weights: np.ndarray, i: int,
            seconds: Mapping[str, float]) -> Contribution:
     """Return what one member is worth."""
-    player, rest = grove.players[i], grove.whole ^ 1 << i
-    left_out = values.estimate(values.unit(grove.whole) - values.unit(rest))
-    by_task = {name: float(values.points[name] @ weights) for name in grove.data.tasks}
+    player, rest = subsets.players[i], subsets.whole ^ 1 << i
+    left_out = values.estimate(values.unit(subsets.whole) - values.unit(rest))
+    by_task = {name: float(values.points[name] @ weights) for name in subsets.data.tasks}
     return Contribution(player, values.overall(1 << i), left_out, values.estimate(weights), by_task,
                         seconds.get(player.id))
 
@@ -236,26 +236,26 @@ def _worth(grove: EnsembleSubsets, values: Values, weights: np.ndarray, i: int,
 # Smaller trees -------------------------------------------------------------------------------------------------------
 
 
-def _goodness(grove: EnsembleSubsets, step: SmallerEnsemble) -> tuple[float, int, int]:
+def _goodness(subsets: EnsembleSubsets, step: SmallerEnsemble) -> tuple[float, int, int]:
     """Return what trees of one size are sorted by: score, and of equals the one without what is there again."""
-    again = sum(player.number for i, player in enumerate(grove.players) if step.coalition >> i & 1)
+    again = sum(player.number for i, player in enumerate(subsets.players) if step.coalition >> i & 1)
     return -round(step.score, 9), again, step.coalition
 
 
-def _best_of_each_size(grove: EnsembleSubsets, values: Values) -> list[SmallerEnsemble]:
+def _best_of_each_size(subsets: EnsembleSubsets, values: Values) -> list[SmallerEnsemble]:
     """Return the best of all trees of each number of members."""
     sizes: dict[int, list[SmallerEnsemble]] = {}
     for mask in values.coalitions:
         sizes.setdefault(mask.bit_count(), []).append(SmallerEnsemble(mask, values.overall(mask)))
-    return [min(sizes[size], key=lambda step: _goodness(grove, step)) for size in range(len(grove.players), 0, -1)]
+    return [min(sizes[size], key=lambda step: _goodness(subsets, step)) for size in range(len(subsets.players), 0, -1)]
 
 
-def _eliminated(grove: EnsembleSubsets, values: Values) -> list[SmallerEnsemble]:
+def _eliminated(subsets: EnsembleSubsets, values: Values) -> list[SmallerEnsemble]:
     """Return the trees that come of leaving out, one after another, the member whose loss is least."""
-    steps = [SmallerEnsemble(grove.whole, values.overall(grove.whole))]
+    steps = [SmallerEnsemble(subsets.whole, values.overall(subsets.whole))]
     while (left := steps[-1].coalition).bit_count() > 1:
-        masks = [left ^ 1 << i for i in range(len(grove.players)) if left >> i & 1]
-        found = points(grove, masks)[0][OVERALL].tolist()
+        masks = [left ^ 1 << i for i in range(len(subsets.players)) if left >> i & 1]
+        found = points(subsets, masks)[0][OVERALL].tolist()
         smaller = [SmallerEnsemble(mask, score) for mask, score in zip(masks, found, strict=True)]
-        steps.append(min(smaller, key=lambda step: _goodness(grove, step)))
+        steps.append(min(smaller, key=lambda step: _goodness(subsets, step)))
     return steps

@@ -40,7 +40,7 @@ class Player:
 
 
 def subsets_of(plan: Plan, split: str) -> EnsembleSubsets:
-    """Return the grove of a plan for one spec. Raise UsageError where that is several."""
+    """Return the subsets of a plan for one spec. Raise UsageError where that is several."""
     roots = dict.fromkeys(plan.roots.values())
     if len(roots) > 1:
         raise UsageError(f"this is several systems: {', '.join(plan.roots)}")
@@ -76,12 +76,12 @@ class EnsembleSubsets:
 
     def seconds(self) -> dict[str, float]:
         """Return the seconds that a model takes for 1,000 sentences, where that was measured."""
-        found = {}
+        by_id = {}
         for id in self.leaves:
             run = self.plan.registry.find(id)
             if run and isinstance(run.manifest.get("inference"), float):
-                found[id] = run.manifest["inference"]
-        return found
+                by_id[id] = run.manifest["inference"]
+        return by_id
 
     @property
     def whole(self) -> int:
@@ -184,12 +184,12 @@ class EnsembleSubsets:
         """Combine what is left of a node; None where nothing comes of it, such as when no member has a task."""
         assert isinstance(node.spec, Tree)
         members = {p: self._member(self.plan.nodes[node.members[p]], coalition) for p in self._kept(node, coalition)}
-        found = {position: said for position, said in members.items() if said is not None}
-        if not found:
+        left = {position: said for position, said in members.items() if said is not None}
+        if not left:
             return None
-        ensemble = node.spec.ensemble.shrunk(found) if len(found) < len(node.members) else node.spec.ensemble
+        ensemble = node.spec.ensemble.shrunk(left) if len(left) < len(node.members) else node.spec.ensemble
         try:
-            return ensemble.combine(list(found.values()), self.data, [node.members[p] for p in found])
+            return ensemble.combine(list(left.values()), self.data, [node.members[p] for p in left])
         except TrainingError:
             return None
 
@@ -197,9 +197,9 @@ class EnsembleSubsets:
         return self._of(child, coalition) if isinstance(child.spec, Tree) else self.leaves[child.id]
 
     def _left(self, node: PlannedNode, coalition: int, depth: int, role: str) -> list[tuple[int, str, str]]:
-        found = [(depth, role, node.title)]
+        lines = [(depth, role, node.title)]
         roles = node.roles
         for position in self._kept(node, coalition) if isinstance(node.spec, Tree) else ():
             child = self.plan.nodes[node.members[position]]
-            found += self._left(child, coalition, depth + 1, roles[position])
-        return found
+            lines += self._left(child, coalition, depth + 1, roles[position])
+        return lines

@@ -1,7 +1,7 @@
 """Pictures of results, drawn with matplotlib: a file of this folder is a kind of picture.
 
-Its `draw(dossier)` yields names and figures. It yields nothing, and adds a note to the dossier, where the data for it
-are missing. The same dossier gives the same bytes of SVG.
+Its `draw(gathered)` yields names and figures. It yields nothing, and adds a note to the gathered, where the data for it
+are missing. The same gathered gives the same bytes of SVG.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def kinds() -> dict[str, Drawing]:
     return {name: importlib.import_module(f"{__name__}.{name}").draw for name in names}
 
 
-def drawn(dossier: ProfileResults, formats: tuple[str, ...] = ("svg",)) -> Iterator[tuple[str, bytes]]:
+def drawn(gathered: ProfileResults, formats: tuple[str, ...] = ("svg",)) -> Iterator[tuple[str, bytes]]:
     """Yield the file name and bytes of every picture; raise UsageError where matplotlib is not installed."""
     if not importlib.util.find_spec("matplotlib"):
         raise UsageError("pictures are drawn with matplotlib; run `pip install 'mtrun[plots]'`")
@@ -56,7 +56,7 @@ def drawn(dossier: ProfileResults, formats: tuple[str, ...] = ("svg",)) -> Itera
     matplotlib.use("svg")
     for draw in kinds().values():
         with matplotlib.rc_context(STYLE):
-            for name, figure in draw(dossier):
+            for name, figure in draw(gathered):
                 for format in formats:
                     yield f"{_UNSAFE.sub('_', name)}.{format}", _bytes(figure, format)
 

@@ -18,19 +18,19 @@ Point = tuple[float, float, str]
 """Seconds, score and name."""
 
 
-def draw(dossier: ProfileResults) -> Iterator[tuple[str, Figure]]:
+def draw(gathered: ProfileResults) -> Iterator[tuple[str, Figure]]:
     """Yield one picture for each suite: leaves, and ensembles at the cost of all leaves below them."""
-    for result in dossier.by_suite.values():
-        named = [node for node in dossier.on(result) if node.name]
-        leaves, trees = ([point for node in named if node.kind == kind and (point := _point(dossier, node))]
+    for result in gathered.by_suite.values():
+        named = [node for node in gathered.on(result) if node.name]
+        leaves, trees = ([point for node in named if node.kind == kind and (point := _point(gathered, node))]
                          for kind in ("leaf", "ensemble"))
         if len(leaves) + len(trees) > 1:
             yield f"costs-{result.suite}", _costs(leaves, trees)
 
 
-def _point(dossier: ProfileResults, node: ResultNode) -> Point | None:
+def _point(gathered: ProfileResults, node: ResultNode) -> Point | None:
     """Return a node's place; None where its score or the cost of a leaf below it is not known."""
-    score, seconds = node.shown().get("dev", {}).get(OVERALL), dossier.cost(node, "seconds")
+    score, seconds = node.shown().get("dev", {}).get(OVERALL), gathered.cost(node, "seconds")
     return None if score is None or seconds is None else (seconds, score, node.name)
 
 

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw(dossier: ProfileResults) -> Iterator[tuple[str, Figure]]:
+def draw(gathered: ProfileResults) -> Iterator[tuple[str, Figure]]:
     """Yield a picture of each leaf whose history is there."""
-    for leaf in dossier.leaves:
-        if history := dossier.history(leaf.id):
-            tasks = dossier.suites[leaf.id].tasks
-            yield f"curves-{leaf.name or leaf.id}", _curves(leaf.name, history, dossier.runs[leaf.id].manifest, tasks)
+    for leaf in gathered.leaves:
+        if history := gathered.history(leaf.id):
+            tasks = gathered.suites[leaf.id].tasks
+            yield f"curves-{leaf.name or leaf.id}", _curves(leaf.name, history, gathered.runs[leaf.id].manifest, tasks)
 
 
 def _curves(name: str, history: list[dict[str, Any]], manifest: Any, tasks: tuple[Column, ...]) -> Figure:
@@ -51,10 +51,10 @@ def _line(axes: Axes, values: list[float | None], kept: int, colour: str) -> Non
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-    found = [(epoch, value) for epoch, value in enumerate(values, 1) if value is not None]
-    if not found:
+    points = [(epoch, value) for epoch, value in enumerate(values, 1) if value is not None]
+    if not points:
         axes.text(0.5, 0.5, "not trained", transform=axes.transAxes, ha="center", color=FAINT)
         return
-    axes.plot(*zip(*found, strict=True), color=colour, marker="o", markersize=2.5)
-    at = [pair for pair in found if pair[0] == kept]
+    axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=2.5)
+    at = [pair for pair in points if pair[0] == kept]
     axes.plot(*zip(*at, strict=True), "o", color=colour, markersize=8, fillstyle="none", markeredgewidth=1.4)

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw(dossier: ProfileResults) -> Iterator[tuple[str, Figure]]:
+def draw(gathered: ProfileResults) -> Iterator[tuple[str, Figure]]:
     """Yield a picture of each suite on which some node has both scores."""
-    for result in dossier.by_suite.values():
-        named = [node for node in dossier.on(result) if node.name]
+    for result in gathered.by_suite.values():
+        named = [node for node in gathered.on(result) if node.name]
         found = [node for node in named if node.honest and node.honest[OVERALL] is not None]
         if found:
             yield f"honesty-{result.suite}", _honesty(sorted(found, key=_honest, reverse=True))

@@ -52,9 +52,9 @@ def _score(node: ResultNode, task: str) -> float | None:
     return node.shown().get("dev", {}).get(task)
 
 
-def draw(dossier: ProfileResults) -> Iterator[tuple[str, Figure]]:
+def draw(gathered: ProfileResults) -> Iterator[tuple[str, Figure]]:
     """Yield a picture of each ensemble."""
-    for result in dossier.results:
+    for result in gathered.results:
         if result.tree.members:
             yield f"tree-{result.tree.name}", _tree(result.tree)
 

@@ -1,6 +1,6 @@
 """The report: results, runs and specs of a project as one HTML page that needs no network.
 
-The page is a Jinja template which escapes every value: names, sentences and logs may hold anything. The same dossiers
+The page is a Jinja template which escapes every value: names, sentences and logs may hold anything. The same results
 give the same bytes.
 """
 
@@ -98,7 +98,7 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Split:
+class SplitFacts:
     """What a split of a task holds."""
 
     name: str
@@ -122,7 +122,7 @@ class SuiteTable:
     pages: tuple[Page, ...]
     roots: tuple[ResultNode, ...]
     """The ensembles that results are of."""
-    splits_of: Mapping[str, tuple[Split, ...]]
+    splits_of: Mapping[str, tuple[SplitFacts, ...]]
     dropped: Mapping[str, int]
     notes: tuple[str, ...]
 
@@ -138,14 +138,14 @@ class SuiteTable:
         return {page.node.id: page for page in self.pages}
 
 
-def html(dossiers: Sequence[ProfileResults], sentences: bool = True) -> bytes:
+def html(profiles: Sequence[ProfileResults], sentences: bool = True) -> bytes:
     """Return the page; without `sentences` it holds nothing of the data but numbers."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True, finalize=_printable)
     script = (TEMPLATES / "page.js").read_text()
-    boards = [board for dossier in dossiers for board in _boards(dossier, sentences)]
+    boards = [board for gathered in profiles for board in _boards(gathered, sentences)]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = environment.get_template("page.html").render(
         boards=boards, overall=OVERALL, style=(TEMPLATES / "page.css").read_text(), script=script, digest=digest,
@@ -158,23 +158,23 @@ def _printable(value: Any) -> Any:
     return "\n".join(map(clean, value.split("\n"))) if type(value) is str else value
 
 
-def _boards(dossier: ProfileResults, sentences: bool) -> Iterator[SuiteTable]:
+def _boards(gathered: ProfileResults, sentences: bool) -> Iterator[SuiteTable]:
     """Yield the board of each suite."""
-    for sha256, result in dossier.by_suite.items():
-        nodes = sorted(dossier.on(result), key=_rank)
-        cells = _cells(dossier, nodes)
+    for sha256, result in gathered.by_suite.items():
+        nodes = sorted(gathered.on(result), key=_rank)
+        cells = _cells(gathered, nodes)
         pages: dict[str, Page] = {}
         for node in sorted(nodes, key=lambda node: -sum(1 for _ in node.nodes())):
             users = tuple(page for page in pages.values() if any(m.id == node.id for m in page.node.members))
-            pages[node.id] = _page(dossier, node, cells[node.id], users, sentences)
-        data = dossier.data(result.tree.id)
+            pages[node.id] = _page(gathered, node, cells[node.id], users, sentences)
+        data = gathered.data(result.tree.id)
         yield SuiteTable(
-            dossier.profile, result.suite, sha256[:12], _columns(result),
+            gathered.profile, result.suite, sha256[:12], _columns(result),
             tuple(split for split in ("dev", "test") if any(split in node.scores for node in nodes)),
             tuple(pages[node.id] for node in nodes),
-            tuple(r.tree for r in dossier.results if r.sha256 == sha256 and r.tree.members),
+            tuple(r.tree for r in gathered.results if r.sha256 == sha256 and r.tree.members),
             {name: tuple(_splits(data, name)) for name in data.tasks} if data else {},
-            data.dropped if data else {}, tuple(dossier.notes))
+            data.dropped if data else {}, tuple(gathered.notes))
 
 
 def _columns(result: Result) -> tuple[tuple[str, str], ...]:
@@ -187,7 +187,7 @@ def _rank(node: ResultNode) -> tuple[bool, float, str, str]:
     return overall is None, -(overall or 0.0), node.name, node.id
 
 
-def _cells(dossier: ProfileResults, nodes: Sequence[ResultNode]) -> dict[str, dict[str, dict[str, ScoreCell]]]:
+def _cells(gathered: ProfileResults, nodes: Sequence[ResultNode]) -> dict[str, dict[str, dict[str, ScoreCell]]]:
     """Return the scores of each node by split and column, with their places between the middle and the best."""
     ends: dict[tuple[str, str], list[float]] = {}
     for split, column, value in ((s, c, v) for n in nodes for s, by in n.shown().items() for c, v in by.items()):
@@ -199,38 +199,38 @@ def _cells(dossier: ProfileResults, nodes: Sequence[ResultNode]) -> dict[str, di
             return ScoreCell(None)
         middle, best = median(ends[split, column]), max(ends[split, column])
         share = round(max(0.0, value - middle) / (best - middle), 3) if best > middle else float(value == best)
-        return ScoreCell(value, dossier.interval(node.id, column, split), share)
+        return ScoreCell(value, gathered.interval(node.id, column, split), share)
 
     return {node.id: {split: {column: cell(node, split, column, value) for column, value in by.items()}
                       for split, by in node.shown().items()} for node in nodes}
 
 
-def _page(dossier: ProfileResults, node: ResultNode, cells: Mapping[str, Mapping[str, ScoreCell]],
+def _page(gathered: ProfileResults, node: ResultNode, cells: Mapping[str, Mapping[str, ScoreCell]],
           users: tuple[Page, ...], sentences: bool) -> Page:
     """Return all that is known of a node."""
-    run, history = dossier.runs.get(node.id), dossier.history(node.id)
-    planned = dossier.plan.nodes.get(node.id)
+    run, history = gathered.runs.get(node.id), gathered.history(node.id)
+    planned = gathered.plan.nodes.get(node.id)
     spec, command = "", ""
     if planned and isinstance(planned.spec, Leaf | Tree):
         spec = document(planned.spec, planned.title)
-        command = f"mtrun build {planned.spec.place.file} --profile {dossier.profile}"
+        command = f"mtrun build {planned.spec.place.file} --profile {gathered.profile}"
     elif run:
         spec = json.dumps(run.manifest["spec"], indent=1, sort_keys=True, ensure_ascii=False)
     return Page(
-        anchor=f"{dossier.profile}-{node.id}", title=node.name or node.what, aliases=dossier.aliases(node),
+        anchor=f"{gathered.profile}-{node.id}", title=node.name or node.what, aliases=gathered.aliases(node),
         node=node, cells=cells, users=users,
-        costs=_costs(dossier, node),
+        costs=_costs(gathered, node),
         command=command, stale=planned.stale if planned else (), spec=spec,
         environment=_environment(run.manifest) if run else {}, history=history,
-        curves=_curves(history, dossier.suites[node.id].tasks, run.manifest["epoch"]) if run else {},
-        judged=tuple(_judged(dossier, node, sentences)))
+        curves=_curves(history, gathered.suites[node.id].tasks, run.manifest["epoch"]) if run else {},
+        judged=tuple(_judged(gathered, node, sentences)))
 
 
-def _costs(dossier: ProfileResults, node: ResultNode) -> dict[str, float | None]:
+def _costs(gathered: ProfileResults, node: ResultNode) -> dict[str, float | None]:
     """Return what all models of a node cost together."""
     counts = {leaf.id: leaf.parameters for leaf in node.nodes() if leaf.kind == "leaf"}.values()
     return {"parameters": None if None in counts else sum(count or 0 for count in counts),
-            "training, s": dossier.cost(node, "seconds"), "1,000 sentences, s": dossier.cost(node, "inference")}
+            "training, s": gathered.cost(node, "seconds"), "1,000 sentences, s": gathered.cost(node, "inference")}
 
 
 def _environment(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -263,9 +263,9 @@ def _curve(label: str, kind: str, values: Sequence[float], kept: int) -> Curve:
     return Curve(label, kind, points, low, high, points[kept - 1] if 0 < kept <= len(points) else None)
 
 
-def _judged(dossier: ProfileResults, node: ResultNode, sentences: bool) -> Iterator[TaskErrors]:
+def _judged(gathered: ProfileResults, node: ResultNode, sentences: bool) -> Iterator[TaskErrors]:
     """Yield what went wrong on dev in each task that a node predicts."""
-    data, predictions = dossier.data(node.id), dossier.predictions(node.id)
+    data, predictions = gathered.data(node.id), gathered.predictions(node.id)
     if data is None or predictions is None:
         return
     for name, task in data.tasks.items():
@@ -275,11 +275,11 @@ def _judged(dossier: ProfileResults, node: ResultNode, sentences: bool) -> Itera
             yield TaskErrors(task.title, confusion(task, scores, examples.labels), mistakes)
 
 
-def _splits(data: Data, name: str) -> Iterator[Split]:
+def _splits(data: Data, name: str) -> Iterator[SplitFacts]:
     """Yield what each split of a task holds."""
     for split, examples in data.splits[name].items():
         lengths = [len(sentence.split()) for sentence in (*examples.first, *examples.second)]
-        yield Split(split, len(examples), sum(lengths) / max(1, len(lengths)), max(lengths, default=0),
+        yield SplitFacts(split, len(examples), sum(lengths) / max(1, len(lengths)), max(lengths, default=0),
                     _classes(data, name, examples))
 
 

@@ -83,13 +83,13 @@ class Block(nn.Module):
         self.mix_norm, self.contract_norm = Norm(width, eps), Norm(width, eps)
         self.expand, self.contract = Linear(width, intermediate), Linear(intermediate, width)
 
-    def forward(self, asking: Tensor, asked: Tensor, new: AttentionBuckets, old: AttentionBuckets) -> Tensor:
-        """Return new rows [N', W] for the rows `asking` [N', W], which look at the rows `asked` [N, W]."""
+    def forward(self, asking: Tensor, keys: Tensor, new: AttentionBuckets, old: AttentionBuckets) -> Tensor:
+        """Return new rows [N', W] for the rows `asking` [N', W], which look at the rows `keys` [N, W]."""
         p = self.dropout if self.training else 0.0
-        if asking is asked:
-            query, key, value = together(asked, old.tasks, self.query, self.key, self.value)
+        if asking is keys:
+            query, key, value = together(keys, old.tasks, self.query, self.key, self.value)
         else:
-            query, (key, value) = self.query(asking, new.tasks), together(asked, old.tasks, self.key, self.value)
+            query, (key, value) = self.query(asking, new.tasks), together(keys, old.tasks, self.key, self.value)
         mixed = self.mix(attention(query, key, value, new, old, p), new.tasks)
         x = self.mix_norm(asking + dropout(mixed, p), new.tasks)
         wide = functional.gelu(self.expand(x, new.tasks))

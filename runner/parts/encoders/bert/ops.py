@@ -119,14 +119,14 @@ class _Attention(Function):
     """Softmax(Q K^T / sqrt(D)) V within each sentence, with dropout on the probabilities; rows in, rows out."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, asking: AttentionBuckets,
-                asked: AttentionBuckets, p: float) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, queries: AttentionBuckets,
+                keys: AttentionBuckets, p: float) -> Tensor:
         # On a CPU products so small gain nothing from bf16, and lose by the code that is made for each of their shapes.
         kind = torch.promote_types(query.dtype, torch.float32) if query.device.type == "cpu" else query.dtype
-        q, k, v = asking.put(query.to(kind)), asked.put(key.to(kind)), asked.put(value.to(kind))
+        q, k, v = queries.put(query.to(kind)), keys.put(key.to(kind)), keys.put(value.to(kind))
         mixed, saved = torch.empty_like(q), []
         scale = q.shape[1] ** -0.5
-        parts = zip(asking.split(q), asked.split(k), asked.split(v), asking.split(mixed), asked.masks, strict=True)
+        parts = zip(queries.split(q), keys.split(k), keys.split(v), queries.split(mixed), keys.masks, strict=True)
         with torch.autocast(q.device.type, enabled=False):
             for qs, ks, vs, out, mask in parts:
                 shares = torch.baddbmm(mask.to(q.dtype), qs, ks.mT, alpha=scale).softmax(-1)
@@ -134,19 +134,19 @@ class _Attention(Function):
                 torch.bmm(_times(shares, factors), vs, out=out)
                 saved += [shares, factors]
         ctx.save_for_backward(q, k, v, *saved)
-        ctx.grids = asking, asked
-        return asking.take(mixed).to(query.dtype)
+        ctx.grids = queries, keys
+        return queries.take(mixed).to(query.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         q, k, v, *saved = ctx.saved_tensors
-        asking, asked = ctx.grids
+        queries, keys = ctx.grids
         scale = q.shape[1] ** -0.5
         # A padded query's gradient must be zero: it would reach the keys and values of its sentence.
-        mixed = asking.put(grad.to(q.dtype)).mul_(asking.real)
+        mixed = queries.put(grad.to(q.dtype)).mul_(queries.real)
         dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        parts = zip(*map(asking.split, (q, mixed, dq)), *map(asked.split, (k, v, dk, dv)),
+        parts = zip(*map(queries.split, (q, mixed, dq)), *map(keys.split, (k, v, dk, dv)),
                     saved[::2], saved[1::2], strict=True)
         for qs, g, dqs, ks, vs, dks, dvs, shares, factors in parts:
             torch.bmm(_times(shares, factors).mT, g, out=dvs)
@@ -154,7 +154,7 @@ class _Attention(Function):
             slopes = torch._softmax_backward_data(slopes, shares, -1, shares.dtype).mul_(scale)
             torch.bmm(slopes, ks, out=dqs)
             torch.bmm(slopes.mT, qs, out=dks)
-        dq, dk, dv = (grid.take(d).to(grad.dtype) for grid, d in ((asking, dq), (asked, dk), (asked, dv)))
+        dq, dk, dv = (grid.take(d).to(grad.dtype) for grid, d in ((queries, dq), (keys, dk), (keys, dv)))
         return dq, dk, dv, None, None, None
 
 

