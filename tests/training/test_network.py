@@ -81,7 +81,7 @@ def test_conflict_is_summed_up_as_the_definition_says(trainer: Trainer) -> None:
         trainer.network.clear()
         trainer.network.backward(trainer.batches.batch(step), Sum(), np.random.default_rng(3), compare=True)
         assert trainer.network.gram is not None
-        sums = gradient_conflict.added(sums, trainer.tasks, trainer.network.gram)
+        sums = gradient_conflict.accumulate(sums, trainer.tasks, trainer.network.gram)
     said = gradient_conflict.summary(sums)["conflict"]
     assert list(said["pairs"]) == ["paraphrase/sentiment", "paraphrase/similarity", "sentiment/similarity"]
     np.testing.assert_allclose(list(said["pairs"].values()), np.mean(cosines, axis=0), atol=1e-4)
