@@ -19,7 +19,7 @@ from typing import Any
 from runner.part import plain_dump
 from runner.plan.plan import PlannedNode
 from runner.plan.planner import make_plan
-from runner.registry.manifest import sealed
+from runner.registry.manifest import json_with_checksum
 from runner.registry.registry import FORMAT, MANIFEST
 from runner.specs.spec import Leaf
 
@@ -94,7 +94,7 @@ def _crowded() -> Path:
         manifest["spec"]["train"]["seed"] = seed
         manifest["id"] = hashlib.sha256(str(seed).encode()).hexdigest()[:12]
         (folder / "registry" / manifest["id"]).mkdir(parents=True)
-        (folder / "registry" / manifest["id"] / MANIFEST).write_bytes(sealed(manifest))
+        (folder / "registry" / manifest["id"] / MANIFEST).write_bytes(json_with_checksum(manifest))
     return folder
 
 

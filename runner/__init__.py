@@ -5,9 +5,13 @@ In Python: `runner.load(spec)` is a spec to be built, looked at and asked; `runn
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
+from .old_names import OldNames
 from .version import __version__ as __version__
+
+sys.meta_path.append(OldNames())
 
 _NAMES = ("Loaded", "load", "table")
 

@@ -1,4 +1,4 @@
-"""For notebooks and programs: specs that are built, looked at and asked, and tables as pandas' DataFrames."""
+"""Python API for notebooks and programs: build a spec, predict with it, and read tables as pandas DataFrames."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from .inference.inputs import Input
 from .inference.outputs import Answer
 from .plan.plan import Plan
 from .plan.planner import make_plan
-from .plan.predict import TreePredictions
-from .project import project_of
+from .plan.predict import tree_predictions
+from .project import Project
 from .registry.registry import Registry
 from .registry.reservations import reserved
 from .specs.toml_errors import written
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 
 def load(spec: str | Path, profile: str = "demo", settings: Mapping[str, Any] | None = None) -> Loaded:
-    """Return a spec of one system; `settings`, such as `{"train.epochs": 3}`, override keys in every model.
+    """Load a spec of one system; `settings`, such as `{"train.epochs": 3}`, override keys in every model.
 
-    Raise SpecError or DataError with every problem; nothing is started.
+    Raise SpecError or DataError with every problem, UsageError where the spec has several systems.
     """
     loaded = Loaded(Path(spec), profile, settings or {})
     if len(roots := loaded.plan().roots) > 1:
@@ -47,60 +47,60 @@ def load(spec: str | Path, profile: str = "demo", settings: Mapping[str, Any] | 
 
 
 def table(results: str | Path = "results", split: str = "dev", group: str = "*") -> pd.DataFrame:
-    """Return the leaderboards of a folder of results: a row for each system that is like a pattern of `group`.
+    """Return the leaderboards of a folder of results, one row per system whose name matches the pattern `group`.
 
-    The columns are those of `mtrun table --format json`, in full numbers.
+    The columns are those of `mtrun table --format json`, with unrounded numbers.
     """
     import pandas as pd
 
     from .results.leaderboard import tables
     from .results.result_folder import read
 
-    made = tables(read(Path(results)), "json", split, group)
-    for said in (*made.notes, *(problem.render() for problem in made.problems)):
-        warnings.warn(said, stacklevel=2)
-    found = json.loads(made.text)
-    return pd.DataFrame([{"profile": one["profile"], "suite": one["suite"], **row} for one in found
-                         for row in one["rows"]])
+    leaderboards = tables(read(Path(results)), "json", split, group)
+    for message in (*leaderboards.notes, *(problem.render() for problem in leaderboards.problems)):
+        warnings.warn(message, stacklevel=2)
+    suites = json.loads(leaderboards.text)
+    return pd.DataFrame([{"profile": suite["profile"], "suite": suite["suite"], **row} for suite in suites
+                         for row in suite["rows"]])
 
 
 @dataclass
 class Loaded:
-    """One system: `build` trains what is missing, `predictions` and `predict` say what it says."""
+    """One system of a spec: build it, read its predictions, predict new sentences."""
 
     spec: Path
     profile: str = "demo"
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def plan(self) -> Plan:
-        """Return what a build would do now."""
+        """Return the plan of a build."""
         settings = [f"{key}={written(value)}" for key, value in self.settings.items()]
-        return make_plan(project_of(self.spec), [self.spec], self.profile, settings)
+        return make_plan(Project.of(self.spec).folder, [self.spec], self.profile, settings)
 
     def build(self, jobs: int = 1) -> Loaded:
-        """Train what is missing, `jobs` leaves at a time, and write the results. Raise MtrunError where that fails."""
+        """Train missing leaves, `jobs` at a time, and write the results. Raise MtrunError where a node fails."""
         from .worker.executors.local import Local
 
         with self._reserved() as plan:
-            check_names(plan, plan.project / "results" / plan.profile)
-            pool = Scheduler(plan.registry, plan.project, Local(), jobs)
-            work = Build(plan, pool, plan.project / "results")
-            with _stopping(pool):
+            check_names(plan, Project(plan.project).results / plan.profile)
+            scheduler = Scheduler(plan.registry, plan.project, Local(), jobs)
+            work = Build(plan, scheduler, Project(plan.project).results)
+            with _stopping(scheduler):
                 failed = [event for event in work.events() if event.event == "failed"]
         if failed:
             raise MtrunError(*_problems(failed))
-        self.__dict__.pop("_system", None)  # its weights may be those of other runs now
+        self.__dict__.pop("_system", None)  # its runs may have been replaced
         return self
 
     def predictions(self, split: str = "dev") -> pd.DataFrame:
-        """Return what the system said of a split: a row for each task and id, with scores, decision and label."""
+        """Return the system's predictions on a split: a row per task and example, with scores, decision and label."""
         import pandas as pd
 
         with self._reserved() as plan:
             (root,) = plan.roots.values()
-            data, said = plan.data[plan.nodes[root].suite], TreePredictions.of(plan, root).predictions[root]
+            data, predictions = plan.data[plan.nodes[root].suite], tree_predictions(plan, root).of(root)
         frames = []
-        for task, output in said.outputs.get(split, {}).items():
+        for task, output in predictions.outputs.get(split, {}).items():
             labels = data.splits[task][split].labels
             frames.append(pd.DataFrame({
                 "task": task, "id": output.ids, "said": decided(data.tasks[task], output.scores).astype(float),
@@ -109,16 +109,17 @@ class Loaded:
 
     def predict(self, sentences: Iterable[str] = (), pairs: Sequence[tuple[str, str]] = (), members: bool = False
                 ) -> pd.DataFrame:
-        """Return what the system says of sentences and pairs: a row for each and each task, and for each member."""
+        """Predict sentences and pairs: a row per input and task, with `members` also per member."""
         import pandas as pd
 
-        asked = [Input(str(number), one) for number, one in enumerate([*((text,) for text in sentences), *pairs], 1)]
-        return pd.DataFrame([row for said in self._system.answers(asked, members=members)
-                             for answer in said.answers for row in _rows(answer, said.question.sentences)])
+        texts = [*((text,) for text in sentences), *pairs]
+        inputs = [Input(str(number), text) for number, text in enumerate(texts, 1)]
+        return pd.DataFrame([row for output in self._system.answers(inputs, members=members)
+                             for answer in output.answers for row in _rows(answer, output.question.sentences)])
 
     @cached_property
     def _system(self) -> System:
-        """The system with its weights; read once."""
+        """The system with its weights, loaded once."""
         from .inference.system import System
 
         with self._reserved() as plan:
@@ -127,20 +128,20 @@ class Loaded:
 
     @contextmanager
     def _reserved(self) -> Iterator[Plan]:
-        """Give the plan, whose runs nobody removes meanwhile."""
-        with reserved(Registry(project_of(self.spec) / "registry")) as mine:
+        """Yield the plan while its runs are reserved, so that no other process removes them."""
+        with reserved(Registry(Project.of(self.spec).registry)) as reservation:
             plan = self.plan()
-            mine.hold(plan.nodes)
+            reservation.hold(plan.nodes)
             yield plan
 
 
 @contextmanager
-def _stopping(pool: Scheduler) -> Iterator[None]:
-    """Let the signal of a notebook's stop button stop the workers, each with a checkpoint."""
+def _stopping(scheduler: Scheduler) -> Iterator[None]:
+    """Stop the workers with a checkpoint on SIGINT, which a notebook's stop button sends."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, pool.interrupt)
+    before = signal.signal(signal.SIGINT, scheduler.interrupt)
     try:
         yield
     finally:
@@ -148,7 +149,7 @@ def _stopping(pool: Scheduler) -> Iterator[None]:
 
 
 def _rows(answer: Answer, sentences: tuple[str, ...], path: str = "") -> Iterator[dict[str, Any]]:
-    """Yield the row of an answer and those of the members' answers below it."""
+    """Yield the row of an answer and those of its members' answers."""
     yield {"sentence": sentences[0], **({"second": sentences[1]} if len(sentences) > 1 else {}), "task": answer.task,
            "node": path, "said": answer.label, "probability": max(answer.probabilities, default=None),
            "scores": answer.scores}
@@ -157,5 +158,5 @@ def _rows(answer: Answer, sentences: tuple[str, ...], path: str = "") -> Iterato
 
 
 def _problems(failed: Iterable[Event]) -> list[Problem]:
-    """Return the problems that events tell of."""
+    """Return the problems in `failed` events."""
     return [Problem(text.removeprefix("error: ")) for event in failed for text in event.values["problems"]]

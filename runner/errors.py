@@ -1,18 +1,18 @@
-"""Every error that a user can meet, and the one way in which it is printed.
+"""User-facing errors with their exit codes, and how they are printed.
 
     MtrunError                exit code
-    ├── UsageError            2   a command line that cannot be meant
-    ├── SpecError             2   a spec, with the place of each problem
-    ├── DataError             2   a data file, with its file and line
+    ├── UsageError            2   an invalid command line
+    ├── SpecError             2   an invalid spec, with the place of each problem
+    ├── DataError             2   an invalid data file, with file and line
     ├── CheckpointError       2   pretrained weights that are missing, damaged or of another shape
     ├── TrainingError         1   a leaf that could not be trained
     │   ├── Diverged          1   a loss, gradient or weight that is not finite
-    │   └── RankLost          1   another process that trains the leaf is gone
-    ├── StorageError          1   a write or read that the machine refused
+    │   └── RankLost          1   another rank of the leaf has ended
+    ├── StorageError          1   a failed read or write
     ├── RegistryError         3   a finished run that is damaged
-    └── Stopped             130   a signal; what was done can be resumed (143 for SIGTERM)
+    └── Stopped             130   stopped by a signal and resumable (143 for SIGTERM)
 
-Anything else that reaches the command line is a bug: exit code 4, with a line that says so.
+Any other exception that reaches the command line is a bug: exit code 4 and a message that says so.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 SHOWN = 20
-"""How many problems one error prints; the rest are counted."""
+"""Maximum number of problems that one error prints; the others are counted."""
 
 WIDE = 160
-"""How many characters of a source line are shown; of a longer one, those around the caret."""
+"""Maximum number of characters of a source line that are shown, centred on the caret."""
 
 LONG = 500
-"""How many characters of a message, note or hint are shown."""
+"""Maximum number of characters of a message, note or hint that are shown."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 
 
 def clean(text: str) -> str:
-    """Replace control, zero-width and bidirectional-override characters in text about to be printed."""
+    """Replace control, zero-width and bidirectional-override characters in text to be printed."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\t", " "))
 
 
 def near(word: str, known: Iterable[str]) -> list[str]:
-    """Return the known words that are spelt most like `word`, likeliest first; none where none is near.
+    """Return the known words with the smallest edit distance to `word`, best first; empty where none is near.
 
-    Near is a third of the letters added, lost, changed or swapped, but at least one; else one that begins the other.
+    Near is a distance of at most a third of the letters, but at least one; else a word that is a prefix of the other.
     """
     ranked = [(rank, name) for name in dict.fromkeys(known) if (rank := _likeness(word.lower(), name.lower()))]
     least = min((rank[0] for rank, _ in ranked), default=0)
@@ -50,7 +50,7 @@ def near(word: str, known: Iterable[str]) -> list[str]:
 
 
 def _likeness(word: str, other: str) -> tuple[int, bool, int] | None:
-    """Return how unlike two words are: edits, another first letter, other letters; None where they are not near."""
+    """Return a distance to sort by: edits, different first letter, different letters; None where not near."""
     most = max(1, len(word) // 3)
     if abs(len(word) - len(other)) <= most and len(set(word) ^ set(other)) <= 2 * most:
         edits = _edits(word, other)
@@ -62,7 +62,7 @@ def _likeness(word: str, other: str) -> tuple[int, bool, int] | None:
 
 
 def _edits(a: str, b: str) -> int:
-    """Return how many letters are added, lost, changed or swapped with their neighbour (optimal string alignment)."""
+    """Optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours."""
     above: list[int] = []
     row = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
@@ -75,21 +75,21 @@ def _edits(a: str, b: str) -> int:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return the known word that is spelt most like `word`, or an empty string where none is near."""
+    """Return the known word nearest to `word`, or an empty string where none is near."""
     return next(iter(near(word, known)), "")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a hint that names the nearest known spelling, up to three that are equally near, or an empty string."""
-    found = " or ".join(f"`{name}`" for name in near(word, known)[:3])
-    return f"did you mean {found}?" if found else ""
+    """Return a hint with the nearest known words, at most three, or an empty string."""
+    words = " or ".join(f"`{name}`" for name in near(word, known)[:3])
+    return f"did you mean {words}?" if words else ""
 
 
 @dataclass(frozen=True, order=True)
 class Place:
-    """A stretch of one line of a file; line and column count from 1, width in characters.
+    """Position in a file; line and column are 1-based, width is in characters.
 
-    What was given on the command line has no line number, but a text.
+    A place on the command line has no line number, but a text.
     """
 
     file: str
@@ -97,13 +97,13 @@ class Place:
     column: int = 1
     width: int = field(default=1, compare=False)
     text: str = field(default="", compare=False)
-    """The source line, shown with a caret under it; empty where there is none to show."""
+    """The source line, shown with carets under it; empty where it is not shown."""
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}" if self.line else self.file
 
-    def drawn(self) -> tuple[str, str]:
-        """Return the part of the line that is shown and, as long, what is drawn under it."""
+    def excerpt(self) -> tuple[str, str]:
+        """Return the shown part of the source line and the line of carets below it."""
         start = max(0, self.column - 1 - WIDE // 2) if len(self.text) > WIDE else 0
         shown, column = self.text[start : start + WIDE], self.column - 1 - start
         carets = "^" * max(1, _cells(shown[column : column + self.width]))
@@ -112,13 +112,13 @@ class Place:
 
 
 def _cells(text: str) -> int:
-    """Return how many columns of a terminal a text takes."""
+    """Return the width of a text in terminal columns."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else not unicodedata.combining(c) for c in text)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: what, where, what was expected and what to do."""
+    """One problem: message, place, notes and a hint."""
 
     message: str
     place: Place | None = None
@@ -126,33 +126,33 @@ class Problem:
     hint: str = ""
 
     def render(self) -> str:
-        """Return the problem as the lines that a person reads, without a trailing newline."""
+        """Return the problem as printed, without a trailing newline."""
         number = str(self.place.line or "") if self.place else ""
         margin = " " * max(1, len(number))
-        lines = [_cut(f"error: {self.message}"), *self._source(margin, number)]
-        lines += [_cut(f"{margin} = {note}") for note in self.notes]
-        lines += ["", _cut(f"hint: {self.hint}")] if self.hint else []
+        lines = [_truncated(f"error: {self.message}"), *self._source(margin, number)]
+        lines += [_truncated(f"{margin} = {note}") for note in self.notes]
+        lines += ["", _truncated(f"hint: {self.hint}")] if self.hint else []
         return "\n".join(clean(line) for line in lines)
 
     def _source(self, margin: str, number: str) -> list[str]:
-        """Return the arrow to the place and, where the line is known, the line with a caret under it."""
+        """Return the lines that show the place and, where it is known, the source line with carets."""
         place = self.place
         if place is None:
             return []
         arrow = f"{margin}--> {place.file}" + (f":{place.line}:{place.column}" if place.line else "")
         if not place.text:
             return [arrow]
-        shown, under = place.drawn()
-        return [arrow, f"{margin} |", f"{number or margin} | {shown}", f"{margin} | {under}"]
+        shown, carets = place.excerpt()
+        return [arrow, f"{margin} |", f"{number or margin} | {shown}", f"{margin} | {carets}"]
 
 
-def _cut(line: str) -> str:
-    """Return a line, its end left out where it is longer than anyone reads."""
+def _truncated(line: str) -> str:
+    """Truncate a line after `LONG` characters."""
     return line if len(line) <= LONG else f"{line[:LONG]}…"
 
 
 class MtrunError(Exception):
-    """Something that a user can mend; carries one or more problems."""
+    """Base class of user-facing errors, with one or more problems."""
 
     exit_code = 1
 
@@ -161,7 +161,7 @@ class MtrunError(Exception):
         super().__init__("; ".join(p.message for p in self.problems))
 
     def render(self) -> str:
-        """Return all problems in the order of their places, at most `SHOWN` of them."""
+        """Return the problems as printed, sorted by place, at most `SHOWN` of them."""
         placed = sorted(dict.fromkeys(self.problems), key=lambda p: p.place or Place(""))
         shown = [p.render() for p in placed[:SHOWN]]
         if len(placed) > SHOWN:
@@ -170,19 +170,19 @@ class MtrunError(Exception):
 
 
 class UsageError(MtrunError):
-    """A command line that cannot be meant."""
+    """An invalid command line."""
 
     exit_code = 2
 
 
 class SpecError(MtrunError):
-    """One or more problems in specs; nothing was started."""
+    """Problems in specs; raised before any training starts."""
 
     exit_code = 2
 
 
 class DataError(MtrunError):
-    """One or more problems in data files; nothing was started."""
+    """Problems in data files; raised before any training starts."""
 
     exit_code = 2
 
@@ -194,7 +194,7 @@ class CheckpointError(MtrunError):
 
 
 class TrainingError(MtrunError):
-    """A leaf that could not be trained; other leaves go on."""
+    """A leaf whose training failed; other leaves continue."""
 
 
 class Diverged(TrainingError):
@@ -202,11 +202,11 @@ class Diverged(TrainingError):
 
 
 class RankLost(TrainingError):
-    """Another process that trains the same leaf is gone."""
+    """Another rank of the same leaf has ended."""
 
 
 class StorageError(MtrunError):
-    """A read or write that the machine refused, with path and reason."""
+    """A failed read or write, with path and reason."""
 
 
 class RegistryError(MtrunError):
@@ -216,7 +216,7 @@ class RegistryError(MtrunError):
 
 
 class Stopped(MtrunError):
-    """A signal asked to stop; what was done so far can be resumed."""
+    """Stopped by a signal; training can be resumed."""
 
     def __init__(self, signal_number: int = 2) -> None:
         self.exit_code = 128 + signal_number

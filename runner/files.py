@@ -1,7 +1,8 @@
-"""Durable writes, locks and safe names: the only room that writes to disk.
+"""Durable atomic writes, file locks and safe file names; all other modules write to disk through this one.
 
-Everything is written beside its target, checked, synced and renamed, so that a reader sees the old file, the new one
-or none, and never a part of one. Every operation is one call of `os`, so that a test can stop at each of them.
+A file is written under a temporary name in the same folder, checked, synced and renamed, so that a reader sees the old
+file, the new one or none, and never a partial one. Every operation is one call of `os`, so that tests can interrupt
+each of them.
 """
 
 from __future__ import annotations
@@ -14,28 +15,29 @@ import json
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from .errors import StorageError
+from .errors import Problem, StorageError
 
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,=+@-]{0,127}")
 
-_UNLOCKABLE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @lru_cache(maxsize=1000)
 def is_safe_name(name: str) -> bool:
-    """Tell whether a name can be a file name on any system: no path, no hidden file, no control character."""
+    """Return whether a name is a valid file name on any system: no path, no hidden file, no control character."""
     return bool(_SAFE.fullmatch(name)) and not name.endswith(".")
 
 
 @contextlib.contextmanager
 def reported(what: str, path: Path, size: int | None = None) -> Iterator[None]:
-    """Turn the machine's refusal of a read or write into a StorageError that names path and size."""
+    """Convert an OSError in the block into a StorageError that names operation, path and size."""
     try:
         yield
     except OSError as error:
@@ -43,15 +45,16 @@ def reported(what: str, path: Path, size: int | None = None) -> Iterator[None]:
         raise StorageError(f"cannot {what} {path}{bytes_}: {error.strerror or error}") from error
 
 
-def refusal(error: Exception) -> StorageError | None:
-    """Return what an error says that nobody turned into ours: the machine's refusal of a file, or None for a bug."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return StorageError(f"cannot use {error.filename}: {error.strerror}")
+def as_storage_error(error: Exception) -> StorageError | None:
+    """Convert an unhandled OSError, such as of a file or of output; return None for any other error, which is a bug."""
+    if isinstance(error, OSError):
+        what = f"use {error.filename}" if error.filename is not None else "read or write"
+        return StorageError(f"cannot {what}: {error.strerror or error}")
     return None
 
 
 def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
+    """Sync a folder's entries to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -60,21 +63,24 @@ def sync_folder(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it that are missing, each durable. Raise StorageError."""
+    """Create a folder and its missing parents, each synced. Raise StorageError."""
     if path.is_dir():
         return
+    if path.is_symlink() and not path.exists():
+        raise StorageError(Problem(f"cannot make {path}: it is a link to {os.readlink(path)}, which is not there",
+                                   hint="make that folder, or remove the link"))
     make_folder(path.parent)
     with reported("make", path):
         try:
             os.mkdir(path)
         except FileExistsError:
-            if not path.is_dir():  # another process may just have made it
+            if not path.is_dir():  # another process may have created it meanwhile
                 raise
         sync_folder(path.parent)
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """Write a file that is not there yet: length checked and synced, not renamed. Raise StorageError."""
+    """Create a file: length checked and synced, not renamed. Raise StorageError where it exists or writing fails."""
     with reported("write", path, len(data)), _opened(path, os.O_CREAT | os.O_EXCL) as descriptor:
         _write(descriptor, data)
         os.fsync(descriptor)
@@ -84,7 +90,7 @@ def write_new(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def _opened(path: Path, flags: int) -> Iterator[int]:
-    descriptor = os.open(path, os.O_WRONLY | flags, 0o644)
+    descriptor = os.open(path, os.O_WRONLY | flags, 0o666)
     try:
         yield descriptor
     finally:
@@ -92,65 +98,65 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
 
 
 def _write(descriptor: int, data: bytes) -> None:
-    """Write all bytes; one call may take a part of them only."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest):]
+    """Write all bytes; a single `os.write` may write only a part of them."""
+    remaining = memoryview(data)
+    while remaining:
+        remaining = remaining[os.write(descriptor, remaining):]
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace a file as a whole: written beside it, synced, renamed onto it. Raise StorageError."""
-    with replaced(path, len(data)) as beside:
-        write_new(beside, data)
+    """Write or replace a file atomically: temporary file, sync, rename. Raise StorageError."""
+    with replaced(path, len(data)) as temporary:
+        write_new(temporary, data)
 
 
 @contextlib.contextmanager
 def replaced(path: Path, size: int | None = None) -> Iterator[Path]:
-    """Give a path for a synced file, which is then renamed onto `path`; an error leaves nothing. Raise StorageError."""
+    """Yield a temporary path, whose synced file is then renamed onto `path`; removed on error. Raise StorageError."""
     make_folder(path.parent)
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         with reported("write", path, size):
-            yield beside
-            os.replace(beside, path)
+            yield temporary
+            os.replace(temporary, path)
             sync_folder(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(beside)
+            os.unlink(temporary)
         raise
 
 
-def copy_new(path: Path, portions: Iterable[bytes]) -> None:
-    """Write a file that is not there yet, portion by portion, synced, not renamed. Raise StorageError."""
+def copy_new(path: Path, chunks: Iterable[bytes]) -> None:
+    """Create a file from chunks of bytes: synced, not renamed. Raise StorageError where it exists or writing fails."""
     with reported("write", path), _opened(path, os.O_CREAT | os.O_EXCL) as descriptor:
-        for portion in portions:
-            _write(descriptor, portion)
+        for chunk in chunks:
+            _write(descriptor, chunk)
         os.fsync(descriptor)
 
 
-def post(path: Path, data: bytes) -> None:
-    """Show a small file to other processes, whole but not durable; nothing happens where it cannot be written."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+def write_unsynced(path: Path, data: bytes) -> None:
+    """Write or replace a small file atomically but not durably; ignore a failed write."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with contextlib.suppress(OSError):
-        with _opened(beside, os.O_CREAT | os.O_TRUNC) as descriptor:
+        with _opened(temporary, os.O_CREAT | os.O_TRUNC) as descriptor:
             _write(descriptor, data)
-        os.replace(beside, path)
+        os.replace(temporary, path)
 
 
 def overwrite(path: Path, data: bytes) -> None:
-    """Write over the start of a file, which needs no room on a full disk; nothing happens where that fails."""
+    """Overwrite the start of an existing file, which works on a full disk; ignore a failed write."""
     with contextlib.suppress(OSError), _opened(path, 0) as descriptor:
         _write(descriptor, data)
 
 
 def append(path: Path, text: str) -> None:
-    """Add a line to a log; a log that cannot be written stops nothing."""
+    """Append a line to a log; ignore a failed write."""
     with contextlib.suppress(OSError), _opened(path, os.O_CREAT | os.O_APPEND) as descriptor:
         _write(descriptor, f"{text}\n".encode(errors="replace"))
 
 
 def publish(staged: Path, target: Path) -> bool:
-    """Rename a folder to its place, durably; return False where another one is there already. Raise StorageError."""
+    """Rename a folder to `target` and sync; return False where `target` exists. Raise StorageError."""
     with reported("publish", target):
         sync_folder(staged)
         try:
@@ -164,18 +170,18 @@ def publish(staged: Path, target: Path) -> bool:
 
 
 def json_bytes(value: Any) -> bytes:
-    """Return a value as indented JSON with sorted keys: the same value is the same bytes."""
+    """Return a value as indented JSON with sorted keys: equal values give equal bytes."""
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def sha256(path: Path) -> str:
-    """Return the sha256 of a file's bytes as hex digits. Raise StorageError."""
+    """Return the sha256 of a file as hex digits. Raise StorageError."""
     with reported("read", path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder and all in it; nothing happens where there is none. Raise StorageError."""
+    """Remove a file or a folder with its content; no-op where there is none. Raise StorageError."""
     with reported("remove", path), contextlib.suppress(FileNotFoundError):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -184,38 +190,69 @@ def remove(path: Path) -> None:
 
 
 def lock(path: Path) -> int | None:
-    """Return a descriptor that holds a file's lock, or None where another process holds it. Raise StorageError.
+    """Return a file descriptor that holds an exclusive lock, or None where another process holds it.
 
-    The system frees the lock when all who hold the descriptor are dead. Where the file system has no locks, the
-    descriptor alone is returned. Whoever holds the lock may unlink the file: the next one makes it anew.
+    The system releases the lock when all processes with the descriptor have ended. On a file system without locks the
+    descriptor is returned all the same. The holder may unlink the file: the next caller creates it again.
+    Raise StorageError.
     """
     make_folder(path.parent)
     while True:
         with reported("lock", path), contextlib.ExitStack() as opened:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            is_mine = True
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            except PermissionError:  # a file of another user, whose umask lets nobody else write
+                is_mine, descriptor = False, os.open(path, os.O_RDONLY)
             opened.callback(os.close, descriptor)
-            if not locked(descriptor):
+            if not try_lock(descriptor):
                 return None
-            if is_at(descriptor, path):
+            if not is_mine and is_at(descriptor, path):
+                path.unlink()  # its user's process is gone: the next turn makes one of one's own
+            elif is_at(descriptor, path):
                 opened.pop_all()
                 return descriptor
 
 
 def is_at(descriptor: int, path: Path) -> bool:
-    """Tell whether an open file is still the one at a path."""
+    """Return whether an open file is still the file at a path."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
         return False
 
 
-def locked(descriptor: int) -> bool:
-    """Take a lock on an open file if nobody holds it; tell whether it was had."""
+def try_lock(descriptor: int) -> bool:
+    """Try to lock an open file; return False where another process holds the lock."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
-        if error.errno not in _UNLOCKABLE:
+        if error.errno not in _NO_LOCKS:
             raise
     return True
+
+
+def write_cache(path: Path, data: bytes) -> None:
+    """Write bytes below a line with their sha256, so that damage is seen; a refused write is ignored."""
+    with contextlib.suppress(StorageError):
+        write_bytes(path, hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
+
+
+def read_cache(path: Path) -> bytes | None:
+    """Return the bytes of `write_cache`; None where there are none, or others than were written."""
+    with contextlib.suppress(OSError):
+        digest, _, data = path.read_bytes().partition(b"\n")
+        if digest == hashlib.sha256(data).hexdigest().encode():
+            return data
+    return None
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a regular file for reading; refuse a pipe or a device, which might never end. Raise OSError."""
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return file

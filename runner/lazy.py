@@ -1,4 +1,4 @@
-"""Deferred import: `import torch` that costs nothing until torch is used."""
+"""Deferred imports: `import torch` takes no time until torch is used."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from types import ModuleType
 from typing import Any
 
 SLOW = ("torch", "numpy")
-"""Modules that a part's file may import at its top without making the reading of a spec slow."""
+"""Modules whose import at the top of a part's file is deferred while specs are read."""
 
 
 class _Deferred(ModuleType):
-    """Stand in for a slow module until one of its attributes is asked for."""
+    """Placeholder that imports the module at the first access to one of its attributes."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name != "__path__":  # `inspect` asks every module for its `__file__`
+        if name.startswith("__") and name != "__path__":  # `inspect` reads `__file__` of every module
             raise AttributeError(name)
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
@@ -28,12 +28,12 @@ class _Deferred(ModuleType):
 
 @contextmanager
 def deferred(*names: str) -> Iterator[None]:
-    """Let `import torch` inside cost nothing until torch is used, so that reading a spec stays quick."""
-    stand_ins = {name: _Deferred(name) for name in names if name not in sys.modules}
-    sys.modules.update(stand_ins)
+    """Defer imports of these modules in the block until they are used."""
+    placeholders = {name: _Deferred(name) for name in names if name not in sys.modules}
+    sys.modules.update(placeholders)
     try:
         yield
     finally:
-        for name, module in stand_ins.items():
+        for name, module in placeholders.items():
             if sys.modules.get(name) is module:
                 del sys.modules[name]

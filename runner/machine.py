@@ -1,6 +1,6 @@
-"""What machine this is: its processor, what torch uses of it, and whether it computes bf16 products natively.
+"""Hardware of this machine: processor, instruction set used by torch, GPUs, and native bf16 matrix products.
 
-Where it does not, torch emulates them: right, and slower than fp32.
+Without native bf16, torch emulates it: with correct results, and slower than fp32.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from pathlib import Path
 from .errors import clean
 
 
-def queried(number: str, every: bool = False) -> dict[str, float]:
-    """Return a number that nvidia-smi tells of each GPU that may be used, or of `every` one, by the GPU's name."""
+def query_gpus(number: str, every: bool = False) -> dict[str, float]:
+    """Query a numeric property of the visible GPUs, or of `every` one, from nvidia-smi; by index or UUID."""
     if not shutil.which("nvidia-smi"):
         return {}
     query = ["nvidia-smi", f"--query-gpu=index,uuid,{number}", "--format=csv,noheader,nounits"]
-    said = subprocess.run(query, capture_output=True, text=True, check=False).stdout
-    rows = [[cell.strip() for cell in line.split(",")] for line in said.splitlines()]
+    output = subprocess.run(query, capture_output=True, text=True, check=False).stdout
+    rows = [[cell.strip() for cell in line.split(",")] for line in output.splitlines()]
     rows = [row for row in rows if len(row) == 3 and row[2].replace(".", "", 1).isdecimal()]
     visible = None if every else os.environ.get("CUDA_VISIBLE_DEVICES")
     numbers = {name: float(row[2]) for row in rows for name in row[:2]}
@@ -36,68 +36,70 @@ def queried(number: str, every: bool = False) -> dict[str, float]:
 CPUINFO = Path("/proc/cpuinfo")
 
 ROCM = Path("/dev/kfd")
-"""There where Linux drives an AMD GPU that computes."""
+"""Exists on Linux where the driver of AMD GPUs for computing (ROCm) is loaded."""
 
 LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
-"""Environment variables that limit what oneDNN, torch's library for bf16 products, uses on x86; the first counts."""
+"""Environment variables that limit oneDNN's instruction set on x86; the first that is set counts."""
 
 TOO_LOW = {"sse41", "avx", "avx2", "avx2_vnni", "avx2_vnni_2", "avx512_core", "avx512_core_vnni"}
-"""Limits with which oneDNN emulates bf16; of other words it takes no notice
+"""Values of `LIMITS` with which oneDNN emulates bf16; it ignores unknown values
 (https://oneapi-src.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html)."""
 
 NATIVE = ("amx_bf16", "avx512_bf16", "bf16")
-"""Flags of processors with bf16 products: two of x86, one of ARM. x86's avx_ne_convert only converts."""
+"""CPU flags of native bf16 products: two of x86, one of ARM. x86's avx_ne_convert only converts."""
 
 CAPABILITY = 8.0
-"""From which compute capability on NVIDIA's GPUs have bf16 products."""
+"""Lowest compute capability of NVIDIA GPUs with native bf16 products."""
 
 
 @cache
 def processor() -> str:
-    """Return the name of the processor's model, or the architecture where the system tells no more."""
-    return next((name for said in _names() if (name := " ".join(clean(said).split())) not in ("", "-")), "unknown")
+    """Return the model name of the processor, or its architecture where that is unknown."""
+    names = (" ".join(clean(name).split()) for name in _names())
+    return next((name for name in names if name not in ("", "-")), "unknown")
 
 
 def _names() -> Iterator[str]:
-    """Yield what the system calls the processor, the best first; ARM's Linux leaves the name to lscpu."""
+    """Yield candidate names of the processor, best first; Linux on ARM has the name in lscpu only."""
     yield _cpuinfo().get("model name", "")
-    yield _said("sysctl", "-n", "machdep.cpu.brand_string") if sys.platform == "darwin" else _field(_said("lscpu"))
+    is_mac = sys.platform == "darwin"
+    yield _output("sysctl", "-n", "machdep.cpu.brand_string") if is_mac else _field(_output("lscpu"))
     yield platform.processor()
     yield platform.machine()
 
 
 def vendor() -> str:
-    """Return who made the processor, as x86 has it: `GenuineIntel`, `AuthenticAMD`; nothing where that is not known."""
+    """Return the x86 vendor id, such as `GenuineIntel` or `AuthenticAMD`; empty where it is unknown."""
     return _cpuinfo().get("vendor_id", "")
 
 
 def instruction_set() -> str:
-    """Return the instruction set that torch's kernels use, and oneDNN's limit where one is set."""
-    import torch  # here, since nothing else of this module needs it
+    """Return the instruction set of torch's kernels, and oneDNN's limit where one is set."""
+    import torch  # here, since it is slow and only this function needs it
 
     limit = _limit()
     return torch.backends.cpu.get_cpu_capability() + (f", oneDNN at most {clean(limit)}" if limit else "")
 
 
 def computes_bf16(device: str) -> tuple[bool, str]:
-    """Tell whether bf16 products are computed natively on the device that a leaf's resources name, and why."""
+    """Return whether the device in a leaf's resources computes bf16 products natively, and the reason."""
     kind, _, number = device.partition(":")
     if kind == "cpu":
         return _processor_bf16()
     built = _built_for()
     if built == "hip" and (kind == "cuda" or ROCM.exists()):
         return False, "whether a GPU under ROCm computes bf16 is not known"
-    found = _capabilities() if built == "cuda" else []
-    if kind == "auto" and not found:
+    capabilities = _capabilities() if built == "cuda" else []
+    if kind == "auto" and not capabilities:
         return _processor_bf16()
-    which = int(number) if number.isdecimal() else 0
-    if which >= len(found):
+    index = int(number) if number.isdecimal() else 0
+    if index >= len(capabilities):
         return False, f"the compute capability of `{device}` is not known"
-    return found[which] >= CAPABILITY, f"the GPU has compute capability {found[which]}"
+    return capabilities[index] >= CAPABILITY, f"the GPU has compute capability {capabilities[index]}"
 
 
 def emulated_bf16() -> str:
-    """Return how a step in emulated bf16 compares with one in fp32 on such a processor (docs/performance.md)."""
+    """Describe the speed of a step in emulated bf16 relative to fp32 on this processor (docs/performance.md)."""
     if sys.platform == "linux" and "flags" in _cpuinfo():
         has_avx512 = "avx512bw" in _cpuinfo()["flags"].split() and not limited_below_avx512()
         return "two to three times as slow as fp32" if has_avx512 else "about eleven times as slow as fp32"
@@ -105,15 +107,15 @@ def emulated_bf16() -> str:
 
 
 def _processor_bf16() -> tuple[bool, str]:
-    """Tell whether torch computes bf16 products natively on this processor, and why.
+    """Return whether torch computes bf16 products natively on this processor, and the reason.
 
-    On macOS, torch's wheels come without oneDNN, and so without bf16 products whatever the processor has.
+    On macOS, torch's wheels come without oneDNN, and so without native bf16 products on any processor.
     """
     if sys.platform != "linux":
         return False, f"torch computes no bf16 products on the processor under {platform.system()}"
-    told = _cpuinfo()
-    flags = {*told.get("flags", "").split(), *told.get("Features", "").split()}
-    flag = next((one for one in NATIVE if one in flags), None)
+    cpuinfo = _cpuinfo()
+    flags = {*cpuinfo.get("flags", "").split(), *cpuinfo.get("Features", "").split()}
+    flag = next((name for name in NATIVE if name in flags), None)
     if not flag:
         return False, "the processor lacks bf16 instructions and would emulate them"
     if flag != "bf16" and _limit().lower() in TOO_LOW:
@@ -123,58 +125,58 @@ def _processor_bf16() -> tuple[bool, str]:
 
 
 def limited_below_avx512() -> bool:
-    """Tell whether the environment keeps oneDNN from AVX-512."""
+    """Return whether the environment limits oneDNN to instruction sets below AVX-512."""
     return _limit().lower() in TOO_LOW and "avx512" not in _limit().lower()
 
 
 def _limit() -> str:
-    """Return oneDNN's limit, or nothing where none is set."""
-    return next((said for name in LIMITS if (said := os.environ.get(name, ""))), "")
+    """Return oneDNN's instruction set limit; empty where none is set."""
+    return next((limit for name in LIMITS if (limit := os.environ.get(name, ""))), "")
 
 
 @cache
 def _cpuinfo() -> dict[str, str]:
-    """Return what Linux says of the first processor; nothing elsewhere."""
-    found = dict[str, str]()
+    """Return the fields of the first processor in /proc/cpuinfo; empty on other systems than Linux."""
+    fields = dict[str, str]()
     with suppress(OSError), CPUINFO.open(errors="replace") as lines:
         for line in lines:
-            if not line.strip() and found:
+            if not line.strip() and fields:
                 break
-            name, _, said = line.partition(":")
-            found[name.strip()] = said.strip()
-    return found
+            name, _, value = line.partition(":")
+            fields[name.strip()] = value.strip()
+    return fields
 
 
 @cache
-def _said(*command: str) -> str:
-    """Return what a command prints; nothing where there is no such command, or where it fails."""
+def _output(*command: str) -> str:
+    """Return the standard output of a command; empty where it is missing or fails."""
     with suppress(OSError, subprocess.SubprocessError):
-        said = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10, check=True,
-                              env=os.environ | {"LC_ALL": "C"})
-        return said.stdout.strip()
+        process = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10, check=True,
+                                 env=os.environ | {"LC_ALL": "C"})
+        return process.stdout.strip()
     return ""
 
 
 def _field(text: str, name: str = "Model name") -> str:
-    """Return what stands behind `name:` in a text."""
-    found = re.search(rf"^\s*{re.escape(name)}:(.*)$", text, re.MULTILINE)
-    return found[1] if found else ""
+    """Return the text after `name:` at the start of a line; empty where there is none."""
+    match = re.search(rf"^\s*{re.escape(name)}:(.*)$", text, re.MULTILINE)
+    return match[1] if match else ""
 
 
 @cache
 def _capabilities() -> list[float]:
-    """Return the compute capabilities of the GPUs that may be used, in the order in which torch counts them.
+    """Return the compute capabilities of the visible GPUs, in torch's device order.
 
-    Of a part of a GPU (MIG) nvidia-smi does not tell whose it is; it is counted as of the weakest.
+    nvidia-smi does not list which GPU a MIG instance belongs to: the lowest capability of all GPUs is taken.
     """
     if os.environ.get("CUDA_VISIBLE_DEVICES", "").startswith("MIG-"):
-        return sorted(queried("compute_cap", every=True).values())[:1]
-    return list(queried("compute_cap").values())
+        return sorted(query_gpus("compute_cap", every=True).values())[:1]
+    return list(query_gpus("compute_cap").values())
 
 
 @cache
 def _built_for() -> str:
-    """Return which GPUs the installed torch was built for: `cuda`, `hip` or none; torch is not imported."""
+    """Return the GPU platform of the installed torch, `cuda`, `hip` or empty, without importing torch."""
     with suppress(OSError, ImportError, ValueError, AttributeError):
         spec = find_spec("torch")
         text = Path(spec.origin).with_name("version.py").read_text() if spec and spec.origin else ""

@@ -1,4 +1,4 @@
-"""Part: the parameters and the behaviour of one component, as a strict frozen pydantic model."""
+"""Part: base class of pluggable components, as a strict frozen pydantic model of their parameters."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Part(BaseModel):
-    """Frozen, strict parameters of one component; behaviour is added by subclasses.
+    """Frozen, strict parameters of one component; subclasses add its behaviour.
 
-    `type` is the name in a spec, `version` is raised by whoever changes what the part computes: both are in the id
-    of every run that uses it. A field declared `Field(exclude=True)` is an execution setting and stays out of the id;
-    one declared `Field(json_schema_extra={"later": True})` was added later and stays out while at its default.
+    `type` is the name in a spec, `version` must be raised when the part computes something else: both enter the id of
+    every run that uses it. A field declared `Field(exclude=True)` is an execution setting and does not enter the id;
+    one declared `Field(json_schema_extra={"later": True})` was added later and does not enter it at its default.
     """
 
     model_config = ConfigDict(
@@ -23,7 +23,7 @@ class Part(BaseModel):
     version: ClassVar[int] = 1
 
     def canonical(self) -> dict[str, Any]:
-        """Return what the id is made of: type, version and every field that decides the result."""
+        """Return the content of the id as JSON: type, version and every field that affects the result."""
         values = {"type": self.type, "version": self.version} if self.type else {}
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
@@ -33,23 +33,29 @@ class Part(BaseModel):
         return values
 
 
+class StrictRecord(BaseModel):
+    """Frozen pydantic model of a file that mtrun writes: unknown keys and other types are errors."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
 class Member:
-    """A node that another is made of; what a spec writes there (a path, a table, `run:ID`) is resolved to one."""
+    """A node that another node refers to; in a spec it is written as a path, a table or `run:ID`."""
 
     name: str
-    """What a spec calls it; empty for an inline table."""
+    """Name in a spec; empty for an inline table."""
 
 
 @dataclass(frozen=True)
 class Known(Member):
-    """A node of which no more is said than its content id, as in an order or a manifest."""
+    """A reference to a node by its content id, as in a training job or a manifest."""
 
     name: str
     id: str
 
 
 def canonical(value: Any) -> Any:
-    """Return a value as plain JSON: parts by their canonical form, tuples as lists, mappings by sorted keys."""
+    """Return a value as plain JSON for its id: parts in canonical form, tuples as lists, mappings with sorted keys."""
     if isinstance(value, Part):
         return value.canonical()
     if isinstance(value, Known):
@@ -62,7 +68,7 @@ def canonical(value: Any) -> Any:
 
 
 def plain_dump(value: Any) -> Any:
-    """Return a part with all its fields, execution settings too, as plain JSON from which it can be built again."""
+    """Return a value as plain JSON from which it can be rebuilt: parts with all fields, execution settings too."""
     if isinstance(value, Part):
         fields = {name: plain_dump(getattr(value, name)) for name in type(value).model_fields}
         set_ = {name: item for name, item in fields.items() if item is not None}

@@ -1,18 +1,54 @@
-"""Where a project's specs, registry and results lie."""
+"""Where a project's specs, registry, results and own parts lie."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 
-def project_here() -> Path:
-    """Return the project of the working folder: the nearest upwards that holds `specs/profiles`, else this one."""
-    here = Path.cwd()
-    return next((one for one in (here, *here.parents) if (one / "specs" / "profiles").is_dir()), here)
+@dataclass(frozen=True)
+class Project:
+    """A folder that holds `specs/profiles`."""
 
+    folder: Path
 
-def project_of(path: Path) -> Path:
-    """Return the project's folder: the nearest above a spec that holds `specs/profiles`, else the spec's own."""
-    folder = Path(os.path.realpath(path)).parent
-    return next((f for f in (folder, *folder.parents) if (f / "specs" / "profiles").is_dir()), folder)
+    @classmethod
+    def of(cls, path: Path) -> Project:
+        """Return the nearest project above a file; the file's own folder where there is none."""
+        own = Path(os.path.realpath(path)).parent
+        return next((project for folder in (own, *own.parents) if (project := cls(folder)).exists()), cls(own))
+
+    @classmethod
+    def here(cls) -> Project:
+        """Return the project of the working folder."""
+        return cls.of(Path("spec.toml"))
+
+    def exists(self) -> bool:
+        """Tell whether the folder is a project."""
+        return self.profiles.is_dir()
+
+    @property
+    def specs(self) -> Path:
+        """Folder of the specs."""
+        return self.folder / "specs"
+
+    @property
+    def profiles(self) -> Path:
+        """Folder of the profiles."""
+        return self.specs / "profiles"
+
+    @property
+    def registry(self) -> Path:
+        """Folder of the finished runs."""
+        return self.folder / "registry"
+
+    @property
+    def results(self) -> Path:
+        """Folder of the results, one folder a profile."""
+        return self.folder / "results"
+
+    @property
+    def parts(self) -> Path:
+        """Folder of the project's own parts, one folder a family."""
+        return self.folder / "parts"

@@ -34,7 +34,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def forget() -> None:
-    for known in (machine.processor, machine._cpuinfo, machine._said, machine._capabilities):
+    for known in (machine.processor, machine._cpuinfo, machine._output, machine._capabilities):
         known.cache_clear()
 
 

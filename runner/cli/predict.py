@@ -1,4 +1,4 @@
-"""The commands that use what was built: predict, submit, export, import, reproduce."""
+"""Commands that use built systems: predict and submit."""
 
 from __future__ import annotations
 
@@ -11,58 +11,60 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import SPEC, one_node, planning, reserving
+from .options import SPEC, find_node, load_reserved_plan, plan_options
 
 if TYPE_CHECKING:
     from ..inference.inputs import Input
 
-NODE = click.option("--node", metavar="NAME", help="Another node of the spec than its root, by name or id.")
+NODE = click.option("--node", metavar="NAME", help="Node of the spec to use, by name or id; default: its root.")
 
 
 @click.command()
 @SPEC
 @click.argument("texts", nargs=-1, metavar="[SENTENCE]...")
-@click.option("--pair", "pairs", nargs=2, multiple=True, metavar="SENTENCE SENTENCE", help="Two sentences to compare.")
-@click.option("-i", "--input", "source", metavar="FILE", help="Read questions from a file; `-` is standard input.")
-@click.option("--from", "form", type=click.Choice(["lines", "csv", "jsonl"]), help="What is read; else by its name.")
-@click.option("--task", "tasks", multiple=True, metavar="TASK", help="Answer this task only.")
-@click.option("--members", is_flag=True, help="Show what each member says, down to the leaves.")
-@click.option("--format", "style", type=click.Choice(["text", "csv", "json"]), default="text", show_default=True)
+@click.option("--pair", "pairs", nargs=2, multiple=True, metavar="SENTENCE SENTENCE",
+              help="Predict for a pair; can be repeated.")
+@click.option("-i", "--input", "source", metavar="FILE", help="Read sentences from a file; `-` is standard input.")
+@click.option("--from", "form", type=click.Choice(["lines", "csv", "jsonl"]),
+              help="Format of the input; default: by its name.")
+@click.option("--task", "tasks", multiple=True, metavar="TASK", help="Predict this task only; can be repeated.")
+@click.option("--members", is_flag=True, help="Also print the predictions of all members, down to the leaves.")
+@click.option("--format", "style", type=click.Choice(["text", "csv", "json"]), default="text", show_default=True,
+              help="Format of the output.")
 @click.option("--split", type=click.Choice(["dev", "test"]), default="test", show_default=True,
-              help="What CSV says of where the questions are from, to be read as a predictions file.")
-
-
-@click.option("--interactive", is_flag=True, help="Ask for one question after another.")
+              help="Split named in CSV output, which can then be a member of an ensemble.")
+@click.option("--interactive", is_flag=True, help="Prompt for one input after another.")
 @NODE
-@planning
+@plan_options
 def predict(spec: Path, texts: tuple[str, ...], pairs: tuple[tuple[str, str], ...], source: str | None,
             form: str | None, tasks: tuple[str, ...], members: bool, style: str, split: str, interactive: bool,
             node: str | None, profile: str, settings: tuple[str, ...]) -> None:
-    """Answer each task about sentences and pairs, from arguments, a file or standard input.
+    """Predict all tasks for sentences and pairs of sentences.
 
-    In a line of text, a tab or ` ||| ` stands between the two sentences of a pair. A table's header, and each JSON
-    object, names `sentence`, or `sentence1` and `sentence2`, and perhaps `id` and `task`.
+    They come from arguments, a file or standard input. In a line of text, a tab or ` ||| ` separates the two sentences
+    of a pair. CSV and JSON Lines have a column or key `sentence`, or `sentence1` and `sentence2`, and optionally `id`
+    and `task`.
     """
     from ..inference.outputs import Style
 
-    asked = None if interactive and not (texts or pairs or source) else _asked(texts, pairs, source, form)
-    plan, _ = reserving([spec], profile, settings)
-    from ..inference.system import System  # here, since it imports torch and a wrong spec should be told at once
+    inputs = None if interactive and not (texts or pairs or source) else _inputs(texts, pairs, source, form)
+    plan, _ = load_reserved_plan([spec], profile, settings)
+    from ..inference.system import System  # here, since it imports torch, and a wrong spec is to be reported at once
 
-    system = System(plan, one_node(plan, node))
-    shown = Style(style, max(task.outputs for task in system.tasks.values()), split, members)
-    if shown.header:
-        click.echo(shown.header)
-    if asked is None:
-        _converse(lambda question: map(shown, system.answers([question], tasks, members)))
+    system = System(plan, find_node(plan, node))
+    render = Style(style, max(task.outputs for task in system.tasks.values()), split, members)
+    if render.header:
+        click.echo(render.header)
+    if inputs is None:
+        _prompt(lambda question: map(render, system.answers([question], tasks, members)))
     else:
-        for said in system.answers(asked, tasks, members):
-            click.echo(shown(said))
+        for answers in system.answers(inputs, tasks, members):
+            click.echo(render(answers))
 
 
-def _asked(texts: tuple[str, ...], pairs: tuple[tuple[str, str], ...], source: str | None, form: str | None
-           ) -> Iterator[Input]:
-    """Return the questions that a command line means. Raise UsageError where that is not clear."""
+def _inputs(texts: tuple[str, ...], pairs: tuple[tuple[str, str], ...], source: str | None, form: str | None
+            ) -> Iterator[Input]:
+    """Return the sentences and pairs of a command line. Raise UsageError where it has none, or two sources."""
     from ..errors import UsageError
     from ..inference import inputs
 
@@ -75,8 +77,8 @@ def _asked(texts: tuple[str, ...], pairs: tuple[tuple[str, str], ...], source: s
     return inputs.of_file(source or "-", form)
 
 
-def _converse(answer: Callable[[Input], Iterable[str]]) -> None:
-    """Answer what a person types, until an empty line or the end of input."""
+def _prompt(answer: Callable[[Input], Iterable[str]]) -> None:
+    """Prompt for sentences and print their predictions, until an empty line or the end of input."""
     from ..errors import MtrunError
     from ..inference.inputs import Input, split
 
@@ -95,23 +97,24 @@ def _converse(answer: Callable[[Input], Iterable[str]]) -> None:
 @click.command()
 @SPEC
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FOLDER",
-              help="Where to write; default: submissions/PROFILE/NAME.")
-
-
+              help="Output folder; default: submissions/PROFILE/NAME.")
 @NODE
-@planning
+@plan_options
 def submit(spec: Path, output: Path | None, node: str | None, profile: str, settings: tuple[str, ...]) -> None:
-    """Write the prediction files of the course CS224N for dev and test, and a zip of them."""
+    """Write the prediction files of the course CS224N.
+
+    One file for each of its tasks on dev and test, a zip of them, and all scores as a predictions file.
+    """
     from ..build.bundle import archive
     from ..errors import UsageError
     from ..files import write_bytes
     from ..inference import submission
-    from ..plan.predict import TreePredictions
+    from ..plan.predict import tree_predictions
 
-    plan, _ = reserving([spec], profile, settings)
-    root = one_node(plan, node)
+    plan, _ = load_reserved_plan([spec], profile, settings)
+    root = find_node(plan, node)
     data = plan.data[plan.nodes[root].suite]
-    predictions = TreePredictions.of(plan, root).predictions[root]
+    predictions = tree_predictions(plan, root).of(root)
     sheets = submission.sheets(predictions, data)
     if not sheets:
         raise UsageError("there is nothing to hand in: the system predicts neither dev nor test")
@@ -130,7 +133,3 @@ def submit(spec: Path, output: Path | None, node: str | None, profile: str, sett
     click.echo(f"{scores}  the same with all scores, to be a member of an ensemble")
     for note in submission.missing(sheets, data):
         click.echo(note, err=True)
-
-
-
-COMMANDS = (predict, submit,)

@@ -1,4 +1,4 @@
-"""runner/cli/project.py"""
+"""Commands that set up projects and parts: init, new and schema."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import click
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 def init(folder: Path) -> None:
-    """Make a project in DIR that builds at once; nothing is overwritten."""
+    """Create a project that builds at once.
+
+    No file in DIR is overwritten.
+    """
     from .scaffold import init
     from .schema import Schemas
 
@@ -22,34 +25,34 @@ def init(folder: Path) -> None:
 @click.command()
 @click.argument("family", type=click.Choice(["head", "loss", "combiner", "optimizer", "schedule", "regularizer",
                                              "encoder", "ensemble", "suite", "executor"]))
-
-
 @click.argument("name")
 def new(family: str, name: str) -> None:
-    """Write a documented part of your own into parts/."""
-    from ..project import project_of
+    """Create a part of your own from a documented template.
+
+    It is written to parts/ of the project, in the folder of its family.
+    """
+    from ..project import Project
     from .scaffold import new
 
-    click.echo(os.path.relpath(new(family, name, project_of(Path("spec.toml")))))
+    click.echo(os.path.relpath(new(family, name, Project.here().folder)))
     click.echo("`mtrun schema --write` tells your editor about it", err=True)
 
 
 @click.command()
 @click.argument("kind", required=False, type=click.Choice(["model", "ensemble", "soup", "suite", "profile"]))
-@click.option("--write", is_flag=True, help="Write all of them, and the generated half of docs/specs.md.")
+@click.option("--write", is_flag=True,
+              help="Write all schemas to specs/.schema, and the generated half of docs/specs.md.")
 def schema(kind: str | None, write: bool) -> None:
-    """Print the JSON Schema of a KIND of file, or write all of them for editors."""
-    from ..project import project_of
-    from .reference import written
+    """Print or write the JSON Schemas of specs, for editors."""
+    from ..project import Project
+    from .reference import write_reference
     from .schema import FOLDER, Schemas
 
-    project = project_of(Path("spec.toml"))
+    project = Project.here().folder
     schemas = Schemas(project)
     if kind:
         click.echo(schemas.files()[FOLDER / f"{kind}.json"], nl=False)
     elif not write:
         raise click.UsageError("name a kind of file, or pass --write")
-    for path in written(project, schemas) if write else ():
+    for path in write_reference(project, schemas) if write else ():
         click.echo(os.path.relpath(path))
-
-COMMANDS = (init, new, schema,)

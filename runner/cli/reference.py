@@ -1,4 +1,4 @@
-"""The generated half of docs/specs.md: every file, part and option, as the schemas describe them."""
+"""Generate the reference half of docs/specs.md from the JSON Schemas: every file, part and option."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from .schema import Json, Schemas
 PAGE = Path("docs") / "specs.md"
 
 MARK = "<!-- Everything below is written by `mtrun schema --write`. -->"
-"""The line of the page above which people write."""
+"""Line of the page that separates the written half above from the generated one below."""
 
 FAMILIES: tuple[type[Part], ...] = (
     Suite, Encoder, Head, Loss, Combiner, Optimizer, Schedule, Regularizer, Ensemble, Executor,
 )
 
 
-def written(project: Path, schemas: Schemas) -> list[Path]:
-    """Write a project's schemas and, where it has the page with the mark, its reference; return their paths."""
+def write_reference(project: Path, schemas: Schemas) -> list[Path]:
+    """Write a project's schemas and, if its page has the mark, the reference; return the paths written."""
     files = schemas.files()
     if (project / PAGE).is_file() and MARK in (text := (project / PAGE).read_text(encoding="utf-8")):
         files[PAGE] = page(text, schemas).encode()
@@ -42,7 +42,7 @@ def written(project: Path, schemas: Schemas) -> list[Path]:
 
 
 def page(text: str, schemas: Schemas) -> str:
-    """Return the page with its generated half made anew; a page without the mark is left as it is."""
+    """Return the page with its generated half replaced; a page without the mark is returned unchanged."""
     above, mark, _ = text.partition(MARK)
     return "\n".join([above + mark, *_lines(schemas)]) + "\n" if mark else text
 
@@ -58,7 +58,7 @@ def _lines(schemas: Schemas) -> Iterator[str]:
 
 
 def _options(title: str, table: Json) -> Iterator[str]:
-    """Yield the section of a table, then those of the tables in it."""
+    """Yield the section of a table, then the sections of its nested tables."""
     about = table["properties"].get("type", table).get("description")
     options = {key: value for key, value in table["properties"].items() if "const" not in value}
     yield from ["", title]
@@ -76,13 +76,13 @@ def _options(title: str, table: Json) -> Iterator[str]:
 
 
 def _takes(value: Json) -> str:
-    """Return in words what an option takes."""
+    """Describe the values of an option in words."""
     if "title" in value:
         return f"one of the [{value['title']}](#{value['title']})"
     if "anyOf" in value:
-        return " or ".join(dict.fromkeys(_takes(one) for one in value["anyOf"]))
+        return " or ".join(dict.fromkeys(_takes(choice) for choice in value["anyOf"]))
     if "enum" in value:
-        return " or ".join(f"`{one}`" for one in value["enum"])
+        return " or ".join(f"`{choice}`" for choice in value["enum"])
     if value["type"] in ("array", "object"):
         name = "list" if value["type"] == "array" else "table"
         inner = value.get("items") or value.get("additionalProperties")
@@ -92,7 +92,7 @@ def _takes(value: Json) -> str:
 
 
 def _many(value: Json) -> str:
-    """Return in words what each of several takes."""
+    """Describe the items of a list or table in words, in the plural."""
     if "anyOf" in value and "title" not in value:
         return " or ".join(map(_many, value["anyOf"]))
     plural = "s" if value.get("type") in ("object", "array") else ""

@@ -1,4 +1,4 @@
-"""The commands that look after a registry: ls, show, logs, verify, rm, gc."""
+"""Commands on the runs of a registry: diff, ls, show, logs, verify, rm and gc."""
 
 from __future__ import annotations
 
@@ -12,65 +12,67 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import completion
+from .completion import complete_runs
 from .options import JSON
 
 if TYPE_CHECKING:
     from ..registry.registry import Registry, Run
-    from ..registry.reservations import Needs
+    from ..registry.reservations import StoredReservations
 
-
-@click.command()
-@click.argument("old", metavar="RUN", shell_complete=completion.runs)
-@click.argument("new", metavar="RUN", shell_complete=completion.runs)
-@JSON
-def diff(old: str, new: str, as_json: bool) -> None:
-    """Show what differs between two runs, named by id, beginning of an id, or name."""
-    from ..project import project_of
-    from ..registry.registry import Registry
-    from .views import diff as comparison
-
-    registry = Registry(project_of(Path("spec.toml")) / "registry")
-    found = comparison.compared(comparison.named(registry, old), comparison.named(registry, new))
-    click.echo(comparison.line(found) if as_json else comparison.text(found))
-
-RUN = click.argument("word", metavar="RUN", shell_complete=completion.runs)
-
-JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line on standard output.")
+RUN = click.argument("word", metavar="RUN", shell_complete=complete_runs)
 
 
 def registry_here() -> Registry:
     """Return the registry of the project of the working folder."""
-    from ..project import project_here
+    from ..project import Project
     from ..registry.registry import Registry
 
-    return Registry(project_here() / "registry")
+    return Registry(Project.here().registry)
+
+
+@click.command()
+@click.argument("old", metavar="RUN", shell_complete=complete_runs)
+@click.argument("new", metavar="RUN", shell_complete=complete_runs)
+@JSON
+def diff(old: str, new: str, as_json: bool) -> None:
+    """Compare the fields, code and scores of two runs.
+
+    A RUN is an id, the beginning of an id, or a name.
+    """
+    from ..project import Project
+    from ..registry.registry import Registry
+    from .views.diff import compare, find_run, json_line, text
+
+    registry = Registry(Project.here().registry)
+    comparison = compare(find_run(registry, old), find_run(registry, new))
+    click.echo(json_line(comparison) if as_json else text(comparison))
 
 
 @click.command("ls")
 @click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
 @click.option("--sort", "key", type=click.Choice(["name", "id", "overall", "seconds", "size", "time"]), default="name",
-              show_default=True)
-
-
-@click.option("-r", "--reverse", is_flag=True, help="The greatest first.")
+              show_default=True, help="What to sort by.")
+@click.option("-r", "--reverse", is_flag=True, help="Sort in descending order.")
 @JSON
 def list_runs(patterns: tuple[str, ...], key: str, reverse: bool, as_json: bool) -> None:
-    """List finished runs whose name, or the beginning of whose id, is like a PATTERN, such as `sum-*`."""
+    """List finished runs.
+
+    A PATTERN selects runs by name, such as `sum-*`, or by the beginning of their id.
+    """
     import gc
 
     from .views.runs import Inventory, runs_json, runs_text
 
     gc.disable()  # ten thousand manifests are a million objects without a cycle
     try:
-        found = Inventory.of(registry_here(), patterns, key)
+        inventory = Inventory.of(registry_here(), patterns, key)
     finally:
         gc.enable()
-    runs = found.runs[::-1] if reverse else found.runs
+    runs = inventory.runs[::-1] if reverse else inventory.runs
     if runs or not as_json:
         none = f"no run is called like {' or '.join(patterns)}"
         click.echo(runs_json(runs) if as_json else runs_text(runs) if runs or not patterns else none)
-    for note in found.notes():
+    for note in inventory.notes():
         click.echo(note, err=True)
 
 
@@ -78,44 +80,50 @@ def list_runs(patterns: tuple[str, ...], key: str, reverse: bool, as_json: bool)
 @RUN
 @JSON
 def show(word: str, as_json: bool) -> None:
-    """Show all that is known of a run, named by id, beginning of an id, or name."""
-    from ..errors import clean
-    from .views.diff import named
-    from .views.runs import described
+    """Show the scores, history, files and spec of a run.
 
-    run = named(registry_here(), word)
-    lines = [json.dumps({"v": 1, **run.manifest})] if as_json else map(clean, described(run))
+    A RUN is an id, the beginning of an id, or a name.
+    """
+    from ..errors import clean
+    from .views.diff import find_run
+    from .views.runs import run_text
+
+    run = find_run(registry_here(), word)
+    lines = [json.dumps({"v": 1, **run.manifest})] if as_json else map(clean, run_text(run))
     for line in lines:
         click.echo(line)
 
 
 @click.command()
 @RUN
-@click.option("-f", "--follow", is_flag=True, help="Go on until the run is finished or its worker ends.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing until the run is finished or its worker ends.")
 def logs(word: str, follow: bool) -> None:
     """Print the log of a run, finished or in training."""
     from ..errors import clean
-    from .views.diff import named
+    from .views.diff import find_run
     from .views.runs import in_progress, log
 
     registry = registry_here()
-    working = [one.id for one in in_progress(registry) if word and (one.id.startswith(word) or one.name == word)]
-    id = working[0] if len(working) == 1 else named(registry, word).id
+    matches = [work.id for work in in_progress(registry) if word and (work.id.startswith(word) or work.name == word)]
+    id = matches[0] if len(matches) == 1 else find_run(registry, word).id
     for text in log(registry, id, follow):
         click.echo("\n".join(map(clean, text.split("\n"))), nl=False)
 
 
 @click.command()
-@click.argument("words", nargs=-1, metavar="[RUN]...", shell_complete=completion.runs)
+@click.argument("words", nargs=-1, metavar="[RUN]...", shell_complete=complete_runs)
 @click.option("--set-aside", is_flag=True, help="Move damaged runs to .damaged/, so that a build trains them again.")
 def verify(words: tuple[str, ...], set_aside: bool) -> None:
-    """Read every byte of finished runs and compare it with what was written; exit code 3 on damage."""
+    """Check the files of finished runs against their hashes.
+
+    Reads every byte of the given runs, by default of all; exit code 3 where any is damaged.
+    """
     from ..errors import RegistryError, StorageError, clean
-    from .views.diff import named
+    from .views.diff import find_run
 
     registry = registry_here()
-    there = registry.ids()
-    ids = [word if word in there else named(registry, word).id for word in words] or there
+    known = registry.ids()
+    ids = [word if word in known else find_run(registry, word).id for word in words] or known
     damaged = unread = 0
     for id in ids:
         try:
@@ -139,7 +147,7 @@ def verify(words: tuple[str, ...], set_aside: bool) -> None:
 
 
 def _set_aside(registry: Registry, id: str) -> None:
-    """Move a damaged run away, unless somebody works on it or a sound one has taken its place."""
+    """Move a damaged run away, unless it is being trained or an intact run has replaced it meanwhile."""
     from ..errors import RegistryError, StorageError
 
     try:
@@ -154,39 +162,45 @@ def _set_aside(registry: Registry, id: str) -> None:
 
 
 @click.command()
-@click.argument("words", nargs=-1, required=True, metavar="RUN...", shell_complete=completion.runs)
-@click.option("--weights", is_flag=True, help="Remove the weights only; ensembles and tables need predictions alone.")
-@click.option("--force", is_flag=True, help="Remove a run that a published result refers to, too.")
+@click.argument("words", nargs=-1, required=True, metavar="RUN...", shell_complete=complete_runs)
+@click.option("--weights", is_flag=True, help="Remove the weights only; ensembles and tables still work.")
+@click.option("--force", is_flag=True, help="Also remove runs that published results or detached builds refer to.")
 def rm(words: tuple[str, ...], weights: bool, force: bool) -> None:
-    """Remove runs, named by id, beginning of an id, name, or pattern such as `sum-*`."""
+    """Remove runs, or their weights only.
+
+    A RUN is an id, the beginning of an id, a name, or a pattern such as `sum-*`.
+    """
     from ..errors import MtrunError, UsageError, clean
     from ..files import remove
     from ..registry.registry import WEIGHTS
     from ..registry.reservations import removal
 
     registry = registry_here()
-    with removal(registry) as needs:
+    with removal(registry) as reservations:
         runs = list(_runs(registry, words))
         if not (force or weights):
             _check_published(registry, runs)
-        _check_needed(needs, runs, force)
-        taken, refused = dict[str, Path](), list[str]()
+        _check_needed(reservations, runs, force)
+        removed, errors = dict[str, Path](), list[str]()
         for run in runs:
             try:
-                taken[run.id] = _taken(registry, run, weights)
+                removed[run.id] = _detach_files(registry, run, weights)
             except MtrunError as error:
-                refused.append(str(error))
+                errors.append(str(error))
     for run in runs:
-        if run.id in taken:
-            remove(taken[run.id])
+        if run.id in removed:
+            remove(removed[run.id])
             size = run.manifest["files"].get(WEIGHTS, {"size": 0})["size"] if weights else run.size()
             click.echo(clean(f"{run.id}  {run.manifest['name']}: {size / 1e6:,.1f} MB removed"))
-    if refused:
-        raise UsageError(*refused)
+    if errors:
+        raise UsageError(*errors)
 
 
-def _taken(registry: Registry, run: Run, weights: bool) -> Path:
-    """Take a run, or its weights, away; return where files are still to be removed. Raise UsageError, StorageError."""
+def _detach_files(registry: Registry, run: Run, weights: bool) -> Path:
+    """Take a run, or its weights, out of the registry and return the path that is still to be deleted.
+
+    Raise UsageError for a run in training, StorageError where the registry cannot be changed.
+    """
     from ..errors import UsageError
     from ..registry.registry import WEIGHTS
 
@@ -200,28 +214,28 @@ def _taken(registry: Registry, run: Run, weights: bool) -> Path:
 
 
 def _runs(registry: Registry, words: Sequence[str]) -> Iterator[Run]:
-    """Yield the runs that words name, each once. Raise UsageError for a word that names none."""
-    from .views.diff import named
+    """Yield the runs that ids, names or patterns refer to, each once. Raise UsageError for a word without a run."""
+    from .views.diff import find_run
     from .views.runs import Inventory
 
     seen = set()
     for word in words:
-        many = Inventory.of(registry, [word]).runs if set(word) & set("*?[") else []
-        for run in many or [named(registry, word)]:
+        matches = Inventory.of(registry, [word]).runs if set(word) & set("*?[") else []
+        for run in matches or [find_run(registry, word)]:
             if run.id not in seen:
                 seen.add(run.id)
                 yield run
 
 
-def _check_needed(needs: Needs, runs: Sequence[Run], force: bool) -> None:
-    """Raise UsageError where a running command needs a run; what was left to an engine can be removed by force."""
+def _check_needed(reservations: StoredReservations, runs: Sequence[Run], force: bool) -> None:
+    """Raise UsageError where another command needs a run; `force` overrides detached builds only."""
     from ..errors import Problem, UsageError
 
     for run in runs:
-        need = needs.who(run.id)
-        if need and not (force and need.is_detached):
-            hint = "`--force` removes it all the same" if need.is_detached else "wait for its end, or stop it"
-            raise UsageError(Problem(f"the run {run.id} is needed by {need}", hint=hint))
+        reservation = reservations.covering(run.id)
+        if reservation and not (force and reservation.is_detached):
+            hint = "`--force` removes it all the same" if reservation.is_detached else "wait for its end, or stop it"
+            raise UsageError(Problem(f"the run {run.id} is needed by {reservation}", hint=hint))
 
 
 def _check_published(registry: Registry, runs: Sequence[Run]) -> None:
@@ -238,45 +252,42 @@ def _check_published(registry: Registry, runs: Sequence[Run]) -> None:
 
 
 @click.command()
-@click.option("-n", "--dry-run", is_flag=True, help="Show what would be removed, and remove nothing.")
+@click.option("-n", "--dry-run", is_flag=True, help="List what would be removed, and remove nothing.")
 def gc(dry_run: bool) -> None:
-    """Remove what nothing refers to: runs, work of builds that died, damaged runs that were set aside.
+    """Remove runs and leftovers that nothing refers to.
 
-    Never what a running command needs, nor a run that a spec under any profile or a published result refers to.
+    These are runs, attempts of builds that died, and damaged runs that were set aside. What a running command needs is
+    kept, and so is a run that a spec under any profile or a published result refers to.
     """
-    from ..build.gc import Survey, clear, present, take
+    from ..build.gc import Scan, delete, existing_names, move_away
     from ..build.retention import Retention
     from ..errors import StorageError, clean
-    from ..project import project_here
-    from ..registry.reservations import needs, removal
+    from ..project import Project
+    from ..registry.reservations import read_reservations, removal
 
-    registry, project, total, failed = registry_here(), project_here(), 0, list[str]()
-    known = present(registry)
+    registry, project, total, errors = registry_here(), Project.here().folder, 0, list[str]()
+    known = existing_names(registry)
     retention = Retention.of(project)
-    with nullcontext(needs(registry)) if dry_run else removal(registry) as others:
-        retention.add_results(project)  # those too that came meanwhile
-        survey, taken = Survey(registry, retention, others, known), []
-        for one in list(survey.garbage()):
+    with nullcontext(read_reservations(registry)) if dry_run else removal(registry) as reservations:
+        retention.add_results(project)  # under the lock, so that new results are seen
+        scan, taken = Scan(registry, retention, reservations, known), []
+        for item in list(scan.garbage()):
             try:
-                taken.append((one, one.path if dry_run else take(registry, one)))
+                taken.append((item, item.path if dry_run else move_away(registry, item)))
             except StorageError as error:
-                failed.append(str(error))
-    for note in (*retention.notes, *others.notes, *(f"{what}; it is kept" for what in survey.unread)):
+                errors.append(str(error))
+    for note in (*retention.notes, *reservations.notes, *(f"{what}; it is kept" for what in scan.unread)):
         click.echo(clean(note), err=True)
-    for one, place in taken:
+    for item, place in taken:
         try:
             if place is None:
                 continue
             if not dry_run:
-                clear(registry, one, place)
-            total += one.size
-            click.echo(clean(f"{os.path.relpath(one.path)}  {one.size:,} bytes: {one.why}"))
+                delete(registry, item, place)
+            total += item.size
+            click.echo(clean(f"{os.path.relpath(item.path)}  {item.size:,} bytes: {item.why}"))
         except StorageError as error:
-            failed.append(str(error))
+            errors.append(str(error))
     click.echo(f"{total:,} bytes {'would be' if dry_run else 'were'} removed", err=True)
-    if failed:
-        raise StorageError(*failed)
-
-
-
-COMMANDS = (list_runs, show, logs, verify, rm, gc, diff,)
+    if errors:
+        raise StorageError(*errors)

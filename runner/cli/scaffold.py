@@ -1,4 +1,4 @@
-"""New projects and new parts, copied from the templates beside this file."""
+"""Create projects and parts from the templates beside this file."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ FAMILIES = {
     "regularizer": "regularizers", "encoder": "encoders", "ensemble": "ensembles", "suite": "suites",
     "executor": "executors",
 }
-"""The folder of each family by what one of its parts is called."""
+"""Folder of each family, by the singular of its name."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 def init(folder: Path, extra: Mapping[Path, bytes]) -> list[Path]:
-    """Make a project with some further files; return what was written. Raise UsageError where a file is there."""
-    ground = next(one for one in (folder, *folder.parents) if one.exists())
-    if not ground.is_dir():
-        raise UsageError(f"{ground} is a file, so that no project can be made in {folder}")
+    """Create a project with `extra` files; return the paths written. Raise UsageError where a file exists."""
+    above = next(path for path in (folder, *folder.parents) if path.exists())
+    if not above.is_dir():
+        raise UsageError(f"{above} is a file, so that no project can be made in {folder}")
     source = TEMPLATES / "project"
     files = {path.relative_to(source): path.read_bytes() for path in source.rglob("*") if path.is_file()}
     files[Path(".gitignore")] = files.pop(Path("gitignore"))
@@ -35,7 +35,7 @@ def init(folder: Path, extra: Mapping[Path, bytes]) -> list[Path]:
 
 
 def new(family: str, name: str, project: Path) -> Path:
-    """Write a part of a family into a project and return its path. Raise UsageError for a name that cannot be."""
+    """Create a part of a family in a project and return its path. Raise UsageError for an invalid or taken name."""
     if not (project / "specs" / "profiles").is_dir():
         raise UsageError(Problem("this folder is not in a project", hint="mtrun init DIR makes one"))
     folder = FAMILIES[family]
@@ -51,9 +51,9 @@ def new(family: str, name: str, project: Path) -> Path:
 
 
 def _class(name: str, template: str) -> str:
-    """Return a name for the class that nothing else in the file has."""
-    made = "".join(word.capitalize() for word in name.split("_"))
-    return f"{made}Part" if re.search(rf"\b{made}\b", template) else made
+    """Return a class name for a part that does not occur in the template."""
+    name = "".join(word.capitalize() for word in name.split("_"))
+    return f"{name}Part" if re.search(rf"\b{name}\b", template) else name
 
 
 def _a(word: str) -> str:
@@ -61,7 +61,7 @@ def _a(word: str) -> str:
 
 
 def _write(files: Mapping[Path, bytes]) -> list[Path]:
-    """Write files, all of them or none: raise UsageError where one is there already."""
+    """Write new files, all or none; return their paths. Raise UsageError where one exists."""
     taken = sorted(str(path) for path in files if path.exists() or path.is_symlink())
     if taken:
         notes = tuple(f"{path} is there already" for path in taken[:5])

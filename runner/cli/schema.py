@@ -1,10 +1,10 @@
-"""JSON Schemas of the files that a person writes: completion, hover and quick checks in an editor, without a network.
+"""JSON Schemas of specs, suites and profiles, for completion, hover and quick checks in an editor without a network.
 
-They are of draft 7 and hold no `$ref`: Taplo, the engine of the usual TOML extensions, checks nothing newer, and a
-reference makes it lose the text beside it. A part is one alternative of `anyOf`, told from the others by the constant
-`type`: Taplo offers the keys of all alternatives, and those of `if`/`then` never. Nothing is required in a file that a
-profile or `extends` may complete; what stands inside an array is never completed, so there it is. A schema wants
-every file to say its `kind`; else it refuses nothing that mtrun takes. mtrun itself sees much more, and says it better.
+They are of draft 7 without `$ref`: Taplo, the engine of the usual TOML extensions, supports nothing newer, and drops
+the description beside a reference. Parts are the alternatives of an `anyOf`, distinguished by the constant `type`:
+Taplo offers the keys of all alternatives, but never those of `if`/`then`. No key is required in a file that a profile
+or `extends` may complete; the items of an array are never completed, so their keys are. Each file must have its `kind`;
+otherwise a schema accepts all that mtrun accepts. The checks of mtrun itself are stricter, with better messages.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from ..worker.executors import Executor
 Json = dict[str, Any]
 
 FOLDER = Path("specs") / ".schema"
-"""Where a project keeps the schemas; a spec names its own in its first line, such as `#:schema .schema/model.json`."""
+"""Folder of a project's schemas; the first line of a spec names its own, such as `#:schema .schema/model.json`."""
 
 LEVELS = 1
-"""How deep trees are described that stand inside a tree; those below may hold anything."""
+"""Depth to which nested trees are described; deeper ones may have any keys."""
 
 _EXTENDS = {"type": "string", "description": """
 The path of a spec that this one stands on: tables are merged key by key, and this file wins. A part of another `type`
@@ -66,12 +66,12 @@ Several keys make all combinations.""".strip(), "type": "object", "properties": 
 
 @dataclass(frozen=True)
 class Schemas:
-    """The schemas of one project's files: of the package's parts and of the project's own."""
+    """JSON Schemas of one project's files, with the package's parts and the project's own."""
 
     project: Path | None = None
 
     def by_kind(self) -> dict[str, Json]:
-        """Return the schema of each kind of file."""
+        """Build the schema of each kind of file."""
         model = self.table(Model)["properties"]
         suites = self.alternatives(Suite)
         model["suite"] = _about(documented(Model)["suite"]) | {"title": family(Suite), "anyOf": [_FILE, *suites]}
@@ -82,31 +82,31 @@ class Schemas:
             "model": _file(_kind("model") | {"name": _NAME} | header | {"sweep": _SWEEP} | model),
             "ensemble": _file(_kind("ensemble") | {"name": _NAME} | header | {"tree": tree}),
             "soup": _file(_kind("soup") | {"name": _NAME} | header | self.table(Soup)["properties"]),
-            "suite": {"anyOf": [_file(_kind("suite") | header | one["properties"], one) for one in suites]},
+            "suite": {"anyOf": [_file(_kind("suite") | header | suite["properties"], suite) for suite in suites]},
             "profile": _file(header | model | {"executor": starter}),
         }
 
     def files(self) -> dict[Path, bytes]:
-        """Return the bytes of each schema by its path within the project."""
+        """Return the bytes of each schema by its path relative to the project."""
         return {FOLDER / f"{kind}.json": (json.dumps({"$schema": _DRAFT, **schema}, indent=1) + "\n").encode()
                 for kind, schema in self.by_kind().items()}
 
     def alternatives(self, base: type[Part], complete: bool = False, levels: int = LEVELS) -> list[Json]:
-        """Return the table of each part of a family; `complete` where nothing can come from another file."""
+        """Return the schema of each part of a family; `complete` where no key can come from another file."""
         return [self.table(self._find(base, name), name, complete, levels) for name in names(base, self.project)]
 
     def _find(self, base: type[Part], name: str) -> type[Part]:
-        """Return the class of a part. Raise SpecError where a file of the project's own cannot be used."""
+        """Return the class of a part. Raise SpecError where the project's own file of it fails to import."""
         try:
             cls = find(base, name, self.project)
-        except Exception as error:  # whatever a person's own code may raise
+        except Exception as error:  # a user's code may raise anything
             file = f"parts/{family(base)}/{name}.py"
             raise SpecError(Problem(f"cannot be used: {type(error).__name__}: {error}", Place(file))) from None
         assert cls
         return cls
 
     def table(self, cls: type[Part], name: str = "", complete: bool = False, levels: int = LEVELS) -> Json:
-        """Return the table that describes a part; `name` is its type."""
+        """Return the schema of a part; `name` is its type."""
         kind = {"type": _type(name, _doc(cls))} if name else {}
         fields = {key: self._field(field, complete, levels) for key, field in documented(cls).items()}
         needed = [*kind, *(key for key, field in cls.model_fields.items() if field.is_required())]
@@ -121,7 +121,7 @@ class Schemas:
         return value | _about(field) | ({} if plain is None else {"default": plain})
 
     def _value(self, annotation: Any, metadata: Sequence[Any], complete: bool, levels: int) -> Json:
-        """Return what a field takes: the same cases as in `Assembly`, which reads it."""
+        """Return the schema of a field's value: the same cases as in `PartBuilder`, which reads it."""
         annotation = _without_none(annotation)
         args, origin = get_args(annotation), get_origin(annotation)
         if annotation is Member:
@@ -136,17 +136,17 @@ class Schemas:
         return _plain(annotation, metadata)
 
     def _part(self, base: type[Part], complete: bool, levels: int) -> Json:
-        """Return a part's table or its bare name, which needs no option where nothing else can give one."""
+        """Return the schema of a part: its table, or its bare name if no option besides `type` is required."""
         if not is_family(base):
             return self.table(base, "", complete, levels)
         tables = self.alternatives(base, complete, levels)
-        bare = [one["properties"]["type"] for one in tables if len(one.get("required", ())) < 2]
-        choice = {"enum": [one["const"] for one in bare],
-                  "x-taplo": {"docs": {"enumValues": [one["description"] for one in bare]}}}
+        bare = [table["properties"]["type"] for table in tables if len(table.get("required", ())) < 2]
+        choice = {"enum": [kind["const"] for kind in bare],
+                  "x-taplo": {"docs": {"enumValues": [kind["description"] for kind in bare]}}}
         return {"title": family(base), "anyOf": [choice, *tables] if bare else tables}
 
     def _nodes(self, complete: bool, levels: int) -> list[Json]:
-        """Return the trees that may stand in the place of a member."""
+        """Return the schemas of the trees that can be an inline member."""
         if levels:
             return self.alternatives(Ensemble, complete, levels - 1)
         kinds = {"enum": names(Ensemble, self.project)}
@@ -157,7 +157,7 @@ _DRAFT = "http://json-schema.org/draft-07/schema#"
 
 
 def _file(properties: Json, table: Json | None = None) -> Json:
-    """Return the schema of a file; `table` is that of the part which it holds."""
+    """Return the schema of a file; `table` is the schema of the part that it consists of, such as a suite."""
     kind = [key for key in properties if key == "kind"]
     return {**(table or {"type": "object"}), "properties": properties, "additionalProperties": False, "required": kind}
 
@@ -167,7 +167,7 @@ def _kind(kind: str) -> Json:
 
 
 def _type(name: str, about: str) -> Json:
-    """Return the schema of a part's `type`; `main` keeps Taplo from showing the words on all parts at each of them."""
+    """Return the schema of a part's `type`; an empty `main` keeps Taplo from showing the texts of all parts at each."""
     return {"const": name, "description": about, "x-taplo": {"docs": {"main": "", "constValue": about}}}
 
 
@@ -182,12 +182,12 @@ def _doc(cls: type[Part]) -> str:
 def _without_none(annotation: Any) -> Any:
     """Return X for `X | None`: TOML has no null."""
     if get_origin(annotation) in (Union, UnionType):
-        return Union[tuple(one for one in get_args(annotation) if one is not type(None))]  # noqa: UP007
+        return Union[tuple(each for each in get_args(annotation) if each is not type(None))]  # noqa: UP007
     return annotation
 
 
 def _plain(annotation: Any, metadata: Sequence[Any]) -> Json:
-    """Return what pydantic says of a type that holds no part, in the words of draft 7."""
+    """Return pydantic's schema of a type that contains no part, converted to draft 7."""
     limited: Any = Annotated[annotation, *metadata] if metadata else annotation
     schema = TypeAdapter(limited).json_schema()
     return {"items" if key == "prefixItems" else key: value for key, value in schema.items()}

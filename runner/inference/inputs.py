@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import DataError, Place, Problem, UsageError, did_you_mean
 from ..files import reported
+from ..tasks.table_files import Table, lines
 
 PAIRED = "|||"
 """What may stand between the two sentences of a pair in a line of text, besides a tab."""
@@ -26,7 +27,7 @@ PORTION = 1024
 """Most questions that are answered at a time."""
 
 CHARACTERS = 1 << 20
-"""Most characters of a line, and about how many are answered at a time."""
+"""About how many characters are answered at a time."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def split(line: str) -> tuple[str, ...]:
 def form_of(name: str) -> str:
     """Return the form that a file's name tells."""
     ending = name.rpartition(".")[2].lower()
-    return {"csv": "csv", "tsv": "csv", "jsonl": "jsonl", "ndjson": "jsonl"}.get(ending, "lines")
+    return {"csv": "csv", "tsv": "csv", "jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl"}.get(ending, "lines")
 
 
 def of_file(name: str, form: str | None = None) -> Iterator[Input]:
@@ -83,98 +84,94 @@ def of_file(name: str, form: str | None = None) -> Iterator[Input]:
 def read(stream: BinaryIO, name: str, form: str) -> Iterator[Input]:
     """Yield the questions of a stream as they come. Raise DataError, with file and line, for what is none.
 
-    `form` is lines, jsonl or csv, whose cells are separated by tabs where its header has one, as the course's files.
+    `form` is lines, csv (any table with a header) or jsonl (JSON lines, or one list).
     """
-    lines = _Lines(stream, name)
-    return {"lines": _of_lines, "csv": _of_table, "jsonl": _of_json}[form](lines)
+    reader = _Reader(name)
+    return {"lines": reader.of_lines, "csv": reader.of_table, "jsonl": reader.of_json}[form](stream)
 
 
 def portions(questions: Iterable[Input]) -> Iterator[list[Input]]:
-    """Yield questions in portions of bounded size, in their order."""
+    """Yield questions in portions of bounded size, in their order, those before an error ahead of it."""
     portion: list[Input] = []
-    characters = 0
-    for question in questions:
-        portion.append(question)
-        characters += question.size
-        if len(portion) == PORTION or characters > CHARACTERS:
-            yield portion
-            portion, characters = [], 0
+    characters, error = 0, None
+    try:
+        for question in questions:
+            portion.append(question)
+            characters += question.size
+            if len(portion) == PORTION or characters > CHARACTERS:
+                yield portion
+                portion, characters = [], 0
+    except DataError as bad:
+        error = bad
     if portion:
         yield portion
+    if error:
+        raise error
 
 
 @dataclass
-class _Lines:
-    """The lines of a stream, decoded one by one; `number` is that of the last one, from 1."""
+class _Reader:
+    """Makes inputs of what stands at a place of a file."""
 
-    stream: BinaryIO
     name: str
-    number: int = field(default=0)
 
-    def __iter__(self) -> Iterator[str]:
-        with self.stream:
-            while line := self.stream.readline(CHARACTERS + 1):
-                self.number += 1
-                if len(line) > CHARACTERS:
-                    raise self.error(f"a line of over {CHARACTERS:,} bytes")
-                try:
-                    yield line.decode("utf-8-sig" if self.number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    raise self.error(f"not UTF-8 at byte {error.start + 1} of the line") from None
+    def error(self, message: str, line: int, hint: str = "") -> DataError:
+        """Return an error about a line."""
+        return DataError(Problem(message, Place(self.name, line), hint=hint))
 
-    def error(self, message: str, hint: str = "") -> DataError:
-        """Return an error about the last line."""
-        return DataError(Problem(message, Place(self.name, self.number), hint=hint))
-
-    def question(self, values: dict[str, Any], id: str) -> Input:
-        """Return the question that named values ask. Raise DataError."""
+    def input(self, values: dict[str, Any], line: int, id: str) -> Input:
+        """Return the input that named values stand for. Raise DataError."""
         first = next((key for key in FIRST if values.get(key) is not None), None)
         if first is None:
-            raise self.error(f"no `{FIRST[0]}` or `{FIRST[1]}`", did_you_mean(FIRST[0], [str(key) for key in values]))
+            raise self.error(f"no `{FIRST[0]}` or `{FIRST[1]}`", line, did_you_mean(FIRST[0], map(str, values)))
         given = [values[first], *([values[SECOND]] if values.get(SECOND) is not None else ())]
         task = values.get("task") or None
         if not all(isinstance(text, str) for text in (*given, task or "")):
-            raise self.error("a sentence and a task must be text")
+            raise self.error("a sentence and a task must be text", line)
         return Input(str(values.get("id", id)), tuple(given), (task,) if task else ())
 
+    def of_lines(self, stream: BinaryIO) -> Iterator[Input]:
+        """Yield an input for each line that is not blank; its id is the line's number."""
+        for line in lines(stream, self.name):
+            if line.text.strip():
+                try:
+                    yield Input(str(line.number), split(line.text))
+                except UsageError as error:
+                    raise self.error(str(error), line.number) from None
 
-def _of_lines(lines: _Lines) -> Iterator[Input]:
-    """Yield a question for each line that is not blank; its id is the line's number."""
-    for line in lines:
-        if line.strip():
-            try:
-                yield Input(str(lines.number), split(line.strip("\r\n")))
-            except UsageError as error:
-                raise lines.error(str(error)) from None
+    def of_table(self, stream: BinaryIO) -> Iterator[Input]:
+        """Yield an input for each row of a table whose header names `sentence`, or `sentence1` and `sentence2`."""
+        table = Table(stream, self.name)
+        if not {*FIRST} & {*table.header}:
+            raise self.error(f"the header has no column `{FIRST[0]}` or `{FIRST[1]}`", table.line,
+                             did_you_mean(FIRST[0], table.header))
+        columns = {name: table.index(name) for name in (*FIRST, SECOND, "id", "task") if name in table.header}
+        for number, row in enumerate(table.rows(), 1):
+            if row.problem:
+                raise DataError(row.problem)
+            yield self.input({name: row.cells[at] for name, at in columns.items()}, row.line, str(number))
 
+    def of_json(self, stream: BinaryIO) -> Iterator[Input]:
+        """Yield an input for each line, or each item of one list: an object with `sentence` or `sentence1`."""
+        numbered = (line for line in lines(stream, self.name) if line.text.strip())
+        first = next(numbered, None)
+        if first and first.text.lstrip().startswith("["):
+            values = self._json("\n".join([first.text, *(line.text for line in numbered)]), first.number)
+            for number, value in enumerate(values, 1):
+                yield self._of_object(value, first.number, str(number), f"item {number} of the list is ")
+            return
+        for line in chain([first] if first else [], numbered):
+            yield self._of_object(self._json(line.text, line.number), line.number, str(line.number), "")
 
-def _of_table(lines: _Lines) -> Iterator[Input]:
-    """Yield a question for each row of a table whose header names `sentence`, or `sentence1` and `sentence2`."""
-    numbered = iter(lines)
-    head = next(numbered, "")
-    delimiter = "\t" if "\t" in head else ","
-    header = next(csv.reader([head], delimiter=delimiter), [])
-    if not {*FIRST} & {*header}:
-        raise lines.error(f"the header has no column `{FIRST[0]}` or `{FIRST[1]}`", did_you_mean(FIRST[0], header))
-    try:
-        for number, row in enumerate(csv.reader(numbered, delimiter=delimiter), 1):
-            names = ["", *header] if len(row) == len(header) + 1 else header  # a pandas index has no name
-            if len(row) != len(names):
-                raise lines.error(f"{len(row)} columns, but the header has {len(header)}")
-            yield lines.question(dict(zip(names, row, strict=True)), str(number))
-    except csv.Error as error:
-        raise lines.error(f"not a row of a table: {error}") from None
-
-
-def _of_json(lines: _Lines) -> Iterator[Input]:
-    """Yield a question for each line: an object with `sentence`, or `sentence1` and `sentence2`, perhaps `id`."""
-    for line in lines:
-        if not line.strip():
-            continue
+    def _json(self, text: str, line: int) -> Any:
         try:
-            values = json.loads(line)
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise self.error(f"not JSON: {error.msg}", line + error.lineno - 1) from None
         except (ValueError, RecursionError) as error:
-            raise lines.error(f"not JSON: {error}") from None
-        if not isinstance(values, dict):
-            raise lines.error("not a JSON object")
-        yield lines.question(values, str(lines.number))
+            raise self.error(f"not JSON: {error}", line) from None
+
+    def _of_object(self, value: Any, line: int, id: str, which: str) -> Input:
+        if not isinstance(value, dict):
+            raise self.error(f"{which}not a JSON object", line)
+        return self.input(value, line, id)

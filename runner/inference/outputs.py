@@ -15,7 +15,7 @@ from ..errors import UsageError, clean
 from ..plan.plan import PlannedNode
 from ..specs.spec import Tree
 from ..tasks.data import Examples, Task
-from ..tasks.metrics import decided
+from ..tasks.metrics import decided, probabilities
 from ..tasks.predictions import Predictions
 from .inputs import SPLIT, Input
 
@@ -50,9 +50,8 @@ class Answer:
         """The softmax of the logits; for a binary task those of no and of yes; none for a regression."""
         if self.meaning.kind == "regression":
             return ()
-        logits = np.array([0.0, *self.scores] if self.meaning.kind == "binary" else self.scores)
-        shares = np.exp(logits - logits.max())
-        return tuple(round(float(share), 6) for share in shares / shares.sum())
+        (shares,) = probabilities(self.meaning, np.array([self.scores]))
+        return tuple(round(float(share), 6) for share in shares)
 
 
 @dataclass(frozen=True)

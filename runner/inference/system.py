@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from ..errors import Problem, UsageError, did_you_mean
+from ..parts.ensembles import TreePredictions
 from ..plan.plan import Plan, PlannedNode
-from ..plan.predict import TreePredictions, below, finished
+from ..plan.predict import below, finished, tree_predictions, trees
 from ..registry.registry import WEIGHTS
 from ..specs.spec import Filed, Tree
 from ..tasks.data import Data, Examples
@@ -33,11 +34,12 @@ class System:
         self.data = plan.data[plan.nodes[root].suite]
         self.tasks = self.data.tasks
         self.leaves = {id: StoredModel.of(run, self.data, plan.project) for id, run in runs.items()}
-        self.stored = TreePredictions.of(plan, root)
+        self.on_dev = tree_predictions(plan, root)
+        """What the nodes predict for the suite's own examples, and what the ensembles learned from dev."""
 
     def _chosen(self, node: PlannedNode) -> Sequence[int] | None:
         """Return the positions of the members that a rule chose on dev; None where none are chosen."""
-        choice = self.stored.choices.get(node.id)
+        choice = self.on_dev.choices.get(node.id)
         return node.spec.ensemble.chosen(choice, node.members) if choice and isinstance(node.spec, Tree) else None
 
     def answers(self, questions: Iterable[Input], tasks: Sequence[str] = (), members: bool = False
@@ -47,7 +49,7 @@ class System:
         `tasks` are those that are answered, all where none is given; with `members` the answers of members are there,
         too. Raise UsageError for a task that the system lacks and for a question that fits no task.
         """
-        predicted = [task for task in self.tasks if self.stored.predictions[self.root].has(task)]
+        predicted = [task for task in self.tasks if self.on_dev.of(self.root).has(task)]
         if unknown := [task for task in tasks if task not in predicted]:
             raise UsageError(f"the system does not predict `{unknown[0]}`; it predicts: {', '.join(predicted)}. "
                              f"{did_you_mean(unknown[0], predicted)}".rstrip())
@@ -65,14 +67,9 @@ class System:
         """
         none = Examples((), ())
         data = Data(self.tasks, {task: {SPLIT: examples.get(task, none)} for task in self.tasks})
-        said: dict[str, Predictions] = {}
-        for node in self.nodes:
-            if isinstance(node.spec, Tree):
-                members = [said[m] for m in node.members]
-                said[node.id] = node.spec.ensemble.apply(self.stored.choices[node.id], members, data, node.members)
-            else:
-                said[node.id] = self._of_leaf(self.leaves[node.id], data)
-        return said
+        tree = TreePredictions(data, trees(self.nodes), lambda id: self._of_leaf(self.leaves[id], data),
+                               dict(self.on_dev.choices))
+        return {node.id: tree.of(node.id) for node in self.nodes}
 
     def _of_leaf(self, leaf: StoredModel, data: Data) -> Predictions:
         """Return what a leaf says, with outputs of no rows for tasks without examples."""

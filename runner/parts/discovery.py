@@ -12,7 +12,6 @@ import importlib.util
 import inspect
 import sys
 import textwrap
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
@@ -26,6 +25,7 @@ from pydantic.fields import FieldInfo
 from ..files import reported, sha256
 from ..lazy import SLOW, deferred
 from ..part import Part
+from ..project import Project
 
 
 @cache
@@ -55,16 +55,6 @@ def _strings(cls: type) -> dict[str, str]:
 
 P = TypeVar("P", bound=Part)
 
-FAMILIES = ("heads", "losses", "combiners", "optimizers", "schedules", "regularizers", "encoders", "ensembles",
-            "suites")
-RENAMED = {
-    **dict.fromkeys((*FAMILIES, "predictions"), "runner.parts"), "executors": "runner.worker.executors",
-    "scores": "runner.tasks.metrics", "tokens": "runner.parts.encoders.bert.tokenizer",
-    **{f"{path.parent.name}.{path.stem}": f"runner.parts.{path.parent.name}.{path.stem}"
-       for folder in FAMILIES for path in (Path(__file__).parent / folder).glob("[a-z]*.py")},
-}
-"""Modules of mtrun 0.1 that a part may import, by where their names are now."""
-
 
 def family(base: type[Part]) -> str:
     """Return the name of the folder that holds a family's files: `heads` for `Head`."""
@@ -78,7 +68,7 @@ def is_family(base: type) -> bool:
 
 def names(base: type[Part], project: Path | None = None) -> list[str]:
     """Return the names of all parts of a family, the package's own and the project's."""
-    folders = [Path(inspect.getfile(base)).parent] + ([project / "parts" / family(base)] if project else [])
+    folders = [Path(inspect.getfile(base)).parent] + ([Project(project).parts / family(base)] if project else [])
     return sorted({f.stem for folder in folders for f in folder.glob("[a-z]*.py")})
 
 
@@ -91,7 +81,7 @@ def find(base: type[P], name: str, project: Path | None = None) -> type[P] | Non
         with deferred(*SLOW):
             module = importlib.import_module(module_name)
     else:
-        path = (project or Path()) / "parts" / family(base) / f"{name}.py"
+        path = Project(project or Path()).parts / family(base) / f"{name}.py"
         if not path.is_file():
             return None
         module = _own(path, f"parts.{family(base)}.{name}")
@@ -104,27 +94,9 @@ def _own(path: Path, module_name: str) -> ModuleType:
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
-    for name, home in RENAMED.items():
-        sys.modules.setdefault(f"runner.{name}", _Renamed(f"runner.{name}", home))
     with deferred(*SLOW):
         spec.loader.exec_module(module)
     return module
-
-
-class _Renamed(ModuleType):
-    """Stand in for a module of mtrun 0.1, so that a project's own parts go on working; warn once a file."""
-
-    def __init__(self, name: str, home: str) -> None:
-        super().__init__(name)
-        self._home = home
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        value = getattr(importlib.import_module(self._home), name)
-        warnings.warn(f"`{self.__name__}` is now `{self._home}`; the old name goes with the next version",
-                      FutureWarning, stacklevel=2)
-        return value
 
 
 def _only_class(module: ModuleType, base: type[P]) -> type[P]:

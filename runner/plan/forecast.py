@@ -132,7 +132,7 @@ def latest(registry: Registry) -> tuple[list[PastRun], int]:
 def _read(registry: Registry, ids: Sequence[str]) -> Iterator[PastRun]:
     for id in ids:
         with suppress(RegistryError, StorageError, KeyError, TypeError, AttributeError):  # a damaged one tells nothing
-            if run := registry.listed(id):
+            if run := registry.find_by_manifest(id):
                 yield PastRun.of(run)
 
 

@@ -145,42 +145,41 @@ class Plan:
         for node in list(self.nodes.values()):
             self.nodes[node.id] = replace(node, spare=node.id not in needed)
 
+    def force(self, names: Sequence[str]) -> None:
+        """Have the leaves of some nodes, given by name or id, trained again. Raise UsageError for an unknown node.
 
-def renew(plan: Plan, forced: Sequence[str], stale: bool) -> None:
-    """Have the leaves of nodes named in `forced` trained again and, where asked for, those of older code.
+        A finished run stays where it is until the new one takes its place.
+        """
+        for id in dict.fromkeys(leaf for name in names for leaf in self._leaves(self._id_of(name))):
+            self._train_again(self.nodes[id], "forced")
+        self.settle()
 
-    The finished run stays where it is until the new one takes its place. Raise UsageError for an unknown node.
-    """
-    for identity in dict.fromkeys(leaf for name in forced for leaf in _leaves(plan, _named(plan, name))):
-        _renew(plan, plan.nodes[identity], "forced")
-    for node in list(plan.nodes.values()) if stale else ():
-        if node.stale:
-            _renew(plan, node, node.reason)
-    plan.settle()
+    def rebuild_stale(self) -> None:
+        """Have the leaves trained again whose runs were made by older code, or of runs that changed since."""
+        for node in list(self.nodes.values()):
+            if node.stale:
+                self._train_again(node, node.reason)
+        self.settle()
 
+    def _id_of(self, name: str) -> str:
+        """Return the id of the node with a name, or with an id."""
+        names = {name, named_under(name, self.settings)}
+        id = next((node.id for node in self.nodes.values() if names & {node.name, node.id}), None)
+        if id is None:
+            known = [node.name for node in self.nodes.values() if node.name]
+            raise UsageError(f"no node `{name}` in this build. {did_you_mean(name, known)}".rstrip())
+        return id
 
-def _named(plan: Plan, name: str) -> str:
-    """Return the id of the node with a name, or with an id."""
-    meant = {name, named_under(name, plan.settings)}
-    found = next((node.id for node in plan.nodes.values() if meant & {node.name, node.id}), None)
-    if found is None:
-        known = [node.name for node in plan.nodes.values() if node.name]
-        raise UsageError(f"no node `{name}` in this build. {did_you_mean(name, known)}".rstrip())
-    return found
+    def _leaves(self, id: str) -> Iterable[str]:
+        """Yield a node that is trained, or all such below it."""
+        if isinstance(self.nodes[id].spec, Leaf):
+            yield id
+        for member in self.nodes[id].members:
+            yield from self._leaves(member)
 
-
-def _leaves(plan: Plan, identity: str) -> Iterable[str]:
-    """Yield a node that is trained, or all such below it."""
-    node = plan.nodes[identity]
-    if isinstance(node.spec, Leaf):
-        yield identity
-    for member in node.members:
-        yield from _leaves(plan, member)
-
-
-def _renew(plan: Plan, node: PlannedNode, reason: str) -> None:
-    """Plan the training of a leaf whose finished run, if there is a sound one, is to be replaced."""
-    if node.action == "reuse":
-        run = plan.registry.find(node.id)
-        replaces = run.manifest["sha256"] if run else ""
-        plan.nodes[node.id] = replace(node, action="train", reason=reason, stale=(), replaces=replaces)
+    def _train_again(self, node: PlannedNode, reason: str) -> None:
+        """Plan the training of a leaf whose finished run, if there is a sound one, is to be replaced."""
+        if node.action == "reuse":
+            run = self.registry.find(node.id)
+            replaces = run.manifest["sha256"] if run else ""
+            self.nodes[node.id] = replace(node, action="train", reason=reason, stale=(), replaces=replaces)

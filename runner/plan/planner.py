@@ -10,13 +10,14 @@ from pathlib import Path
 
 from ..errors import DataError, Problem, RegistryError, SpecError, StorageError, did_you_mean
 from ..parts.suites import Suite
+from ..project import Project
 from ..registry.registry import Registry
 from ..specs.identity import content_id, leaf_id, older
 from ..specs.loader import Loader
 from ..specs.spec import Filed, Leaf, Model, Node, Stored, Tree
 from ..specs.stored_run import suite_of
 from ..tasks.data import Task
-from ..tasks.prediction_files import read
+from ..tasks.prediction_files import probabilities, read
 from .derived import DerivedLeaf
 from .plan import NEW, Action, Plan, PlannedNode
 
@@ -24,7 +25,7 @@ from .plan import NEW, Action, Plan, PlannedNode
 def make_plan(project: Path, specs: Sequence[Path], profile: str, settings: Sequence[str] = ()) -> Plan:
     """Return the plan of some specs. Raise SpecError or DataError with every problem; nothing is started."""
     loader = Loader(project, profile, settings)
-    plan = Plan(project, profile, Registry(project / "registry"), settings=tuple(settings))
+    plan = Plan(project, profile, Registry(Project(project).registry), settings=tuple(settings))
     planner = _Planner(plan, loader.suite)
     for path, nodes in zip(specs, loader.load_all(specs), strict=True):
         for node in nodes:
@@ -33,6 +34,9 @@ def make_plan(project: Path, specs: Sequence[Path], profile: str, settings: Sequ
     plan.settle()
     plan.files = loader.references.files()
     plan.settled = loader.settled
+    dropped = [item for by_file in plan.data.dropped.values() for item in by_file.items()]
+    plan.notes += [f"{count} row{'s' * (count > 1)} of {file} left out: bad_rows = \"drop\""
+                   for file, count in dropped]
     plan.notes += loader.warnings if plan.todo() else []
     return plan
 
@@ -134,6 +138,9 @@ class _Planner:
                               for p in error.problems)) from None
         sha256 = hashlib.sha256(predictions.to_bytes()).hexdigest()
         identity = content_id({"kind": "predictions", "sha256": sha256, "suite": suite})
+        for task in probabilities(predictions, self.plan.data[suite]):
+            self.plan.notes.append(f"warning: {filed.shown}: the scores of `{task}` look like probabilities; logits "
+                                   "are expected, such as log(p / (1 - p))")
         self.plan.filed[identity] = predictions
         self.files[filed.path, suite] = PlannedNode(identity, filed.name, filed, (), "reuse", "a file", suite)
         return self.files[filed.path, suite]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 from ..errors import Problem, UsageError
-from ..parts.ensembles import Choice
+from ..parts.ensembles import Ensemble, TreePredictions
 from ..registry.registry import Run
 from ..specs.spec import Filed, Tree
-from ..tasks.predictions import Predictions
 from .plan import Plan, PlannedNode
 
 
@@ -33,22 +31,18 @@ def finished(plan: Plan, root: str) -> dict[str, Run]:
     return found
 
 
-@dataclass(frozen=True)
-class TreePredictions:
-    """What the nodes below a root predict, and what those of a tree learned from dev, by id."""
+def trees(nodes: Iterable[PlannedNode]) -> dict[str, tuple[Ensemble, Sequence[str]]]:
+    """Return the ensembles among some nodes with the ids of their members, by id."""
+    return {node.id: (node.spec.ensemble, node.members) for node in nodes if isinstance(node.spec, Tree)}
 
-    predictions: Mapping[str, Predictions]
-    choices: Mapping[str, Choice]
 
-    @classmethod
-    def of(cls, plan: Plan, root: str) -> TreePredictions:
-        """Return those of finished runs. Raise UsageError where one is not trained, RegistryError for damage."""
-        runs, known, choices = finished(plan, root), dict[str, Predictions](), dict[str, Choice]()
-        for node in below(plan, root):
-            if isinstance(node.spec, Tree):
-                ensemble, members, data = node.spec.ensemble, [known[m] for m in node.members], plan.data[node.suite]
-                choices[node.id] = ensemble.fit(members, data, node.members)
-                known[node.id] = ensemble.apply(choices[node.id], members, data, node.members)
-            else:
-                known[node.id] = plan.filed[node.id] if isinstance(node.spec, Filed) else runs[node.id].predictions()
-        return cls(known, choices)
+def tree_predictions(plan: Plan, root: str) -> TreePredictions:
+    """Return the Predictions of finished runs and of all trees above them, up to a root.
+
+    Raise UsageError where a run is not trained, RegistryError where one is damaged.
+    """
+    runs, nodes = finished(plan, root), below(plan, root)
+    tree = TreePredictions(plan.data[plan.nodes[root].suite], trees(nodes),
+                           lambda id: plan.filed[id] if id in plan.filed else runs[id].predictions())
+    tree.of(root)
+    return tree

@@ -8,23 +8,20 @@ not. Who uses the examples has them compared with the hash.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import inspect
 import json
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import DataError, StorageError
-from ..files import sha256, write_bytes
+from ..errors import DataError
+from ..files import json_bytes, read_cache, sha256, write_cache
 from ..part import Part
 from ..parts.suites import Suite
 from ..tasks.data import Data
-
-HASH = re.compile(r"[0-9a-f]{64}")
+from ..tasks.table_files import Table
 
 
 @dataclass(eq=False)
@@ -35,22 +32,26 @@ class SuiteStore(Mapping[str, Data]):
     folder: Path
     """Where hashes are remembered; what is in it can be deleted at any time."""
     suites: dict[str, Suite] = field(default_factory=dict)
+    dropped: dict[str, dict[str, int]] = field(default_factory=dict)
+    """How many bad rows of which file were left out, by content hash."""
     _data: dict[str, Data] = field(default_factory=dict)
 
     def add(self, suite: Suite) -> str:
         """Return the hash of a suite's content. Raise DataError."""
-        note, known = self._note(suite), ""
-        with contextlib.suppress(OSError):
-            known = note.read_text(errors="replace") if note else ""
-        if not HASH.fullmatch(known):
+        path = self._note(suite)
+        known = read_cache(path) if path else None
+        if known is not None:
+            note = json.loads(known)
+        else:
             data = suite.load(self.project)
-            known = data.sha256()
-            self._data[known] = data
-            if note and note == self._note(suite):  # else a file changed while it was read
-                with contextlib.suppress(StorageError):  # a registry that cannot be written can still be planned with
-                    write_bytes(note, known.encode())
-        self.suites.setdefault(known, suite)
-        return known
+            note = {"sha256": data.sha256(), "dropped": dict(data.dropped)}
+            self._data[note["sha256"]] = data
+            if path and path == self._note(suite):  # else a file changed while it was read
+                write_cache(path, json_bytes(note))
+        content: str = note["sha256"]
+        self.suites.setdefault(content, suite)
+        self.dropped[content] = note["dropped"]
+        return content
 
     def put(self, content: str, data: Data) -> None:
         """Take examples that stand for those of a hash, such as labels without their sentences."""
@@ -58,7 +59,7 @@ class SuiteStore(Mapping[str, Data]):
 
     def update(self, other: SuiteStore) -> None:
         """Take what others know of suites."""
-        self.suites = other.suites | self.suites
+        self.suites, self.dropped = other.suites | self.suites, other.dropped | self.dropped
         self._data = other._data | self._data
 
     def __contains__(self, content: object) -> bool:
@@ -92,5 +93,6 @@ class SuiteStore(Mapping[str, Data]):
             return None
         own, base = Path(inspect.getfile(type(suite))).parent, Path(inspect.getfile(Suite)).parent
         code = [sha256(path) for folder in (own, base) for path in sorted(folder.glob("*.py"))]
-        key = json.dumps([suite.canonical(), inputs, code, sha256(Path(inspect.getfile(Part))), sys.version])
+        read = [sha256(Path(inspect.getfile(each))) for each in (Part, Data, Table)]
+        key = json.dumps([suite.canonical(), inputs, code, read, sys.version])
         return self.folder / hashlib.sha256(key.encode()).hexdigest()

@@ -1,13 +1,13 @@
-"""Attempts: the folder through which a build and the worker of one leaf talk.
+"""Attempts: the folder through which a build and the worker of one leaf exchange files.
 
-    task.json                what is to be trained
-    checkpoint.safetensors   all that the rest of the run depends on, from time to time
-    progress.json            how far the run is, on which machine, with how much memory
-    job.json                 by what name an engine knows the worker, where it outlives the build
-    token                    what a worker on another machine must find here, or the folder is not shared
+    task.json                the training job
+    checkpoint.safetensors   latest state of training, from which it can be resumed
+    progress.json            step and epoch, host and peak memory
+    job.json                 engine and job id of the worker, where the engine outlives the build
+    token                    random text by which a worker on another machine checks that the folder is shared
     stop                     asks a worker on another machine to stop with a checkpoint
-    error.json               why it failed, where it did
-    log.txt                  what the worker says, over all its starts
+    error.json               exit code and problems of a failed worker
+    log.txt                  output of the worker, appended at each start
 """
 
 from __future__ import annotations
@@ -17,117 +17,115 @@ import json
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import StorageError
-from ..files import json_bytes, make_folder, overwrite, post, remove, reported, write_bytes
-
-if TYPE_CHECKING:
-    from ..specs.job import TrainingJob
+from ..files import json_bytes, make_folder, overwrite, remove, reported, write_bytes, write_unsynced
 
 TASK, JOB, TOKEN, STOP = "task.json", "job.json", "token", "stop"
 
-ROOM = 8192
-"""Bytes of error.json, which is made before it is needed, so that a full disk can still be told."""
+ERROR_BYTES = 8192
+"""Size of error.json, which is written in advance, so that an error can be reported on a full disk."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """Work in progress on one run."""
+    """Folder of one training in progress."""
 
     folder: Path
 
     @property
     def checkpoint(self) -> Path:
-        """File from which training goes on."""
+        """Path of the checkpoint from which training is resumed."""
         return self.folder / "checkpoint.safetensors"
 
     @property
     def log(self) -> Path:
-        """File of what the worker said."""
+        """Path of the log with the worker's output."""
         return self.folder / "log.txt"
 
     @property
     def lease(self) -> Path:
-        """File of the lease of whoever works on the run."""
+        """Path of the run's lease."""
         return self.folder.with_name(f"{self.folder.name}.lock")
 
-    def begin(self, order: TrainingJob) -> bool:
-        """Write what is to be trained and clear what a dead worker left; return whether there is a checkpoint.
+    def begin(self, task: bytes, replaces: str = "") -> bool:
+        """Write task.json and remove files of an earlier worker; return whether there is a checkpoint.
 
-        A checkpoint that was made to replace another run, or none, is not gone on from. Raise StorageError.
+        `replaces` is the sha256 in the manifest of a run that is trained again.
+        A checkpoint of an attempt that was to replace another run, or none, is removed. Raise StorageError.
         """
         make_folder(self.folder)
         for path in self.folder.glob(".*"):
             remove(path)
-        if _read(self.folder / TASK).get("replaces", "") != order.replaces:
+        if _read(self.folder / TASK).get("replaces", "") != replaces:
             remove(self.checkpoint)
         for name in (JOB, STOP):
             remove(self.folder / name)
-        write_bytes(self.folder / TASK, order.to_bytes())
-        write_bytes(self.folder / "error.json", b" " * ROOM)
+        write_bytes(self.folder / TASK, task)
+        write_bytes(self.folder / "error.json", b" " * ERROR_BYTES)
         return self.checkpoint.exists()
 
-    def mark(self) -> str:
-        """Write a token that a worker on another machine is to compare; return it. Raise StorageError."""
+    def write_token(self) -> str:
+        """Write a new random token, which a worker on another machine compares; return it. Raise StorageError."""
         token = uuid.uuid4().hex
         write_bytes(self.folder / TOKEN, token.encode())
         return token
 
-    def entrust(self, engine: str, job: str) -> None:
-        """Write down which engine knows the worker, and as what. Raise StorageError."""
+    def record_job(self, engine: str, job: str) -> None:
+        """Write the executor type and the job id of the worker. Raise StorageError."""
         write_bytes(self.folder / JOB, json_bytes({"engine": engine, "job": job}))
 
     def job(self) -> tuple[str, str]:
-        """Return the engine that was entrusted with the worker, and its job; two empty strings where none was."""
+        """Return executor type and job id of the worker; two empty strings where none are recorded."""
         values = _read(self.folder / JOB)
         return str(values.get("engine", "")), str(values.get("job", ""))
 
-    def dismiss(self) -> None:
-        """Note that no engine has the worker any more."""
+    def clear_job(self) -> None:
+        """Remove the record of the worker's executor and job id."""
         with contextlib.suppress(StorageError):
             remove(self.folder / JOB)
 
     def ask_to_stop(self) -> None:
-        """Ask a worker that no signal reaches to stop with a checkpoint; nothing happens where there is no folder."""
+        """Ask a worker that receives no signals to stop with a checkpoint; no-op where the folder is missing."""
         with contextlib.suppress(OSError):
             (self.folder / STOP).touch()
 
     def is_asked_to_stop(self) -> bool:
-        """Tell whether the worker is asked to stop."""
+        """Return whether the worker is asked to stop."""
         return (self.folder / STOP).exists()
 
     def name(self) -> str:
-        """Return the name of what is trained; empty where that is not known."""
+        """Return the name of the model; empty where task.json cannot be read."""
         return str(_read(self.folder / TASK).get("name", ""))
 
     def check(self) -> None:
-        """Raise StorageError where there is a task that cannot be read, so that nothing is known of the attempt."""
+        """Raise StorageError where task.json exists but cannot be read."""
         with reported("read", self.folder / TASK), contextlib.suppress(FileNotFoundError):
             (self.folder / TASK).read_bytes()
 
     def model(self) -> dict[str, Any]:
-        """Return what is trained; empty where that is not known."""
+        """Return the model's spec; empty where task.json cannot be read."""
         model = _read(self.folder / TASK).get("model")
         return model if isinstance(model, dict) else {}
 
     def report(self, progress: dict[str, Any]) -> None:
-        """Tell the build how far the run is."""
-        post(self.folder / "progress.json", json.dumps(progress).encode())
+        """Write progress.json, which the build reads."""
+        write_unsynced(self.folder / "progress.json", json.dumps(progress).encode())
 
     def progress(self) -> dict[str, Any]:
-        """Return how far the run is; empty where that is not known."""
+        """Return the content of progress.json; empty where it cannot be read."""
         return _read(self.folder / "progress.json")
 
     def fail(self, code: int, problems: list[str]) -> None:
-        """Tell the build why the run failed; where that cannot be written, the exit code and the log must do."""
-        told = [problem[: ROOM // 2] for problem in problems]
-        while len(data := json_bytes({"exit_code": code, "problems": told})) > ROOM and told:
-            told.pop()
-        overwrite(self.folder / "error.json", data.ljust(ROOM))
+        """Write exit code and problems to error.json, which the build reads; ignore a failed write."""
+        shortened = [problem[: ERROR_BYTES // 2] for problem in problems]
+        while len(data := json_bytes({"exit_code": code, "problems": shortened})) > ERROR_BYTES and shortened:
+            shortened.pop()
+        overwrite(self.folder / "error.json", data.ljust(ERROR_BYTES))
 
     def problems(self) -> list[str]:
-        """Return why the run failed; empty where the worker could not say."""
+        """Return the problems in error.json; empty where there are none."""
         return list(_read(self.folder / "error.json").get("problems", []))
 
 

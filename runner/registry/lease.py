@@ -1,9 +1,9 @@
-"""Leases: the right to train a run, held for as long as its holder lives.
+"""Leases: exclusive right of one process to train a run, until that process ends.
 
-A lease is one file. On one machine it is a lock that the system frees when build and worker are dead. For other
-machines, where locks may not reach, the file says who holds it and is touched every few seconds; one that was not
-touched for a minute is free. A lease only avoids training twice: nothing is wrong without it, and none is ever to be
-deleted by a person.
+A lease is a file. On one machine it is a `flock` that the system releases when build and worker have ended. For other
+machines, where locks may not apply, the file names its holder and is touched every few seconds; one that was not
+touched for a minute is free. Leases only avoid training twice: results are right without them, and nobody has to
+delete one by hand.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
-from ..files import is_at, lock, locked
+from ..files import is_at, lock, try_lock
 
 FRESH_SECONDS = 60.0
-"""How long a lease of another machine is respected after its last touch."""
+"""Age of its last touch up to which a lease of another machine is valid."""
 
 TOUCH_SECONDS = 5.0
 """How often a holder touches its lease."""
@@ -34,13 +34,13 @@ class Holder:
 
     host: str
     boot: str
-    """Which start of the machine, so that a host that was started again does not take itself for its holder."""
+    """Boot id of the machine, so that a lease from before a reboot does not count as its own."""
     pid: int
 
 
 @cache
 def _machine() -> tuple[str, str]:
-    """Return this machine's name and the id of its last start."""
+    """Return this machine's host name and boot id."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -50,74 +50,74 @@ def _machine() -> tuple[str, str]:
 
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[int | None]:
-    """Hold a lease; yields its descriptor, for a worker to inherit, or None where another holds it.
+    """Acquire a lease; yield its file descriptor, for a worker to inherit, or None where another process holds it.
 
-    Raise StorageError where the file cannot be made.
+    Raise StorageError where the file cannot be created.
     """
     descriptor = lock(path)
     if descriptor is None:
         yield None
         return
-    mine = json.dumps(asdict(Holder(*_machine(), os.getpid()))).encode()
-    is_mine = False
+    content = json.dumps(asdict(Holder(*_machine(), os.getpid()))).encode()
+    is_acquired = False
     try:
-        if _elsewhere(descriptor, path) is None:
-            with contextlib.suppress(OSError):  # a full disk: the lock alone must do
+        if _remote_holder(descriptor, path) is None:
+            with contextlib.suppress(OSError):  # on a full disk the lock alone has to suffice
                 os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, mine, 0)
-            is_mine = True
-        yield descriptor if is_mine else None
+                os.pwrite(descriptor, content, 0)
+            is_acquired = True
+        yield descriptor if is_acquired else None
     finally:
-        if is_mine and is_at(descriptor, path):
+        if is_acquired and is_at(descriptor, path):
             with contextlib.suppress(OSError):
                 os.unlink(path)
         os.close(descriptor)
 
 
 def touch(path: Path) -> None:
-    """Show other machines that the holder lives."""
+    """Update the time of a lease, which shows other machines that its holder is alive."""
     with contextlib.suppress(OSError):
         os.utime(path)
 
 
 def holder(path: Path) -> Holder | None:
-    """Return who holds a lease, or None where it is free."""
+    """Return the holder of a lease, or None where it is free."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
         return None
     try:
-        return _elsewhere(descriptor, path) if locked(descriptor) else _read(descriptor)
+        return _remote_holder(descriptor, path) if try_lock(descriptor) else _read(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _elsewhere(descriptor: int, path: Path) -> Holder | None:
-    """Return the live holder on another machine of a file whose lock was had here."""
-    found = _read(descriptor)
-    if not found.host or (found.host, found.boot) == _machine():
+def _remote_holder(descriptor: int, path: Path) -> Holder | None:
+    """Return the holder on another machine of a file locked here, or None where there is none or it is too old."""
+    recorded = _read(descriptor)
+    if not recorded.host or (recorded.host, recorded.boot) == _machine():
         return None
     age = _now(path.parent) - os.fstat(descriptor).st_mtime
-    return found if age < FRESH_SECONDS else None
+    return recorded if age < FRESH_SECONDS else None
 
 
 def _read(descriptor: int) -> Holder:
-    """Return what a lease says; a holder without a name where it says nothing."""
+    """Return the holder recorded in a lease; one with an empty host where none is."""
     with contextlib.suppress(OSError, ValueError, TypeError):
         return Holder(**json.loads(os.pread(descriptor, 1000, 0)))
     return Holder("", "", 0)
 
 
 def _now(folder: Path) -> float:
-    """Return the time of the file system, which may be another machine's; our own where it cannot be written."""
+    """Return the time of the file system, which may be a remote one; the local time where it cannot be written."""
     probe = folder / f".clock.{uuid4().hex[:8]}"
     try:
-        descriptor = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        descriptor = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     except OSError:
         return time.time()
     try:
         return os.fstat(descriptor).st_mtime
     finally:
         os.close(descriptor)
-        with contextlib.suppress(FileNotFoundError):  # who clears the folder may take it for a dead one's
+        with contextlib.suppress(FileNotFoundError):  # another process that cleans the folder may have removed it
             os.unlink(probe)

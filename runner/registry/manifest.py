@@ -1,6 +1,6 @@
-"""Manifests: what a finished run says of itself, as JSON whose last line holds the sha256 of all bytes above it.
+"""Manifests: metadata of a finished run, as JSON whose last key is the sha256 of all bytes above it.
 
-By hand it is checked with `head -n -2 manifest.json | sha256sum`.
+To check one by hand: `head -n -2 manifest.json | sha256sum`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pydantic_core import from_json
 from ..files import is_safe_name, json_bytes
 
 LIMIT = 1 << 22
-"""Most bytes of a manifest."""
+"""Maximum bytes of a manifest."""
 
-_SEAL = re.compile(rb'(,\n) "sha256": "([0-9a-f]{64})"\n}\n\Z')
+_CHECKSUM = re.compile(rb'(,\n) "sha256": "([0-9a-f]{64})"\n}\n\Z')
 
 
 class _Manifest(BaseModel):
-    """What every manifest must have for the rest of the house to read it."""
+    """Required keys of a manifest."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -41,16 +41,16 @@ class _Manifest(BaseModel):
     seconds: float
 
 
-def sealed(manifest: Mapping[str, Any]) -> bytes:
-    """Return the bytes of a manifest: its JSON, with the sha256 of all above it as the last line."""
-    above = json_bytes(manifest).removesuffix(b"\n}\n") + b",\n"
+def json_with_checksum(values: Mapping[str, Any]) -> bytes:
+    """Return JSON whose last key, `sha256`, is the hash of all bytes above it."""
+    above = json_bytes(values).removesuffix(b"\n}\n") + b",\n"
     return above + f' "sha256": "{hashlib.sha256(above).hexdigest()}"\n}}\n'.encode()
 
 
-def unsealed(data: bytes) -> dict[str, Any]:
-    """Return what the bytes of a manifest say, `sha256` included; raise ValueError for any damage."""
-    seal = _SEAL.search(data, max(0, len(data) - 100))
-    if not seal or hashlib.sha256(data[: seal.end(1)]).hexdigest().encode() != seal[2]:
+def parse_manifest(data: bytes) -> dict[str, Any]:
+    """Verify and parse a manifest, `sha256` included. Raise ValueError for any damage."""
+    match = _CHECKSUM.search(data, max(0, len(data) - 100))
+    if not match or hashlib.sha256(data[: match.end(1)]).hexdigest().encode() != match[2]:
         raise ValueError("it is not what was written")
     try:
         manifest: dict[str, Any] = from_json(data, allow_inf_nan=False)  # three times as fast as json.loads
@@ -63,9 +63,9 @@ def unsealed(data: bytes) -> dict[str, Any]:
     return manifest
 
 
-def start(path: str) -> bytes:
-    """Return a file, or its start where it is longer than any manifest. Raise ValueError for what is no file."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
+def read_start(path: str) -> bytes:
+    """Read at most `LIMIT` bytes of a file. Raise ValueError where it is not a regular file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would block
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ValueError("it is no regular file")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..tasks.data import Examples, Task
+from ..tasks.metrics import least_squares, probabilities
 
 GRADES = 6
 """To how many equally spaced values a regression is rounded; of a range from 0 to 5 these are the whole numbers."""
@@ -44,28 +45,17 @@ def confusion(task: Task, scores: np.ndarray, labels: np.ndarray) -> Confusion:
         rows, columns = (np.digitize(values, edges) for values in (labels, calibrated(scores, labels)))
     else:
         names = ("no", "yes") if task.kind == "binary" else tuple(map(str, range(task.classes)))
-        rows, columns = labels.astype(int), shares(task, scores).argmax(axis=1)
+        rows, columns = labels.astype(int), probabilities(task, scores).argmax(axis=1)
     counts = np.zeros((len(names), len(names)), int)
     np.add.at(counts, (rows, columns), 1)
     return Confusion(names, counts)
 
 
-def shares(task: Task, scores: np.ndarray) -> np.ndarray:
-    """Return the probability [n, classes] that logits [n, k] give to each class; equal ones go to the lower class."""
-    logits = scores.astype(np.float64)
-    if task.kind == "binary":
-        logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    found: np.ndarray = odds / odds.sum(axis=1, keepdims=True)
-    return found
-
-
 def calibrated(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return scores [n, 1] brought to the scale of labels [n] by the line of least squares, which leaves r as it is."""
     x = scores[:, 0].astype(np.float64)
-    spread = ((x - x.mean()) ** 2).sum()
-    slope = ((x - x.mean()) * (labels - labels.mean())).sum() / spread if spread else 0.0
-    line: np.ndarray = labels.mean() + slope * (x - x.mean())
+    slope, level = least_squares(x, labels)
+    line: np.ndarray = slope * x + level
     return line
 
 
@@ -78,7 +68,7 @@ def worst(task: Task, scores: np.ndarray, examples: Examples, count: int) -> Ite
         sizes, texts = np.abs(said - labels), [f"{value:.2f}" for value in said]
         names = [f"{label:g}" for label in labels]
     else:
-        given, rows = shares(task, scores), np.arange(len(labels))
+        given, rows = probabilities(task, scores), np.arange(len(labels))
         best, true = given.argmax(axis=1), labels.astype(int)
         sizes = given[rows, best] - given[rows, true]
         classes = ("no", "yes") if task.kind == "binary" else tuple(map(str, range(task.classes)))

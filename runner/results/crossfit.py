@@ -13,21 +13,20 @@ are a function of the suite's content and the examples' ids: the same for all no
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from ..errors import StorageError, TrainingError
-from ..files import sha256, write_bytes
+from ..errors import TrainingError
+from ..files import read_cache, sha256, write_cache
 from ..lazy import deferred
 from ..parts.discovery import sources
-from ..parts.ensembles import Ensemble
+from ..parts.ensembles import Ensemble, TreePredictions
 from ..registry.registry import Run
 from ..tasks.data import Data
 from ..tasks.folds import FOLDS, Refit, labelled, refits
@@ -66,7 +65,10 @@ class CrossFit:
     folder: Path
     """Where scores are remembered; what is in it can be deleted at any time."""
     nodes: dict[str, Node] = field(default_factory=dict)
-    _made: dict[str, list[Predictions]] = field(default_factory=dict)
+    _trees: dict[str, tuple[Ensemble, Sequence[str]]] = field(default_factory=dict)
+    """Ensembles with the ids of their members, by id."""
+    _leaves: dict[str, tuple[list[Predictions], list[int]]] = field(default_factory=dict)
+    """Dev predictions of a leaf after each epoch, and the best epoch by each refit."""
 
     def add_leaf(self, id: str, predictions: Predictions, run: Run | None, chose: bool) -> None:
         """Take note of a leaf; `chose` tells whether dev chose its epoch."""
@@ -78,6 +80,7 @@ class CrossFit:
         code = {file: sha256(path) for file, path in sources(ensemble).items()}
         parts = [id, code, [self.nodes[member].key for member in members]]
         self.nodes[id] = Node(predictions, _digest(parts), None, ensemble, tuple(members))
+        self._trees[id] = ensemble, tuple(members)
 
     def honest(self, id: str) -> Scores | None:
         """Return a node's cross-fitted dev scores; None where nothing was chosen, and where they cannot be had:
@@ -92,16 +95,15 @@ class CrossFit:
         if not runs and not any(node.ensemble and node.ensemble.chooses for node in below):
             return None
         path = self.folder / f"{_digest([self._code, self.content, self.nodes[id].key])}.json"
-        with contextlib.suppress(OSError, ValidationError):
-            return _SCORES.validate_json(path.read_bytes(), strict=True)
+        if (known := read_cache(path)) is not None:
+            return _SCORES.validate_json(known, strict=True)
         if any(len(rows) < FOLDS for rows in labelled(self.data).values()):
             return None
         try:
             scores = self._scored(id)
         except TrainingError:
             return None
-        with contextlib.suppress(StorageError):
-            write_bytes(path, json.dumps(scores).encode())
+        write_cache(path, json.dumps(scores).encode())
         return scores
 
     def _below(self, id: str) -> Iterator[Node]:
@@ -150,21 +152,22 @@ class CrossFit:
 
     def refitted(self, id: str) -> list[Predictions]:
         """Return a node's Predictions for each refit, by the choices made there: of what is left and of the fold."""
-        if id not in self._made:
-            node = self.nodes[id]
-            if node.ensemble:
-                below = zip(*map(self.refitted, node.members), strict=True)
-                self._made[id] = [node.ensemble.combine(members, refit.data, node.members)
-                                  for refit, members in zip(self._refits, below, strict=True)]
-            else:
-                said = [node.predictions] if node.run is None else self._epochs(node.run)
-                self._made[id] = [refit.restricted(said[epoch], self.data)
-                                  for refit, epoch in zip(self._refits, self._best(said, node.run), strict=True)]
-        return self._made[id]
+        return [tree.of(id) for tree in self._refitted_trees]
 
-    def _epochs(self, run: Run) -> list[Predictions]:
-        """Return what a run said of dev after each epoch."""
-        return one_by_one(run.epochs(), self.data)
+    @cached_property
+    def _refitted_trees(self) -> list[TreePredictions]:
+        """The trees for each refit: every ensemble fitted on what is left of dev."""
+        return [TreePredictions(refit.data, self._trees, partial(self._refitted_leaf, number))
+                for number, refit in enumerate(self._refits)]
+
+    def _refitted_leaf(self, number: int, id: str) -> Predictions:
+        """Return a leaf's Predictions of the epoch that would have been kept by a refit's rows."""
+        if id not in self._leaves:
+            run = self.nodes[id].run
+            epochs = one_by_one(run.epochs(), self.data) if run else [self.nodes[id].predictions]
+            self._leaves[id] = epochs, self._best(epochs, run)
+        epochs, best = self._leaves[id]
+        return self._refits[number].restricted(epochs[best[number]], self.data)
 
     def _best(self, epochs: Sequence[Predictions], run: Run | None) -> list[int]:
         """Return for each refit the epoch that training would have kept by the rows that are left."""

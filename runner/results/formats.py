@@ -24,8 +24,7 @@ def markdown(sheets: Sequence[Sheet]) -> str:
     """Return sheets as markdown tables, each under a heading."""
     parts = []
     for sheet in sheets:
-        rows = [[_marked(cell, escaped, "**", "**") for cell in row] for row in sheet.rows]
-        table = _tabulated(sheet, rows, [escaped(title) for title in sheet.columns.values()], "pipe")
+        table = _tabulated(sheet, "pipe", escaped, "**", "**")
         parts.append("\n\n".join([f"## {escaped(sheet.title)}", table, *map(escaped, sheet.notes)]))
     return "\n\n".join(parts) + "\n"
 
@@ -34,8 +33,7 @@ def plain(sheets: Sequence[Sheet]) -> str:
     """Return sheets as aligned text; the best of a column has a `>`."""
     parts = []
     for sheet in sheets:
-        rows = [[_marked(cell, clean, "> ", "") for cell in row] for row in sheet.rows]
-        table = _tabulated(sheet, rows, [clean(title) for title in sheet.columns.values()], "simple")
+        table = _tabulated(sheet, "simple", clean, "> ", "")
         parts.append("\n\n".join([clean(sheet.title), table, "\n".join(map(clean, sheet.notes))]).rstrip())
     return "\n\n\n".join(parts) + "\n"
 
@@ -44,12 +42,10 @@ def latex(sheets: Sequence[Sheet]) -> str:
     """Return sheets as LaTeX tables for the package booktabs, each with its notes as comments."""
     parts = []
     for sheet in sheets:
-        rows = [[_marked(cell, _latex, r"\textbf{", "}") for cell in row] for row in sheet.rows]
-        lines = [" & ".join(row) + r" \\" for row in [[_latex(title) for title in sheet.columns.values()], *rows]]
-        align = "".join("l" if key in LEFT else "r" for key in sheet.columns)
-        parts.append("\n".join([f"% {clean(sheet.title)}", rf"\begin{{tabular}}{{{align}}}", r"\toprule", lines[0],
-                                r"\midrule", *lines[1:], r"\bottomrule", r"\end{tabular}",
-                                *(f"% {clean(note)}" for note in sheet.notes)]))
+        table = _tabulated(sheet, "latex_raw", _latex, r"\textbf{", "}")
+        for rule in ("toprule", "midrule", "bottomrule"):
+            table = table.replace(r"\hline", rf"\{rule}", 1)
+        parts.append("\n".join([f"% {clean(sheet.title)}", table, *(f"% {clean(note)}" for note in sheet.notes)]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -57,13 +53,10 @@ def html_(sheets: Sequence[Sheet]) -> str:
     """Return sheets as HTML tables, to be put into a page."""
     parts = []
     for sheet in sheets:
-        head = "".join(f"<th{_side(key)}>{_html(title)}</th>" for key, title in sheet.columns.items())
-        rows = ["".join(f"<td{_side(key)}>{_marked(cell, _html, '<b>', '</b>')}</td>"
-                        for key, cell in zip(sheet.columns, row, strict=True)) for row in sheet.rows]
-        notes = "".join(f"<p>{_html(note)}</p>\n" for note in sheet.notes)
-        body = "\n".join(f"<tr>{row}</tr>" for row in rows)
-        parts.append(f"<table>\n<caption>{_html(sheet.title)}</caption>\n<thead><tr>{head}</tr></thead>\n"
-                     f"<tbody>\n{body}\n</tbody>\n</table>\n{notes}")
+        table = _tabulated(sheet, "unsafehtml", _html, "<b>", "</b>")
+        table = re.sub(r"(?<=>) +| +(?=</t[dh]>)", "", table)  # which align nothing on a page
+        table = table.replace("<table>", f"<table>\n<caption>{_html(sheet.title)}</caption>", 1)
+        parts.append("\n".join([table, *(f"<p>{_html(note)}</p>" for note in sheet.notes)]) + "\n")
     return "\n".join(parts)
 
 
@@ -105,9 +98,12 @@ def _marked(cell: Cell, escape: Callable[[str], str], before: str, after: str) -
     return f"{before}{text}{after}" if cell.is_best else f"{escape('≈')} {text}" if cell.is_tied else text
 
 
-def _tabulated(sheet: Sheet, rows: Sequence[Sequence[str]], titles: Sequence[str], style: str) -> str:
+def _tabulated(sheet: Sheet, style: str, escape: Callable[[str], str], before: str, after: str) -> str:
+    """Return a sheet's rows in a format of tabulate that escapes nothing; the best of a column between two marks."""
     from tabulate import tabulate  # here, since not every command shows a table
 
+    titles = [escape(title) for title in sheet.columns.values()]
+    rows = [[_marked(cell, escape, before, after) for cell in row] for row in sheet.rows]
     align = ["left" if key in LEFT else "right" for key in sheet.columns]
     return tabulate(rows, titles, tablefmt=style, disable_numparse=True, colalign=align if rows else None)
 
@@ -118,10 +114,6 @@ def _latex(text: str) -> str:
 
 def _html(text: str) -> str:
     return html.escape(clean(text))
-
-
-def _side(key: str) -> str:
-    return "" if key in LEFT else ' style="text-align:right"'
 
 
 def _plain(cell: Cell) -> str:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MtrunError, RegistryError
+from ..parts.ensembles import TreePredictions
 from ..plan.plan import Plan
-from ..project import project_of
+from ..plan.predict import trees
+from ..project import Project
 from ..registry.registry import HISTORY, Registry, Run
-from ..specs.spec import Tree
 from ..tasks.data import Data
 from ..tasks.predictions import Predictions
 from .costs import costs, spent
@@ -34,7 +35,8 @@ class ProfileResults:
     project: Path
     notes: list[str] = field(default_factory=list)
     """What could not be had, and why."""
-    _predictions: dict[str, Predictions | None] = field(default_factory=dict)
+    _trees: dict[str, TreePredictions] = field(default_factory=dict)
+    """By the hash of the suite's content."""
 
     @property
     def folder(self) -> Path:
@@ -92,7 +94,7 @@ class ProfileResults:
     @cached_property
     def runs(self) -> dict[str, Run]:
         """The finished runs of the leaves that are still there."""
-        registry, found = Registry(self.project / "registry"), {}
+        registry, found = Registry(Project(self.project).registry), {}
         for leaf in self.leaves:
             with contextlib.suppress(MtrunError):
                 if run := registry.find(leaf.id):
@@ -117,22 +119,23 @@ class ProfileResults:
 
     def predictions(self, id: str) -> Predictions | None:
         """Return a node's Predictions, of an ensemble made again from its members; None where something is missing."""
-        if id not in self._predictions:
-            with contextlib.suppress(MtrunError):
-                self._predictions[id] = self._predict(id)
-        return self._predictions.setdefault(id, None)
+        with contextlib.suppress(MtrunError, KeyError):
+            return self._predict(id)
+        return None
 
-    def _predict(self, id: str) -> Predictions | None:
-        if id in self.runs:
-            return self.runs[id].predictions()
-        if id in self.plan.filed:
-            return self.plan.filed[id]
-        planned, data = self.plan.nodes.get(id), self.data(id)
-        if planned is None or data is None or not isinstance(planned.spec, Tree):
-            return None
-        members = [self.predictions(member) for member in planned.members]
-        there = [member for member in members if member is not None]
-        return planned.spec.ensemble.combine(there, data, planned.members) if len(there) == len(members) else None
+    def _predict(self, id: str) -> Predictions:
+        """Return a node's Predictions. Raise MtrunError where something is missing or does not fit."""
+        def leaf(id: str) -> Predictions:
+            if id in self.runs:
+                return self.runs[id].predictions()
+            if id in self.plan.filed:
+                return self.plan.filed[id]
+            raise RegistryError(f"run {id} is not in the registry")
+
+        sha256 = self.suites[id].sha256
+        if sha256 not in self._trees:
+            self._trees[sha256] = TreePredictions(self.plan.data[sha256], trees(self.plan.nodes.values()), leaf)
+        return self._trees[sha256].of(id)
 
     def interval(self, id: str, column: str, split: str = "dev") -> tuple[float, float] | None:
         """Return the ends of the 95 % interval of a score; None where it is not known."""
@@ -154,7 +157,7 @@ def gather(folder: Path) -> list[ProfileResults]:
 
     Raise UsageError where there are no results, RegistryError where none can be shown.
     """
-    project = project_of(folder / "results")
+    project = Project.of(folder / "results").folder
     found = read(folder)
     if not any(one.files for one in found):
         raise RegistryError(*(problem for one in found for problem in one.problems))

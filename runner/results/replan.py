@@ -9,6 +9,7 @@ from pathlib import Path
 from ..errors import MtrunError
 from ..plan.plan import Plan
 from ..plan.planner import make_plan
+from ..project import Project
 from ..registry.registry import Registry
 from .result import Result
 
@@ -18,7 +19,7 @@ def replanned(project: Path, profile: str, results: Sequence[Result]) -> Plan:
 
     Results of older versions do not name their specs: then it is each spec called as a node of the results is.
     """
-    plan = Plan(project, profile, Registry(project / "registry"))
+    plan = Plan(project, profile, Registry(Project(project).registry))
     groups: dict[tuple[str, ...], list[Path]] = {}
     for result in results:
         specs = [project / result.spec] if result.spec else _called(project, result)
@@ -39,7 +40,7 @@ def _called(project: Path, result: Result) -> list[Path]:
 def spec_files(project: Path) -> Iterator[Path]:
     """Yield the files of models, soups and ensembles."""
     for path in sorted(project.glob("specs/**/*.toml")):
-        if not {"profiles", "suites"} & set(path.relative_to(project / "specs").parts[:-1]):
+        if not {"profiles", "suites"} & set(path.relative_to(Project(project).specs).parts[:-1]):
             yield path
 
 

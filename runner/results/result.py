@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import Place, Problem, RegistryError
+from ..part import StrictRecord
 from ..tasks.metrics import OVERALL, Scores
 
 _Score = Annotated[float, Field(ge=-1, le=1)]
@@ -28,13 +29,7 @@ SIGNIFICANCE = "significance.json"
 _Hash = Annotated[str, Field(pattern="^[0-9a-f]{12,64}$")]
 
 
-class _Record(BaseModel):
-    """A strict piece of a results file."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
-
-
-class Column(_Record):
+class Column(StrictRecord):
     """A task as the tables know it."""
 
     name: str
@@ -42,7 +37,7 @@ class Column(_Record):
     kind: Literal["classification", "binary", "regression"]
 
 
-class ResultNode(_Record):
+class ResultNode(StrictRecord):
     """One node of a scored tree."""
 
     name: str = ""
@@ -119,7 +114,7 @@ class ResultNode(_Record):
         return any(node.apparent or node.chosen is not None for node in self.nodes())
 
 
-class Result(_Record):
+class Result(StrictRecord):
     """The scored tree of one spec, and the suite that it was scored on."""
 
     format: Literal[1] = 1

@@ -16,8 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..errors import MtrunError, StorageError
-from ..files import sha256, write_bytes
+from ..errors import MtrunError
+from ..files import read_cache, sha256, write_cache
 from ..parts.discovery import sources
 from ..plan.plan import Plan, PlannedNode
 from ..registry.registry import Run
@@ -40,18 +40,16 @@ class ResultCache:
 
     def find(self, name: str) -> Result | None:
         """Return the result of a system; None where it is not known, or where what is kept of it is damaged."""
-        with contextlib.suppress(OSError, MtrunError, KeyError):
+        with contextlib.suppress(MtrunError, KeyError):
             path = self._path(name)
-            seal, _, data = path.read_bytes().partition(b"\n")
-            if seal.decode(errors="replace") == hashlib.sha256(data).hexdigest():
+            if data := read_cache(path):
                 return Result.from_json(data, str(path))
         return None
 
     def keep(self, name: str, result: Result) -> None:
         """Remember the result of a system; nothing happens where it cannot be written."""
-        data = result.to_json()
-        with contextlib.suppress(StorageError, KeyError):
-            write_bytes(self._path(name), hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
+        with contextlib.suppress(KeyError):
+            write_cache(self._path(name), result.to_json())
 
     def _path(self, name: str) -> Path:
         """Return the file of a system. Raise KeyError where a run of it is not known."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..errors import MtrunError, Place, Problem, RegistryError, UsageError
 from ..files import reported
-from ..project import project_of
+from ..project import Project
 from ..registry.registry import Registry
 from ..specs.spec_files import PUBLISHED
 from .result import COSTS, SIGNIFICANCE, Result, ResultNode
@@ -85,7 +85,7 @@ def read_profile(folder: Path) -> ResultFolder:
     except RegistryError as error:
         problems += error.problems
     is_published = folder.resolve().parent.name == PUBLISHED  # whatever runs are here
-    kept = _one_set(files, None if is_published else Registry(project_of(folder / "results") / "registry"))
+    kept = _one_set(files, None if is_published else Registry(Project.of(folder / "results").registry))
     if damage := list(_contradictions(kept)):
         return ResultFolder(folder, {}, problems=[*problems, *damage])
     left_out = {path: files[path] for path in files if path not in kept}
@@ -167,7 +167,7 @@ def _of_runs_here(files: Mapping[Path, Result], registry: Registry | None) -> di
 def run_digest(registry: Registry, id: str) -> str | None:
     """Return which predictions a finished run has; None where there is none that can be read."""
     try:
-        run = registry.listed(id)
+        run = registry.find_by_manifest(id)
     except MtrunError:
         return None
     return run.digest if run else None

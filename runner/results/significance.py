@@ -15,11 +15,12 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from ..errors import MtrunError, Place, Problem, RegistryError
 from ..files import remove, reported, write_bytes
 from ..lazy import deferred
+from ..part import StrictRecord
 from ..tasks import bootstrap
 from ..tasks.data import Data
 from ..tasks.metrics import OVERALL, Scores, outcomes, score, score_split
@@ -42,20 +43,14 @@ _Share = Annotated[float, Field(ge=-1, le=1)]
 _Score = tuple[_Share, _Share, _Share] | None
 
 
-class _Record(BaseModel):
-    """A strict piece of the file."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-
-
-class Evidence(_Record):
+class Evidence(StrictRecord):
     """What is known of the systems of one suite, each list in the order of `columns`."""
 
     columns: tuple[str, ...] = ()
     """The suite's tasks, and overall."""
-    systems: dict[str, dict[str, tuple[_Score, ...]]] = {}
+    systems: dict[str, dict[str, tuple[_Score, ...]]] = Field(default_factory=dict)
     """Id -> split -> score, as it is shown, and both ends of its interval."""
-    pairs: dict[str, dict[str, tuple[_Share | None, ...]]] = {}
+    pairs: dict[str, dict[str, tuple[_Share | None, ...]]] = Field(default_factory=dict)
     """Two ids in their order -> split -> p-value."""
 
     def interval(self, id: str, split: str, column: str, score: float | None) -> tuple[float, float] | None:
@@ -81,11 +76,11 @@ class Evidence(_Record):
         return found[self.columns.index(column)] if found and column in self.columns else None
 
 
-class Significance(_Record):
+class Significance(StrictRecord):
     """The file of one profile."""
 
     format: Literal[1] = 1
-    suites: dict[str, Evidence] = {}
+    suites: dict[str, Evidence] = Field(default_factory=dict)
     """By the hash of the suite's content."""
 
     @classmethod

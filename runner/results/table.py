@@ -177,7 +177,8 @@ def chosen(board: Board, wanted: str, usual: Sequence[str]) -> list[str]:
     if not wanted:
         return list(usual)
     keys = [*(usual if wanted.startswith("+") else ()), *wanted.removeprefix("+").split(",")]
-    return [key for word in keys for key in (known if word == "all" else [checked(board, word)])]
+    columns = (key for word in keys for key in (known if word == "all" else [checked(board, word)]))
+    return list(dict.fromkeys(columns))
 
 
 def checked(board: Board, key: str) -> str:

@@ -7,8 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
-from ..errors import Place, Problem, did_you_mean, nearest
-from ..files import is_safe_name
+from ..errors import MtrunError, Place, Problem, did_you_mean, nearest
 from ..part import Part
 from ..parts.discovery import find, names
 from ..parts.encoders import Encoder
@@ -16,6 +15,7 @@ from ..parts.heads import Head
 from ..parts.losses import Loss
 from ..parts.suites import Suite
 from ..tasks.data import Task
+from .names import wrong_task_name
 from .spec import Model, Tree
 from .toml import Array, Table
 
@@ -43,13 +43,12 @@ def misnamed_head(name: str, table: Table, suite: Suite) -> Problem:
 
 
 def unsafe_tasks(suite: Suite, table: Table) -> Iterator[Problem]:
-    """Yield each task of a suite that no file could be named after; `table` is the suite's."""
+    """Yield each task of a suite that cannot be called as it is; `table` is the suite's."""
     tasks = table.get("tasks")
     for name in suite.meanings():
-        if not is_safe_name(name):
+        if wrong := wrong_task_name(name):
             at = tasks.keys_at[name] if isinstance(tasks, Table) and name in tasks else table.place
-            hint = "a name has letters, digits and . _ - = , + @ only"
-            yield Problem(f"`{name}` cannot be the name of a task", at, hint=hint)
+            yield Problem(wrong[0], at, hint=wrong[1])
 
 
 def misfits(model: Model, table: Table, project: Path) -> Iterator[Problem]:
@@ -69,6 +68,13 @@ def misfits(model: Model, table: Table, project: Path) -> Iterator[Problem]:
             yield Problem(f"no file `{file}` of unlabelled sentences for `{name}`",
                           place(table, "teacher", "unlabelled", name), (f"looked in {project}",),
                           "name it from the project's folder")
+    try:
+        model.encoder.check(project)
+    except MtrunError as error:
+        at = place(table, "encoder", "init")
+        for problem in error.problems:
+            yield Problem(problem.message, at, (*problem.notes, *([f"in {problem.place}"] if problem.place else [])),
+                          problem.hint)
     for name in model.heads:
         yield from _misfit(name, model, tasks[name], table)
     trained = table.get("train", {}).get("tasks")

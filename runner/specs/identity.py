@@ -40,7 +40,7 @@ ONLY: dict[str, Callable[[Model], bool]] = {
     "training/distillation.py": lambda model: model.teacher is not None,
     "training/soup.py": lambda model: isinstance(model, SoupModel),
     "tasks/folds.py": lambda model: isinstance(model, SoupModel),
-    "training/stored_model.py": lambda model: model.start is not None,
+    "training/stored_model.py": lambda model: bool(model.start or model.teacher) or isinstance(model, SoupModel),
 }
 """Files that decide it of some leaves only."""
 KNOWN = Path(__file__).with_name("known_sources.json")

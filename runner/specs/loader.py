@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import Place, Problem, SpecError, did_you_mean, nearest
-from ..files import is_safe_name
 from ..machine import computes_bf16, emulated_bf16
 from ..part import Member
 from ..parts.discovery import find, names
 from ..parts.ensembles import Ensemble
 from ..parts.heads import Head
 from ..parts.suites import Suite
+from ..project import Project
 from ..registry.registry import ID, Registry
 from ..tasks.prediction_files import is_score_file
 from .checks import misfits, misnamed_head, misnamed_members, misnamed_tasks, unsafe_tasks
 from .diff import place_of
 from .merge import COMMAND_LINE, combined, setting, without
+from .names import wrong_spec_name
 from .spec import Filed, Leaf, Model, Soup, SoupModel, Spec, Stored, Tree
 from .spec_files import HEADER, LEVELS, SCORES, SpecFiles, Users, alike, cycle
 from .stored_run import trained_as
@@ -30,7 +31,10 @@ from .toml import Table
 from .validation import PartBuilder
 
 PROBLEMS = 200
-"""After how many problems no more are looked for."""
+"""After how many problems reading stops."""
+
+FILED = (*HEADER, "extends", "sweep")
+"""Keys of a model's file that are not the model's."""
 
 
 def named_under(name: str, settings: Sequence[str]) -> str:
@@ -61,25 +65,28 @@ class Loader:
 
     def __post_init__(self) -> None:
         self.references = SpecFiles(self.project)
-        self._assembly = PartBuilder(self.project, self._member, self._say)
+        self._parts = PartBuilder(self.project, self._member, self._say)
         self._problems: dict[tuple[str, Place | None], Problem] = {}
         self._open: list[_Opened] = []
         self._nodes: dict[Path, list[Spec]] = {}
         self._named: list[list[Place]] = []
         """For each node that is being made, outermost first, where each of its members is named."""
         self._count = self._members = 0
-        self._models = Models(self.references, self._assembly, self.profile, Table(Place(COMMAND_LINE)), self._say,
-                              self._counted)
+        self._setting = Table(Place(COMMAND_LINE))
+        """All that `--set` says."""
+        self._settled: dict[str, None] = {}
+        self._warnings: dict[str, None] = {}
+        self._is_profile_checked = False
 
     @property
     def settled(self) -> list[str]:
         """What the specs leave open and what it became on this machine, each with the reason."""
-        return list(self._models.settled)
+        return list(self._settled)
 
     @property
     def warnings(self) -> list[str]:
         """What is right and yet unwise on this machine."""
-        return list(self._models.warnings)
+        return list(self._warnings)
 
     def load(self, path: Path) -> list[Spec]:
         """Return the nodes of a spec: one, or a sweep's points. Raise SpecError with all problems."""
@@ -89,7 +96,7 @@ class Loader:
         """Return the nodes of several specs. Raise SpecError with the problems of them all."""
         nodes: list[list[Spec]] = []
         try:
-            self._models.setting = self._settings()
+            self._setting = self._settings()
             with self._collected():
                 self.references.profile(self.profile, {})
             nodes = [self._asked(path) for path in paths]
@@ -105,7 +112,10 @@ class Loader:
         table = self.references.stacked(self.references.profile(self.profile, {}), {})
         if not isinstance(suite := table.get("suite"), Table):
             return None
-        return self._assembly.part(Suite, suite, suite.place, "suite", HEADER)  # type: ignore[type-abstract]
+        part = self._parts.part(Suite, suite, suite.place, "suite", HEADER)  # type: ignore[type-abstract]
+        if part and (wrong := list(unsafe_tasks(part, suite))):
+            raise SpecError(*wrong)
+        return part
 
     def _asked(self, path: Path) -> list[Spec]:
         """Return the nodes of a spec that was asked for by its path."""
@@ -185,23 +195,102 @@ class Loader:
         layers = self.references.layers(path, self._open[-1].users)
         top = layers[-1]
         name, kind = top.get("name", path.stem), next((t["kind"] for t in reversed(layers) if "kind" in t), None)
-        if not isinstance(name, str) or not is_safe_name(name):
-            hint = "a name has letters, digits and . _ - = , + @ only, and at most 128 of them"
-            hint += "" if "name" in top else '; rename the file, or write `name = "…"` at its top'
-            at = top.values_at.get("name", Place(top.place.file))
-            self._say(Problem(f"`{name}` cannot be a name", at, hint=hint))
+        if wrong := wrong_spec_name(name):
+            message, hint = wrong
+            hints = [hint] * bool(hint) + ["rename the file, or write `name = \"…\"` at its top"] * ("name" not in top)
+            self._say(Problem(message, top.values_at.get("name", Place(top.place.file)), hint="; ".join(hints)))
             name = "unnamed"
         if kind == "ensemble":
-            return self._ensemble(with_settings(name, self._models.setting), layers)
+            return self._ensemble(with_settings(name, self._setting), layers)
         self._named.append([])  # a teacher and the members of a soup are members too
         try:
             if kind == "model":
-                return list(self._models.leaves(name, layers, self._open[-1].users))
+                return list(self._leaves(name, layers, self._open[-1].users))
             if kind == "soup":
-                return self._soup(with_settings(name, self._models.setting), layers)
+                return self._soup(with_settings(name, self._setting), layers)
         finally:
             self._named.pop()
         raise SpecError(_no_kind(kind, top, self._open[-1].at))
+
+    def _leaves(self, name: str, layers: Sequence[Table], users: Users) -> Iterator[Leaf]:
+        """Yield a model, or each point of its sweep; `layers` are those of its file. Raise SpecError."""
+        ground = self.references.profile(self.profile, users)
+        self._check_profile(self.references.stacked(ground, users), ground)
+        own = [without(layer, FILED) for layer in layers]
+        table = self.references.stacked([*ground, *own], users)
+        sweeps = [layer["sweep"] for layer in layers if "sweep" in layer]
+        made = points(name, combined(*sweeps), FILED) if sweeps else [(name, Table(table.place))]
+        self._counted(len(made), table.place)
+        for label, point in made:
+            try:
+                named = with_settings(label, self._setting)
+                yield from self._leaf(named, table, [*own, point, self._setting], users)
+            except SpecError as error:
+                self._say(*error.problems)
+
+    def _check_profile(self, table: Table, ground: Sequence[Table]) -> None:
+        """Say what is wrong with a profile by itself, also where no model lets it be seen."""
+        if not self._is_profile_checked:
+            self._is_profile_checked = True
+            self._fitted(table, ground)
+            PartBuilder(self.project, say=self._say, whole=False).part(Model, table, table.place, also=FILED)
+
+    def _leaf(self, name: str, table: Table, layers: Sequence[Table], users: Users) -> Iterator[Leaf]:
+        """Yield the leaf of one point, if it is right; of `layers` the last two are not in the table yet."""
+        for layer in layers[-2:]:
+            table = self.references.over(table, layer, users, headers=False)
+        table, wrong = self._fitted(table, layers)
+        model = self._parts.part(Model, table, table.place, also=FILED)
+        if model and not wrong:
+            self._say(*misfits(model, table, self.project))
+            yield Leaf(name, self._with_precision(model, table), table)
+
+    def _with_precision(self, model: Model, table: Table) -> Model:
+        """Return a model whose precision is that of the machine where the spec leaves it open; warn of an emulated one.
+
+        The device is looked at where the plan is made: an executor's machines may be others.
+        """
+        if (asked := model.train.precision) == "fp32":
+            return model
+        is_native, why = computes_bf16(model.resources.device)
+        if asked == "auto":
+            precision: Literal["fp32", "bf16"] = "bf16" if is_native else "fp32"
+            self._settled.setdefault(f"precision `auto` is {precision} here: {why}")
+            return model.with_precision(precision)
+        if not is_native:
+            at = place_of(table, ("train", "precision"))
+            self._warnings.setdefault(f"warning: {at}: bf16 is emulated here, {emulated_bf16()} ({why}); "
+                                     "`precision = \"auto\"` takes fp32")
+        return model
+
+    def _fitted(self, table: Table, layers: Sequence[Table]) -> tuple[Table, bool]:
+        """Return a model's table without heads that it cannot have, and whether that is wrong.
+
+        A model has the heads that its `layers` name, which is wrong where the suite lacks their tasks. Of the profile's
+        other heads it has those that are whole; the rest only say what such heads are like.
+        """
+        named = {task for layer in layers if isinstance(heads := layer.get("heads"), Table) for task in heads}
+        heads, suite = table.get("heads"), table.get("suite")
+        if not isinstance(suite, Table) or not isinstance(heads, Table):
+            return table, False
+        part = self._parts.part(Suite, suite, suite.place, "suite", HEADER)  # type: ignore[type-abstract]
+        if not part:
+            return table, True
+        self._say(*unsafe_tasks(part, suite))
+        foreign = [task for task in heads if task not in part.meanings()]
+        wrong = [task for task in foreign if task in named]
+        for task in wrong:
+            self._say(misnamed_head(task, table, part))
+        spare = [task for task in heads if task not in named and not self._is_whole(heads[task], heads.place)]
+        kept = without(heads, [*foreign, *spare])
+        out = without(table, [] if kept or wrong else ["heads"])
+        if "heads" in out:
+            out["heads"] = kept or heads
+        return out, bool(wrong)
+
+    def _is_whole(self, head: Any, at: Place) -> bool:
+        """Tell whether a profile's head can be built as it is."""
+        return PartBuilder(self.project).part(Head, head, at, "heads") is not None  # type: ignore[type-abstract]
 
     def _counted(self, nodes: int, at: Place) -> None:
         """Count nodes that are about to be made; stop where a build has too many."""
@@ -229,7 +318,7 @@ class Loader:
         """Return the leaf of a soup, as long as it stands alone: what its members are like is seen by the plan."""
         table = without(self.references.stacked(layers, {}), HEADER)
         self._counted(1, table.place)
-        soup = self._assembly.part(Soup, table, table.place, also=(*HEADER, "extends"))
+        soup = self._parts.part(Soup, table, table.place, also=(*HEADER, "extends"))
         if not soup:
             return []
         named = tuple(self._named[-1])
@@ -252,7 +341,7 @@ class Loader:
         if len(self._named) == LEVELS:
             raise SpecError(Problem(f"nodes over {LEVELS} deep inside one another", table.place))
         self._named.append([])
-        node = self._assembly.part(Ensemble, table, table.place, where)  # type: ignore[type-abstract]
+        node = self._parts.part(Ensemble, table, table.place, where)  # type: ignore[type-abstract]
         named = self._named.pop()
         if not node:
             return []
@@ -288,7 +377,7 @@ class Loader:
 
     def _stored(self, name: str, at: Place) -> Stored:
         """Return a finished run. Raise SpecError where there is none, RegistryError where it is damaged."""
-        registry = Registry(self.project / "registry")
+        registry = Registry(Project(self.project).registry)
         if ID.fullmatch(name) and registry.find(name):
             return Stored(name, at)
         runs = {run.id: run.manifest["name"] for run in registry.runs()}
@@ -310,104 +399,3 @@ def _no_kind(kind: Any, top: Table, named: Place | None) -> Problem:
         return Problem(f"unknown key `{key}` in the spec", top.keys_at[key], notes, did_you_mean(key, ["kind"]))
     hint = 'add a line `kind = "model"` or `kind = "ensemble"` at the top'
     return Problem("`kind` is missing", top.place, notes, hint)
-
-FILED = (*HEADER, "extends", "sweep")
-"""Keys of a model's file that are not the model's."""
-
-
-@dataclass
-class Models:
-    """Makes the leaves of models under one profile and one table of settings."""
-
-    references: SpecFiles
-    assembly: PartBuilder
-    profile: str
-    setting: Table
-    say: Callable[..., None]
-    count: Callable[[int, Place], None]
-    """Is told how many leaves are about to be made, and where."""
-    settled: dict[str, None] = field(default_factory=dict)
-    """What was left open and became what on this machine, and why."""
-    warnings: dict[str, None] = field(default_factory=dict)
-    checked: bool = False
-    """Whether the profile has been looked through."""
-
-    def leaves(self, name: str, layers: Sequence[Table], users: Users) -> Iterator[Leaf]:
-        """Yield a model, or each point of its sweep; `layers` are those of its file. Raise SpecError."""
-        ground = self.references.profile(self.profile, users)
-        self._check(self.references.stacked(ground, users), ground)
-        own = [without(layer, FILED) for layer in layers]
-        table = self.references.stacked([*ground, *own], users)
-        sweeps = [layer["sweep"] for layer in layers if "sweep" in layer]
-        made = points(name, combined(*sweeps), FILED) if sweeps else [(name, Table(table.place))]
-        self.count(len(made), table.place)
-        for label, point in made:
-            try:
-                named = with_settings(label, self.setting)
-                yield from self._leaf(named, table, [*own, point, self.setting], users)
-            except SpecError as error:
-                self.say(*error.problems)
-
-    def _check(self, table: Table, ground: Sequence[Table]) -> None:
-        """Say what is wrong with a profile by itself, also where no model lets it be seen."""
-        if not self.checked:
-            self.checked = True
-            self._fitted(table, ground)
-            PartBuilder(self.assembly.project, say=self.say, whole=False).part(Model, table, table.place, also=FILED)
-
-    def _leaf(self, name: str, table: Table, layers: Sequence[Table], users: Users) -> Iterator[Leaf]:
-        """Yield the leaf of one point, if it is right; of `layers` the last two are not in the table yet."""
-        for layer in layers[-2:]:
-            table = self.references.over(table, layer, users, headers=False)
-        table, wrong = self._fitted(table, layers)
-        model = self.assembly.part(Model, table, table.place, also=FILED)
-        if model and not wrong:
-            self.say(*misfits(model, table, self.assembly.project))
-            yield Leaf(name, self._settled(model, table), table)
-
-    def _settled(self, model: Model, table: Table) -> Model:
-        """Return a model whose precision is that of the machine where the spec leaves it open; warn of an emulated one.
-
-        The device is looked at where the plan is made: an executor's machines may be others.
-        """
-        if (asked := model.train.precision) == "fp32":
-            return model
-        is_native, why = computes_bf16(model.resources.device)
-        if asked == "auto":
-            precision: Literal["fp32", "bf16"] = "bf16" if is_native else "fp32"
-            self.settled.setdefault(f"precision `auto` is {precision} here: {why}")
-            return model.with_precision(precision)
-        if not is_native:
-            at = place_of(table, ("train", "precision"))
-            self.warnings.setdefault(f"warning: {at}: bf16 is emulated here, {emulated_bf16()} ({why}); "
-                                     "`precision = \"auto\"` takes fp32")
-        return model
-
-    def _fitted(self, table: Table, layers: Sequence[Table]) -> tuple[Table, bool]:
-        """Return a model's table without heads that it cannot have, and whether that is wrong.
-
-        A model has the heads that its `layers` name, which is wrong where the suite lacks their tasks. Of the profile's
-        other heads it has those that are whole; the rest only say what such heads are like.
-        """
-        named = {task for layer in layers if isinstance(heads := layer.get("heads"), Table) for task in heads}
-        heads, suite = table.get("heads"), table.get("suite")
-        if not isinstance(suite, Table) or not isinstance(heads, Table):
-            return table, False
-        part = self.assembly.part(Suite, suite, suite.place, "suite", HEADER)  # type: ignore[type-abstract]
-        if not part:
-            return table, True
-        self.say(*unsafe_tasks(part, suite))
-        foreign = [task for task in heads if task not in part.meanings()]
-        wrong = [task for task in foreign if task in named]
-        for task in wrong:
-            self.say(misnamed_head(task, table, part))
-        spare = [task for task in heads if task not in named and not self._is_whole(heads[task], heads.place)]
-        kept = without(heads, [*foreign, *spare])
-        out = without(table, [] if kept or wrong else ["heads"])
-        if "heads" in out:
-            out["heads"] = kept or heads
-        return out, bool(wrong)
-
-    def _is_whole(self, head: Any, at: Place) -> bool:
-        """Tell whether a profile's head can be built as it is."""
-        return PartBuilder(self.assembly.project).part(Head, head, at, "heads") is not None  # type: ignore[type-abstract]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ..errors import Place
 from ..files import sha256
@@ -70,6 +71,13 @@ class Resources(Part):
     """Whom a cluster charges."""
     extra: tuple[str, ...] = ()
     """Options of the cluster's own for a job, such as `--constraint=a100`."""
+
+    @field_validator("device")
+    @classmethod
+    def _is_a_device(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+            raise ValueError(f"there is no device `{device}`; there are auto, cpu, cuda, cuda:0, cuda:1 and so on")
+        return device
 
     @property
     def processes(self) -> int:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Place, Problem, SpecError, did_you_mean, nearest
+from ..project import Project
 from .merge import COMMAND_LINE, merged, without
+from .names import wrong_profile_name
 from .sweep import spread
 from .toml import Table, read
 
@@ -62,7 +64,7 @@ class SpecFiles:
 
     @property
     def _profiles(self) -> Path:
-        return self.project / "specs" / "profiles"
+        return Project(self.project).profiles
 
     def shown(self, path: Path) -> str:
         """Return a file's name as places show it: from the working folder where that is near."""
@@ -153,8 +155,8 @@ class SpecFiles:
     def profile(self, name: str, users: Users) -> list[Table]:
         """Return the layers of a profile, the ground that models stand on. Raise SpecError."""
         folder = self._profiles
-        known = sorted(f.stem for f in islice(folder.glob("*.toml"), LISTED))
-        if name not in known or name == PUBLISHED:
+        known = sorted(f.stem for f in islice(folder.glob("*.toml"), LISTED) if not wrong_profile_name(f.stem))
+        if name not in known:
             raise SpecError(_no_profile(name, known, self.shown(folder)))
         layers = self.layers(folder / f"{name}.toml", users)
         if wrong := [(table, key) for table in layers for key in ("kind", "name", "sweep") if key in table]:
@@ -175,9 +177,8 @@ def _no_suite(value: str, at: Place, table: Table) -> Problem:
 
 def _no_profile(name: str, known: Sequence[str], folder: str) -> Problem:
     at = Place(COMMAND_LINE, 0, len("--profile ") + 1, len(name), f"--profile {name}")
-    if name == PUBLISHED:
-        return Problem(f"no profile can be called `{name}`", at, ("results/published holds what a project publishes",),
-                       f"give specs/profiles/{name}.toml another name")
+    if why := wrong_profile_name(name):
+        return Problem(f"no profile can be called `{name}`", at, (why,), f"rename specs/profiles/{name}.toml")
     if known:
         return Problem(f"unknown profile `{name}`", at, (f"there are: {', '.join(known)}",), did_you_mean(name, known))
     return Problem(f"there are no profiles in {folder}", at, (), "a project has at least `specs/profiles/demo.toml`; "

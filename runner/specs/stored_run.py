@@ -10,6 +10,7 @@ from ..errors import Place, SpecError
 from ..part import Known, Member, Part
 from ..parts.heads import Head
 from ..parts.suites import Suite
+from ..project import Project
 from ..registry.registry import MANIFEST, Registry, Run
 from .spec import Leaf, Model, Resources, SoupModel, Stored
 from .validation import PartBuilder, as_table
@@ -23,7 +24,7 @@ def trained_as(node: Member, project: Path) -> Model:
     if isinstance(node, Leaf):
         return node.model
     assert isinstance(node, Stored)
-    run = Registry(project / "registry").find(node.id)
+    run = Registry(Project(project).registry).find(node.id)
     assert run
     model = model_of(run.manifest["spec"], Place(str(run.folder / MANIFEST)), project)
     return model.model_copy(update={"resources": Resources()})

@@ -21,6 +21,14 @@ def probabilities(task: Task, scores: np.ndarray) -> np.ndarray:
     return shares
 
 
+def least_squares(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Return slope and level of the line from scores [n] to labels [n] with the least squared error."""
+    mean = scores.mean()
+    x = scores - mean
+    slope = float(x @ labels / (x @ x)) if x.any() else 0.0
+    return slope, float(labels.mean() - slope * mean)
+
+
 def logits(task: Task, shares: np.ndarray) -> np.ndarray:
     """Return the scores [n, k] whose `probabilities` are shares [n, c]."""
     logs: np.ndarray = np.log(np.maximum(shares, LEAST))

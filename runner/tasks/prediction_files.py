@@ -7,31 +7,38 @@ A CSV file has a header and one row for each example of each task that it predic
     dev,similarity,dev-0,3.8,,,,
 
 A classification has k logits, a binary task one (yes above 0), a regression one number; cells that a task does not need
-are empty. Where no task needs more than one score the column is `score`. Other columns are not looked at; tabs may
-stand in place of commas. What a file says of a split of a task it says of all of its examples.
+are empty. Where no task needs more than one score the column is `score`. Other columns are ignored; tabs or semicolons
+may separate the cells. What a file says of a split of a task it says of all of its examples.
 """
 
 from __future__ import annotations
 
-import csv
 import io
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from ..errors import DataError, Place, Problem, RegistryError, did_you_mean
-from ..files import reported
+from ..files import open_file, reported
 from ..lazy import deferred
 from .data import Data
 from .predictions import Output, Predictions
+from .table_files import Table
 
-with deferred("numpy"):
+with deferred("numpy", "safetensors.numpy"):
     import numpy as np
+    import safetensors.numpy as tensor_file
 
 ENDINGS = (".csv", ".tsv", ".safetensors")
 """How the names of such files end."""
 
 KEYS = ("split", "task", "id")
+
+SCORE = re.compile(r"score(_\d+)?")
+"""Names of the columns of scores."""
 
 LARGEST = 3.4028234e38
 """Largest number of 32 bits."""
@@ -47,8 +54,8 @@ def is_score_file(name: str) -> bool:
 
 def read(path: Path, shown_as: str, data: Data) -> Predictions:
     """Return the Predictions in a file, in the suite's order; raise DataError with every problem, or StorageError."""
-    with reported("read", path):
-        content = path.read_bytes()
+    with reported("read", path), open_file(path) as file:
+        content = file.read()
     if path.suffix.lower() == ".safetensors":
         return _stored(content, shown_as, data)
     return _Reader(shown_as, data).read(content)
@@ -58,7 +65,7 @@ def _stored(content: bytes, shown_as: str, data: Data) -> Predictions:
     """Return what a safetensors file holds. Raise DataError."""
     outputs: dict[str, dict[str, Output]] = {}
     try:
-        held = Predictions.from_bytes(content, shown_as)
+        held = Predictions.from_bytes(_single_precision(content), shown_as)
         for split, by_task in held.outputs.items():
             for task in by_task:
                 if split not in data.splits.get(task, {}):
@@ -67,8 +74,37 @@ def _stored(content: bytes, shown_as: str, data: Data) -> Predictions:
                 assert scores is not None
                 outputs.setdefault(split, {})[task] = Output(data.splits[task][split].ids, scores)
     except RegistryError as error:
-        raise DataError(*(Problem(p.message, Place(shown_as), p.notes) for p in error.problems)) from None
+        raise DataError(*(Problem(p.message.replace("is damaged", "cannot be used"), Place(shown_as), p.notes)
+                          for p in error.problems)) from None
     return Predictions(outputs)
+
+
+def _single_precision(content: bytes) -> bytes:
+    """Return a safetensors file with its numbers of other precisions in float32; any other content as it is."""
+    try:
+        tensors = tensor_file.load(content)
+    except (SafetensorError, KeyError):
+        return content
+    wide = {name: array for name, array in tensors.items() if array.dtype in (np.float64, np.float16)}
+    with np.errstate(over="ignore"):  # what float32 cannot hold is told as infinite
+        single = {name: np.ascontiguousarray(array, np.float32) for name, array in wide.items()}
+    return tensor_file.save(tensors | single) if single else content
+
+
+def probabilities(predictions: Predictions, data: Data) -> list[str]:
+    """Return the tasks whose scores look like probabilities, where logits are expected.
+
+    These are binary scores between 0 and 1, each of which says yes as a logit, and rows of several classes with sum 1.
+    """
+    tasks = []
+    for name, task in data.tasks.items():
+        arrays = [by_task[name].scores for by_task in predictions.outputs.values() if name in by_task]
+        if arrays and task.kind != "regression":
+            scores = np.concatenate(arrays)
+            is_share = (scores >= 0).all() and (scores <= 1).all() and len(np.unique(scores)) > 1
+            if is_share and (task.kind == "binary" or np.allclose(scores.sum(axis=1), 1, atol=1e-3)):
+                tasks.append(name)
+    return tasks
 
 
 def _foreign(task: str, split: str, data: Data, at: Place) -> Problem:
@@ -95,33 +131,28 @@ class _Reader:
 
     def read(self, content: bytes) -> Predictions:
         """Return the file's Predictions. Raise DataError."""
-        try:
-            text = content.decode("utf-8-sig")
-            rows = list(self._rows(text))
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise DataError(Problem(f"this is not a CSV file in UTF-8: {error}", Place(self.shown_as))) from None
-        columns = self._columns(rows[0][1] if rows else [])
-        for line, cells in rows[1:]:
-            if len(self.problems) < PROBLEMS:
-                self._take(line, cells, columns)
+        table = Table(io.BytesIO(content), self.shown_as)
+        columns = self._columns(table.header)
+        for row in table.rows():
+            if len(self.problems) >= PROBLEMS:
+                break
+            if row.problem:
+                self.problems.append(row.problem)
+            else:
+                self._take(row.line, [cell.strip() for cell in row.cells], columns)
         if not self.problems:
             self._check_whole()
         if self.problems:
             raise DataError(*self.problems)
         return Predictions(self._outputs())
 
-    def _rows(self, text: str) -> Iterator[tuple[int, list[str]]]:
-        """Yield line number and cells of each row that is not empty."""
-        reader = csv.reader(io.StringIO(text), delimiter="\t" if "\t" in text.partition("\n")[0] else ",", strict=True)
-        yield from ((reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(cells))
-
     def _say(self, message: str, line: int, *notes: str, hint: str = "") -> None:
         self.problems.append(Problem(message, Place(self.shown_as, line), notes, hint))
 
     def _columns(self, header: Sequence[str]) -> list[int]:
         """Return where split, task, id and the scores stand. Raise DataError where one is not there."""
-        found = [name for name in header if name.startswith("score")]
-        named = found if found == ["score"] else [f"score_{i}" for i in range(max(1, len(found)))]
+        found = [name for name in header if SCORE.fullmatch(name)]
+        named = ["score"] if found == ["score"] else [f"score_{i}" for i in range(max(1, len(found)))]
         for name in [*KEYS, *named]:
             if header.count(name) != 1:
                 many = "more than one column" if name in header else "no column"
@@ -133,12 +164,10 @@ class _Reader:
 
     def _take(self, line: int, cells: Sequence[str], columns: Sequence[int]) -> None:
         """Take one row, or say what is wrong with it."""
-        if len(cells) <= max(columns):
-            return self._say(f"a row of {len(cells)} cells, fewer than the header has", line)
         split, task, name, *rest = (cells[column] for column in columns)
         if split not in self.data.splits.get(task, {}):
             self.problems.append(_foreign(task, split, self.data, Place(self.shown_as, line)))
-            return None
+            return
         key, given, wanted = (split, task), [cell for cell in rest if cell], self.data.tasks[task].outputs
         if key not in self._positions:
             self._positions[key] = frozenset(self.data.splits[task][split].ids)
@@ -151,7 +180,7 @@ class _Reader:
             self._say(f"expected {wanted} score{'s' * (wanted > 1)} for `{task}`, not {len(given)}", line)
         else:
             self.scores.setdefault(key, {})[name] = [self._number(cell, line) for cell in given]
-        return None
+        return
 
     def _number(self, cell: str, line: int) -> float:
         """Return the number in a cell; say it where it is none."""

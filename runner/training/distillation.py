@@ -11,24 +11,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ..errors import DataError, Place, Problem, RegistryError
-from ..files import reported
+from ..files import open_file, reported
 from ..part import Known
+from ..parts.ensembles import TreePredictions
 from ..parts.losses import Loss
-from ..registry.registry import MANIFEST, WEIGHTS, Registry, Run
+from ..registry.registry import WEIGHTS, Registry, Run
 from ..specs.job import TrainingJob
 from ..specs.spec import Model
-from ..specs.stored_run import model_of
 from ..tasks.data import Data, Examples, Task
+from ..tasks.metrics import least_squares
 from ..tasks.predictions import Output, Predictions
+from ..tasks.table_files import lines
 from . import checkpoint
-from .evaluation import Evaluation
-from .network import Network
-from .tokens import Tokens
+from .stored_model import StoredModel, read_run
 
 
 class DistillationLoss(Loss):
@@ -91,7 +90,7 @@ def targets(order: TrainingJob, data: Data, registry: Registry, device: torch.de
         read = unlabelled(order.project / more, data.tasks[task]) if more else Examples((), ())
         splits[task] = {**splits[task], "train": _joined(train, read)}
     whole = replace(data, splits=splits)
-    said = TeacherTargets(order, data, whole, registry, device, tick).said(teacher.spec.id)
+    said = TeacherTargets(order, data, whole, registry, device, tick).of(teacher.spec.id)
     for task in order.model.trained:
         scores, train = said.find(whole, "train", task, teacher.spec.id), splits[task]["train"]
         if scores is None or train.labels is None:
@@ -106,8 +105,8 @@ def targets(order: TrainingJob, data: Data, registry: Registry, device: torch.de
 def unlabelled(path: Path, task: Task) -> Examples:
     """Return the sentences in a file, one example a line, the two of a pair with a tab between. Raise DataError."""
     with reported("read", path):
-        lines = path.read_bytes().decode(errors="replace").removesuffix("\n").split("\n")  # and at nothing rarer
-    rows = [(number, [cell.strip() for cell in line.split("\t")]) for number, line in enumerate(lines, 1)]
+        rows = [(line.number, [cell.strip() for cell in line.text.split("\t")])
+                for line in lines(open_file(path), str(path)) if line.text.strip()]
     wanted = "one sentence" if task.sentences == 1 else "two sentences with a tab between them"
     if wrong := [number for number, row in rows if len(row) != task.sentences or not all(row)]:
         raise DataError(*(Problem(f"a line must be {wanted}", Place(str(path), number)) for number in wrong))
@@ -125,10 +124,8 @@ def _joined(train: Examples, more: Examples) -> Examples:
 def on_scale(scores: np.ndarray, labels: np.ndarray, task: Task) -> np.ndarray:
     """Return a regression's scores [n, 1] brought to the labels' scale: least squares where labels [n] are known."""
     known = np.isfinite(labels)
-    x, y = scores[known, 0], labels[known]
-    spread = x - x.mean()
-    slope = spread @ y / (spread @ spread) if spread.any() else 0.0
-    scaled: np.ndarray = y.mean() + slope * (scores - x.mean())
+    slope, level = least_squares(scores[known, 0], labels[known])
+    scaled: np.ndarray = slope * scores + level
     return scaled.clip(task.low, task.high)
 
 
@@ -145,24 +142,20 @@ class TeacherTargets:
     device: torch.device
     tick: Callable[[], None]
 
-    def said(self, id: str) -> Predictions:
-        """Return what a node says of dev, as it is stored, and of the training sentences."""
-        node = self.order.trees.get(id)
-        if node is None:
-            return self._leaf(id)
-        ids = [member.id for member in node.children()]
-        return node.combine([self.said(member) for member in ids], self.whole, ids)
+    def of(self, id: str) -> Predictions:
+        """Return a node's Predictions of dev, as they are stored, and of the training sentences."""
+        trees = {id: (tree, [member.id for member in tree.children()]) for id, tree in self.order.trees.items()}
+        return TreePredictions(self.whole, trees, self._leaf).of(id)
 
     def _leaf(self, id: str) -> Predictions:
-        run = self.registry.find(id)
-        if run is None or WEIGHTS not in run.manifest["files"]:
-            raise RegistryError(f"run {id} or its weights are gone, which `{self.order.name}` is made of; build again")
+        """Return a run's Predictions of dev, as they are stored, and of the training sentences, by its weights."""
+        run = read_run(self.registry, id)
         scores = self._scores(run)
-        train = {task: Output(self.whole.splits[task]["train"].ids, found) for task, found in scores.items()}
+        train = {task: Output(self.whole.splits[task]["train"].ids, array) for task, array in scores.items()}
         return Predictions({**run.predictions().outputs, "train": train})
 
     def _scores(self, run: Run) -> Mapping[str, np.ndarray]:
-        """Return a leaf's scores of the training sentences, from the cache where they were made before."""
+        """Return a run's scores [n, k] of the training sentences by task, from the cache where they are known."""
         tasks = [task for task in run.manifest["spec"]["heads"] if task in self.order.model.trained]
         content = [run.manifest["files"][WEIGHTS]["sha256"], tasks, self.whole.sha256(), self.device.type]
         name = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
@@ -170,16 +163,8 @@ class TeacherTargets:
         if file.exists():
             with contextlib.suppress(RegistryError):  # a damaged one is made again
                 return {task: tensor.numpy() for task, tensor in checkpoint.read(file)[0].items()}
-        said = self._applied(run, tasks)
-        checkpoint.write(file, {task: torch.from_numpy(scores) for task, scores in said.items()}, {})
-        return said
-
-    def _applied(self, run: Run, tasks: list[str]) -> Mapping[str, np.ndarray]:
-        """Return what a leaf says of the training sentences, by its weights."""
-        model = model_of(run.manifest["spec"], Place(str(run.folder / MANIFEST)), self.order.project)
-        tokenizer = model.encoder.tokenizer(self.suite, self.order.project)
-        network = Network(model, self.suite.tasks, model.encoder.build(tokenizer, self.order.project))
-        network.load_state_dict(load(run.read(WEIGHTS)))
-        tokens = Tokens.of(self.whole.splits, tokenizer, self.registry.cache, model.joint)
-        said = Evaluation(self.whole, tokens, tasks, ("train",))(network.to(self.device), self.tick)
-        return {task: output.scores for task, output in said.outputs.get("train", {}).items()}
+        stored = StoredModel.of(run, self.suite, self.order.project, self.device)
+        predicted = stored.predict(self.whole, ("train",), tasks, self.registry.cache, self.tick)
+        scores = {task: output.scores for task, output in predicted.outputs.get("train", {}).items()}
+        checkpoint.write(file, {task: torch.from_numpy(array) for task, array in scores.items()}, {})
+        return scores

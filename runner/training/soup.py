@@ -7,18 +7,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from safetensors.torch import load
 from torch import Tensor
 
-from ..errors import Problem, RegistryError, TrainingError
+from ..errors import RegistryError
 from ..part import Known
-from ..registry.registry import WEIGHTS, Registry
+from ..registry.registry import Registry
 from ..specs.spec import SoupModel
 from ..tasks.data import Data
 from ..tasks.folds import Refit, refits
 from ..tasks.metrics import overall, score_split
 from ..tasks.predictions import Predictions
 from .network import Network
+from .stored_model import fitting_weights, read_run
 from .tokens import Tokens
 from .trainer import Trainer, TrainerCallback
 
@@ -96,17 +96,8 @@ class SoupTrainer(Trainer):
 
     def _weights(self, id: str) -> dict[str, Tensor]:
         """Return a run's weights. Raise TrainingError where they are not of the network's shape."""
-        run = self.registry.find(id)
-        if run is None or WEIGHTS not in run.manifest["files"]:
-            raise RegistryError(f"run {id} or its weights are gone; build again")
-        weights = load(run.read(WEIGHTS))
-        mine = {name: tensor.shape for name, tensor in self.network.state_dict().items()}
-        if other := sorted(name for name in {*mine, *weights} if name not in mine or name not in weights
-                           or mine[name] != weights[name].shape):
-            raise TrainingError(Problem(f"the weights of `{run.manifest['name']}` ({id}) are of another shape than the "
-                                        "other members'", notes=(f"such as `{other[0]}`",),
-                                        hint="a soup is made of runs of one encoder with the same heads"))
-        return weights
+        return fitting_weights(read_run(self.registry, id), self.network, ("",),
+                               "a soup is made of runs of one encoder with the same heads")
 
     def _note(self, members: Members, kept: bool) -> None:
         """Note a mean that was tried, in the order of trying."""

@@ -1,17 +1,19 @@
-"""A stored leaf with its weights."""
+"""Finished runs with their weights: as a model that predicts, and as weights for a network in training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from ..errors import Place, Problem, RegistryError, TrainingError, UsageError
 from ..machine import computes_bf16
+from ..project import Project
 from ..registry.registry import MANIFEST, WEIGHTS, Registry, Run
 from ..specs.spec import Model
 from ..specs.stored_run import model_of, shape
@@ -24,7 +26,7 @@ from .tokens import Tokens
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A leaf with its weights, ready to read any sentence."""
+    """A finished run's model with its weights."""
 
     model: Model
     tasks: Mapping[str, Task]
@@ -32,13 +34,14 @@ class StoredModel:
     network: Network
 
     @classmethod
-    def of(cls, run: Run, data: Data, project: Path) -> StoredModel:
-        """Return a finished run's leaf; `data` is what it was trained on. Raise UsageError where it has no weights."""
+    def of(cls, run: Run, data: Data, project: Path, device: torch.device | None = None) -> StoredModel:
+        """Load a finished run; `data` is what it was trained on, the device by default a GPU where there is one.
+
+        Raise UsageError where it has no weights, RegistryError where they do not fit the code.
+        """
         if WEIGHTS not in run.manifest["files"]:
             raise UsageError(no_weights(run))
-        model = model_of(run.manifest["spec"], Place(str(run.folder / MANIFEST)), project)
-        if model.train.precision == "bf16" and not computes_bf16("auto")[0]:
-            model = model.with_precision("fp32")  # emulated, it would be slower and no more exact
+        model = _model(run, project)
         tokenizer = model.encoder.tokenizer(data, project)
         network = Network(model, data.tasks, model.encoder.build(tokenizer, project))
         try:
@@ -47,44 +50,65 @@ class StoredModel:
             raise RegistryError(Problem(f"the weights of run {run.id} do not fit its model", notes=(str(error),),
                                         hint="they were made by other code; `mtrun build --rebuild-stale` trains it "
                                              "again")) from None
-        return cls(model, data.tasks, tokenizer, network.eval().to(_device()))
+        device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return cls(model, data.tasks, tokenizer, network.eval().to(device))
 
-    def predict(self, data: Data, splits: Sequence[str]) -> Predictions:
-        """Return what the leaf says of the examples that it has a head for; equal sentences are encoded once."""
-        tasks = [task for task in self.model.heads if task in data.splits]
-        tokens = Tokens.of(data.splits, self.tokenizer, joint=self.model.joint)
-        return Evaluation(data, tokens, tasks, splits)(self.network)
+    def predict(self, data: Data, splits: Sequence[str], tasks: Collection[str] | None = None,
+                cache: Path | None = None, tick: Callable[[], None] = lambda: None) -> Predictions:
+        """Predict examples of some tasks, by default of all with a head; equal sentences are encoded once.
+
+        `cache` is the folder of token ids; `tick` may raise to stop.
+        """
+        wanted = [task for task in self.model.heads if task in (data.splits if tasks is None else tasks)]
+        tokens = Tokens.of(data.splits, self.tokenizer, cache, self.model.joint)
+        return Evaluation(data, tokens, wanted, splits)(self.network, tick)
+
+
+def _model(run: Run, project: Path) -> Model:
+    """Return the model of a run, in fp32 where bf16 would be emulated, slower and no more exact."""
+    model = model_of(run.manifest["spec"], Place(str(run.folder / MANIFEST)), project)
+    return model if model.train.precision == "fp32" or computes_bf16("auto")[0] else model.with_precision("fp32")
 
 
 def no_weights(run: Run) -> Problem:
-    """Return the problem of a run that can say nothing of other sentences."""
+    """Return the problem of a run that cannot predict other sentences."""
     return Problem(f"run {run.id} ({run.manifest['name']}) has no weights, its predictions alone",
                    notes=("it was trained with resources.keep_weights = false, or `mtrun rm --weights` removed them",),
                    hint=f"`mtrun build SPEC --force {run.id}` trains it again, with keep_weights = true")
 
 
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def read_run(registry: Registry, id: str) -> Run:
+    """Return a finished run with weights. Raise RegistryError where the run or its weights are gone."""
+    run = registry.find(id)
+    if run is None or WEIGHTS not in run.manifest["files"]:
+        raise RegistryError(f"run {id} or its weights are gone; build again")
+    return run
+
+
+def fitting_weights(run: Run, network: Network, prefixes: tuple[str, ...], hint: str) -> dict[str, Tensor]:
+    """Return a run's weights under some prefixes. Raise TrainingError where their names or shapes are not a network's.
+
+    `hint` says what to do about it.
+    """
+    weights = {name: tensor for name, tensor in load(run.read(WEIGHTS)).items() if name.startswith(prefixes)}
+    wanted = {name: tensor.shape for name, tensor in network.state_dict().items() if name.startswith(prefixes)}
+    if wrong := sorted(name for name in {*wanted, *weights} if name not in weights
+                       or weights[name].shape != wanted.get(name)):
+        raise TrainingError(Problem(f"the weights of `{run.manifest['name']}` ({run.id}) are of another shape",
+                                    notes=(f"such as `{wrong[0]}`",), hint=hint))
+    return weights
 
 
 def begin(network: Network, id: str, project: Path) -> None:
-    """Give a network the weights of a finished run: those of the encoder, and of each head that is the same there.
+    """Load a finished run's encoder, and each head that is the same there, into a network.
 
     Raise RegistryError where the run or its weights are gone, TrainingError where they are of another shape.
     """
-    run = Registry(project / "registry").find(id)
-    if run is None or WEIGHTS not in run.manifest["files"]:
-        raise RegistryError(f"run {id} or its weights are gone; build again")
+    run = read_run(Registry(Project(project).registry), id)
     other = model_of(run.manifest["spec"], Place(str(run.folder / MANIFEST)), project)
     same = [task for task in network.heads if _head(task, other) == _head(task, network.model)]
-    rooms = ("encoder.", *(f"heads.{task}." for task in same))
-    weights = {name: tensor for name, tensor in load(run.read(WEIGHTS)).items() if name.startswith(rooms)}
-    wanted = {name: tensor.shape for name, tensor in network.state_dict().items() if name.startswith(rooms)}
-    if wrong := sorted(name for name in {*wanted, *weights} if name not in weights
-                       or weights[name].shape != wanted.get(name)):
-        raise TrainingError(Problem(f"the weights of `{run.manifest['name']}` ({id}) are of another shape",
-                                    notes=(f"such as `{wrong[0]}`",),
-                                    hint="a model begins with weights of an encoder like its own"))
+    prefixes = ("encoder.", *(f"heads.{task}." for task in same))
+    weights = fitting_weights(run, network, prefixes, "a model begins with weights of an encoder like its own")
     network.load_state_dict(weights, strict=False)
 
 

@@ -1,4 +1,4 @@
-"""Engines: the executor that a command line or a profile names, with its settings."""
+"""Choice of the executor by command line or profile, with its settings."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from ..specs.validation import PartBuilder
 from .executors import Executor
 
 PREFIX = f"{EXECUTOR}."
-"""How a setting begins that is the executor's."""
+"""Prefix of the executor's settings."""
 
 
-def divided(settings: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the settings of models and those of the executor."""
-    own = [text for text in settings if text.startswith(PREFIX)]
-    return [text for text in settings if text not in own], own
+def split_settings(settings: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split settings into those of models and those of the executor."""
+    of_executor = [text for text in settings if text.startswith(PREFIX)]
+    return [text for text in settings if text not in of_executor], of_executor
 
 
 def choose(name: str | None, settings: Sequence[str], project: Path, profile: str) -> Executor:
-    """Return the executor of a name, else the profile's, else `local`; what the profile sets of it holds for both.
+    """Return the executor called `name`, else the profile's, else `local`, with the profile's settings and these.
 
-    Raise SpecError with every problem of the name and of the settings.
+    Raise SpecError with every problem of name and settings.
     """
-    said = name or "local"
-    at = Place(COMMAND_LINE, text=f"--executor {said}", column=len("--executor ") + 1, width=len(said))
-    asked, ground = nested([EXECUTOR, "type"], said, at, at), SpecFiles(project).executor(profile)
-    layers = [ground, asked] if name else [asked, ground]
+    type_name = name or "local"
+    at = Place(COMMAND_LINE, text=f"--executor {type_name}", column=len("--executor ") + 1, width=len(type_name))
+    choice, defaults = nested([EXECUTOR, "type"], type_name, at, at), SpecFiles(project).executor(profile)
+    layers = [defaults, choice] if name else [choice, defaults]
     table = reduce(merged, [*layers, *map(setting, settings)])
-    assembly = PartBuilder(project)
-    executor = assembly.part(Executor, table[EXECUTOR], table.values_at[EXECUTOR], EXECUTOR)  # type: ignore[type-abstract]
+    builder = PartBuilder(project)
+    executor = builder.part(Executor, table[EXECUTOR], table.values_at[EXECUTOR], EXECUTOR)  # type: ignore[type-abstract]
     if executor is None:
-        raise SpecError(*assembly.problems)
+        raise SpecError(*builder.problems)
     return executor

@@ -1,48 +1,48 @@
-"""GPUs of this machine: which there are, and which leaf is on which."""
+"""GPUs of this machine: their memory and their allocation to leaves."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..machine import queried
+from ..machine import query_gpus
 
 MARGIN = 1.2
 
 CONTEXT_MEGABYTES = 800.0
-"""A leaf is given a fifth more than a run like it took, and what a process takes before its first tensor."""
+"""GPU memory of a process before its first tensor; it is added to `MARGIN` times the memory of a similar run."""
 
 
-def found() -> dict[str, float]:
-    """Return the megabytes of each GPU that may be used, by the name that CUDA_VISIBLE_DEVICES knows it by."""
-    return queried("memory.total")
+def query_memory() -> dict[str, float]:
+    """Return the megabytes of each visible GPU, by its index or UUID as in CUDA_VISIBLE_DEVICES."""
+    return query_gpus("memory.total")
 
 
 @dataclass
 class GpuAllocator:
-    """Gives GPUs to leaves: one leaf a GPU, or as many as fit where their memory is known."""
+    """Allocates GPUs to leaves: one leaf per GPU, or as many as fit where their memory is known."""
 
     sizes: dict[str, float]
     """Megabytes of each GPU."""
-    _taken: dict[str, list[float]] = field(default_factory=dict)
+    _reserved: dict[str, list[float]] = field(default_factory=dict)
 
-    def room(self, count: int, megabytes: float | None) -> tuple[str, ...] | None:
-        """Return the GPUs for a leaf, the emptiest first; None where it has to wait."""
-        free = {name: size - sum(self._taken.get(name, ())) for name, size in self.sizes.items()}
-        fitting = [name for name in self.sizes if free[name] >= min(self._share(megabytes, name), self.sizes[name])]
+    def select(self, count: int, megabytes: float | None) -> tuple[str, ...] | None:
+        """Return GPUs for a leaf, those with most free memory first; None where it has to wait."""
+        free = {name: size - sum(self._reserved.get(name, ())) for name, size in self.sizes.items()}
+        fitting = [name for name in self.sizes if free[name] >= min(self._megabytes(megabytes, name), self.sizes[name])]
         fitting.sort(key=lambda name: -free[name])
         return tuple(fitting[:count]) if len(fitting) >= count else None
 
-    def take(self, names: tuple[str, ...], megabytes: float | None) -> None:
-        """Note that a leaf is on some GPUs."""
+    def allocate(self, names: tuple[str, ...], megabytes: float | None) -> None:
+        """Reserve a leaf's memory on GPUs."""
         for name in names:
-            self._taken.setdefault(name, []).append(self._share(megabytes, name))
+            self._reserved.setdefault(name, []).append(self._megabytes(megabytes, name))
 
-    def leave(self, names: tuple[str, ...], megabytes: float | None) -> None:
-        """Note that a leaf is gone."""
+    def release(self, names: tuple[str, ...], megabytes: float | None) -> None:
+        """Release a leaf's memory on GPUs."""
         for name in names:
-            self._taken[name].remove(self._share(megabytes, name))
+            self._reserved[name].remove(self._megabytes(megabytes, name))
 
-    def _share(self, megabytes: float | None, name: str) -> float:
-        """Return the megabytes that are kept for a leaf; all of them where nobody knows what it takes."""
+    def _megabytes(self, megabytes: float | None, name: str) -> float:
+        """Return the megabytes reserved for a leaf; the whole GPU where its need is unknown."""
         size = self.sizes[name]
         return size if megabytes is None else min(size, megabytes * MARGIN + CONTEXT_MEGABYTES)

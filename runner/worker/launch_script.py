@@ -1,4 +1,4 @@
-"""Launches: the shell lines that start a worker on another machine, which must see the registry's folder."""
+"""Shell script that starts a worker on another machine, which must share the registry's folder."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 from ..specs.spec import Resources
 
 UNSHARED = 66
-"""Exit code of a launch on a machine where the attempt's token is not found."""
+"""Exit code of the script on a machine where the attempt's token is not found."""
 
 TRIES = 30
-"""How often, twice a second, a launch looks for the token, which a file system may show late."""
+"""How often, twice a second, the script looks for the token, which a shared file system may show late."""
 
 _LINES = """\
 tries=0
@@ -26,23 +26,23 @@ exec >>"$attempt/log.txt" 2>&1 </dev/null
 cd {project}
 {exports}
 {setup}
-exec env OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} {python} -m runner.worker "$attempt" {parent}
+exec env OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} {python} -P -m runner.worker "$attempt" {parent}
 """
 
 
 def lines(token: str, project: Path, resources: Resources, python: str = "", setup: tuple[str, ...] = (),
           parent: str = "") -> str:
-    """Return the lines of a shell that start the worker of the attempt that its variable `attempt` names.
+    """Return shell lines that start the worker of the attempt whose folder is in the shell variable `attempt`.
 
-    `python` is the other machine's, by default the same path as here; `setup` are lines that come before it. `parent`
-    says the process without which the worker is to stop. What tells where data are (`MTRUN_DATA`) goes along.
+    `python` is the interpreter on the other machine, by default the same path as here; `setup` are lines before it.
+    The worker stops when the process `parent` ends. The environment variables `MTRUN_*` are passed on.
     """
-    here = [f"{name}={shlex.quote(value)}" for name, value in os.environ.items() if name.startswith("MTRUN_")]
+    exports = [f"{name}={shlex.quote(value)}" for name, value in os.environ.items() if name.startswith("MTRUN_")]
     return _LINES.format(token=token, project=shlex.quote(str(project)), setup="\n".join(setup) or ":",
                          threads=resources.threads, python=shlex.quote(python or sys.executable), parent=parent,
-                         exports=f"export {' '.join(here)}" if here else ":", tries=TRIES, unshared=UNSHARED)
+                         exports=f"export {' '.join(exports)}" if exports else ":", tries=TRIES, unshared=UNSHARED)
 
 
-def unshared(host: str, folder: Path) -> str:
-    """Return why a launch ended with `UNSHARED`."""
+def unshared_message(host: str, folder: Path) -> str:
+    """Return the message for a script that ended with `UNSHARED`."""
     return f"{host or 'the machine'} does not see {folder}; the project must lie on a file system that all share"

@@ -1,7 +1,7 @@
-"""Tracking: a leaf's history as TensorBoard's files or in a local MLflow store, under `tracking/` of the project.
+"""Trackers: log a leaf's history to TensorBoard files or a local MLflow store, in `tracking/` of the project.
 
-It is written at the end of every epoch, from the history and outside of training: no result depends on it, and where it
-fails, training goes on without. Nothing is sent anywhere.
+The numbers are logged from the history at the end of every epoch, outside of training: no result depends on them, and
+training continues where logging fails. Nothing is sent over the network.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ STORE = "mlflow.db"
 WAIT_SECONDS = 0.1
 
 LONG = 500
-"""How many characters of a value MLflow's older stores take."""
+"""Maximum characters of a parameter in older MLflow stores."""
 
 
 class Tracker(Protocol):
-    """Somewhere that takes the numbers of a run."""
+    """Destination of a run's metrics."""
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Add the numbers of an epoch that ended at a step."""
+        """Log the metrics of an epoch that ended at a step."""
 
     def close(self) -> None:
-        """Take note that no more will come."""
+        """End the run; nothing more is logged."""
 
 
 class TensorBoard:
@@ -46,13 +46,13 @@ class TensorBoard:
     def __init__(self, order: TrainingJob, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        own = folder / "tensorboard" / f"{order.name}-{order.id}"
-        remove(own)  # a run that goes on tells its history from the beginning
-        make_folder(own)
-        self.writer = SummaryWriter(str(own))
+        run_folder = folder / "tensorboard" / f"{order.name}-{order.id}"
+        remove(run_folder)  # a resumed run logs its history from the beginning
+        make_folder(run_folder)
+        self.writer = SummaryWriter(str(run_folder))
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Add the numbers of an epoch that ended at a step."""
+        """Log the metrics of an epoch that ended at a step."""
         for name, value in numbers.items():
             self.writer.add_scalar(name, value, step)
         self.writer.flush()
@@ -70,12 +70,12 @@ class MLflow:
         from mlflow import MlflowClient
 
         make_folder(folder)
-        while (descriptor := lock(folder / f".{STORE}.lock")) is None:  # its tables are made by one process
+        while (descriptor := lock(folder / f".{STORE}.lock")) is None:  # only one process may create its tables
             time.sleep(WAIT_SECONDS)
         try:
             self.client = MlflowClient(f"sqlite:///{folder / STORE}")
-            found = self.client.get_experiment_by_name("mtrun")
-            experiment = found.experiment_id if found else self.client.create_experiment(
+            existing = self.client.get_experiment_by_name("mtrun")
+            experiment = existing.experiment_id if existing else self.client.create_experiment(
                 "mtrun", (folder / "mlflow").as_uri())
         finally:
             os.close(descriptor)
@@ -86,7 +86,7 @@ class MLflow:
             self.client.log_param(self.run, ".".join(key), json.dumps(value, default=str)[:LONG])
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Add the numbers of an epoch that ended at a step."""
+        """Log the metrics of an epoch that ended at a step."""
         for name, value in numbers.items():
             self.client.log_metric(self.run, name, value, step=step)
 
@@ -96,23 +96,23 @@ class MLflow:
 
 
 TRACKERS: dict[str, Callable[[TrainingJob, Path], Tracker]] = {"tensorboard": TensorBoard, "mlflow": MLflow}
-"""By the key of `[track]` that asks for it."""
+"""Tracker by its key in `[track]`."""
 
 
 @dataclass
 class Tracking:
-    """Tells a leaf's history to what its spec asks for."""
+    """Logs a leaf's history to the trackers in its spec."""
 
     order: TrainingJob
-    say: Callable[[str], None]
-    """Takes a line for the log."""
-    _told: int = 0
+    log_line: Callable[[str], None]
+    """Appends a line to the worker's log."""
+    _logged: int = 0
     _trackers: dict[str, Tracker] = field(default_factory=dict)
-    _given_up: set[str] = field(default_factory=set)
+    _failed: set[str] = field(default_factory=set)
 
-    def tell(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Add the epochs that were not told yet."""
-        new, self._told = history[self._told:], len(history)
+    def log_new_epochs(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Log the epochs that were not logged yet."""
+        new, self._logged = history[self._logged:], len(history)
 
         def log(tracker: Tracker) -> None:
             for entry in new:
@@ -122,30 +122,30 @@ class Tracking:
             self._try(name, log)
 
     def close(self) -> None:
-        """Take note that the run is finished."""
+        """Close all trackers."""
         for name in list(self._trackers):
             self._try(name, lambda tracker: tracker.close())
 
     def _try(self, name: str, act: Callable[[Tracker], None]) -> None:
-        """Do something with a tracker, which is given up with a word where it fails in whatever way."""
-        if name in self._given_up:
+        """Call `act` with a tracker; after any error, write a line to the log and stop using this tracker."""
+        if name in self._failed:
             return
         try:
             if name not in self._trackers:
                 self._trackers[name] = TRACKERS[name](self.order, self.order.project / FOLDER)
             act(self._trackers[name])
         except Exception as error:
-            self._given_up.add(name)
-            self.say(f"no more is tracked by {name}: {type(error).__name__}: {error}")
+            self._failed.add(name)
+            self.log_line(f"no more is tracked by {name}: {type(error).__name__}: {error}")
 
 
 def wanted(model: Model) -> list[str]:
-    """Return the names of the trackers that a model asks for."""
+    """Return the names of the trackers that are enabled in a model."""
     return [name for name in TRACKERS if getattr(model.track, name)]
 
 
 def numbers(entry: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Yield the name and value of every number in an epoch's entry of a history."""
+    """Yield name and value of every metric in an epoch's entry of the history."""
     yield from ((f"loss/{task}", value) for task, value in entry["losses"].items())
     yield from ((f"dev/{task}", value) for task, value in entry["dev"].items() if value is not None)
     if conflict := entry.get("conflict"):

@@ -22,8 +22,9 @@ from safetensors.torch import save
 
 from .. import machine
 from ..errors import DataError, MtrunError, RankLost, RegistryError, Stopped, TrainingError
-from ..files import append, refusal, remove
+from ..files import append, as_storage_error, remove
 from ..part import Known, plain_dump
+from ..project import Project
 from ..registry.attempt import TASK, Attempt
 from ..registry.registry import EPOCHS, HISTORY, LOG, PREDICTIONS, WEIGHTS, Registry
 from ..specs.identity import changed, fingerprints, leaf_id
@@ -39,7 +40,7 @@ from ..training.soup import SoupTrainer
 from ..training.tokens import Tokens
 from ..training.trainer import Trainer
 from ..version import __version__
-from .supervisor import PATIENCE_SECONDS, Helping, Supervisor
+from .supervisor import PATIENCE_SECONDS, OtherRank, Rank, Supervisor
 
 
 def device_of(model: Model) -> torch.device:
@@ -56,12 +57,12 @@ def processes(model: Model) -> int:
     return 1 if isinstance(model, SoupModel) else wanted
 
 
-def train(order: TrainingJob, watch: Supervisor) -> None:
+def train(order: TrainingJob, watch: Rank, may_start_ranks: bool = False) -> None:
     """Train one leaf and commit it. Raise Stopped where `watch` does; the attempt can then be resumed."""
-    model, registry = order.model, Registry(order.project / "registry")
+    model, registry = order.model, Registry(Project(order.project).registry)
     order.check_code()
     torch.set_num_threads(model.resources.threads)
-    count = processes(model) if watch.is_process else 1
+    count = processes(model) if may_start_ranks else 1
     before = _inputs(order)
     data = model.suite.load(order.project)
     if leaf_id(model, data.sha256(), order.project) != order.id:
@@ -86,7 +87,6 @@ def train(order: TrainingJob, watch: Supervisor) -> None:
     spent = {"seconds": round(time.monotonic() - started, 3)}
     manifest = describe(order, data, device) | _outcome(trainer) | spent | ({"made_of": made_of} if made_of else {})
     registry.commit(order.id, files, manifest, order.replaces)
-    watch.close()
 
 
 def _inputs(order: TrainingJob) -> tuple[object, object]:
@@ -96,7 +96,7 @@ def _inputs(order: TrainingJob) -> tuple[object, object]:
     return suite.load(order.project).sha256() if files is None else files, order.model.inputs(order.project)
 
 
-def _restored(order: TrainingJob, data: Data, lesson: Data, cache: Path, watch: Supervisor) -> Trainer:
+def _restored(order: TrainingJob, data: Data, lesson: Data, cache: Path, watch: Rank) -> Trainer:
     """Return the trainer of a leaf, at its checkpoint where there is a sound one."""
     checkpoint = watch.attempt.checkpoint
     trainer = trainer_of(order.model, data, order.project, cache, lesson)
@@ -125,7 +125,7 @@ def trainer_of(model: Model, data: Data, project: Path, cache: Path, lesson: Dat
         stored_model.begin(network, model.start.id, project)
     network = network.to(device_of(model))
     if isinstance(model, SoupModel):
-        return SoupTrainer(model, network, data, tokens, Registry(project / "registry"))
+        return SoupTrainer(model, network, data, tokens, Registry(Project(project).registry))
     return Trainer(model, network, examples, tokens)
 
 
@@ -182,11 +182,11 @@ def device_name(device: torch.device, count: int) -> str:
     return f"{count} x {name}" if count > 1 else name
 
 
-def run(watch: Supervisor) -> int:
+def run(watch: Rank, may_start_ranks: bool = False) -> int:
     """Train what an attempt orders; return the exit code, with error.json in the attempt where it failed."""
     watch.begin()
     try:
-        train(TrainingJob.read(watch.attempt.folder / TASK), watch)
+        train(TrainingJob.read(watch.attempt.folder / TASK), watch, may_start_ranks)
     except Stopped as error:
         return watch.stopped(error)
     except MtrunError as error:
@@ -199,7 +199,7 @@ def run(watch: Supervisor) -> int:
         watch.finished()
         return 0
     finally:
-        watch.disband()
+        watch.close()
     watch.failed(code, problems)
     return code
 
@@ -210,23 +210,25 @@ def _unexpected(error: Exception, attempt: Attempt) -> tuple[int, list[str]]:
     It is a refused file, too little memory, or a bug.
     """
     append(attempt.log, "".join(traceback.format_exception(error)))
-    if said := refusal(error):
-        return said.exit_code, [said.render()]
+    if storage_error := as_storage_error(error):
+        return storage_error.exit_code, [storage_error.render()]
     if memory.is_exhausted(error):
         return 1, [f"error: memory ran out outside of any batch: {str(error).splitlines()[0]}"]
     return 4, [f"error: {type(error).__name__}: {error} (a bug; {attempt.log} has the traceback)"]
 
 
-def main(attempt: Path, parent: int = 0, *seat: int) -> int:
+def main(attempt: Path, parent: int = 0, *rank: int) -> int:
     """Train one leaf as a process of its own, which stops where it is told to or where its parent is gone.
 
-    Another rank's `seat` is its number, how many there are, and the port where they meet.
+    `rank` is given for another rank than the first: its number, how many there are, and the port where they meet.
     """
     memory.keep_freed()
-    watch = Helping(Attempt(attempt), True, seat=seat) if seat else Supervisor(Attempt(attempt), True)
-    if seat and torch.cuda.is_available():
-        torch.cuda.set_device(seat[0])
+    watch: OtherRank | Supervisor = Supervisor(Attempt(attempt))
+    if rank:
+        watch = OtherRank(Attempt(attempt), number=rank[0], count=rank[1], port=rank[2])
+    if rank and torch.cuda.is_available():
+        torch.cuda.set_device(rank[0])
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, watch.stop)
     threading.Thread(target=watch.guard, args=(parent,), daemon=True).start()
-    return run(watch)
+    return run(watch, may_start_ranks=True)

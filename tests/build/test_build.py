@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from builds import BROKEN, PCGRAD, TREE, built, mtrun, names
-
 import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from builds import BROKEN, PCGRAD, TREE, built, mtrun, names
 from projects import project
 
 from runner import machine
-from runner.build.build import Build
-from runner.build.events import Event
-from runner.build.scheduler import Scheduler
 from runner.errors import RegistryError
 from runner.plan.planner import make_plan
 from runner.registry.registry import Registry
-from runner.worker.executors.inline import Inline
 from runner.worker.worker import device_name
 
 BOTH = 'kind = "ensemble"\n[tree]\ntype = "average"\nmembers = ["sum.toml", "broken.toml"]\n'

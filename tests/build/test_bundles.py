@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from bundle_files import files_of, packed, resigned
-
 import contextlib
-import hashlib
 import io
 import json
 import os
 import shutil
 import zipfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from bundle_files import files_of, packed, resigned
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from systems import mtrun
@@ -28,7 +25,7 @@ from runner.errors import DataError, MtrunError, UsageError
 from runner.inference import huggingface
 from runner.parts.encoders.bert import pretrained
 from runner.plan.planner import make_plan
-from runner.registry.manifest import sealed
+from runner.registry.manifest import json_with_checksum
 from runner.tasks.data import Examples
 from runner.training.stored_model import StoredModel
 from runner.training.tokens import Tokens
@@ -144,7 +141,7 @@ def examples(root: Path, task: str, split: str) -> Examples:
 def refused(path: Path, target: Path) -> str:
     """Return why a bundle is refused; check that the import left nothing behind."""
     with pytest.raises((DataError, UsageError)) as raised, bundle.opened(path) as held:
-        import_bundle.take(held, target)
+        import_bundle.import_into(held, target)
     assert not target.exists() or not list(target.rglob("*.toml"))
     assert not (target / "registry").exists() or not list((target / "registry").glob("[0-9a-f]*"))
     return raised.value.render()
@@ -262,7 +259,7 @@ def test_a_run_under_another_id_is_refused(exported: Path, tmp_path: Path) -> No
     manifest = json.loads(files[f"registry/{one}/manifest.json"])
     del manifest["sha256"]
     manifest["spec"]["train"]["seed"] += 1
-    files[f"registry/{one}/manifest.json"] = sealed(manifest)
+    files[f"registry/{one}/manifest.json"] = json_with_checksum(manifest)
     evil = packed(tmp_path / "evil.zip", resigned(files))
     assert f"the id {one} is not that of the run's spec" in refused(evil, tmp_path / "new")
 
@@ -272,7 +269,7 @@ def test_what_a_project_has_is_never_overwritten(exported: Path, tmp_path: Path)
     mine.parent.mkdir(parents=True)
     mine.write_text("# mine\n")
     with pytest.raises(UsageError, match="other files of the same names"), bundle.opened(exported) as held:
-        import_bundle.take(held, tmp_path / "mine")
+        import_bundle.import_into(held, tmp_path / "mine")
     assert mine.read_text() == "# mine\n" and sorted(os.listdir(tmp_path / "mine")) == ["specs"]
 
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from projects import project
 from systems import mtrun
 
-from runner.build.gc import Survey, present
+from runner.build.gc import Scan, existing_names
 from runner.build.retention import Retention
 from runner.plan.planner import make_plan
 from runner.registry.registry import Registry
-from runner.registry.reservations import Needs
+from runner.registry.reservations import StoredReservations
 from runner.specs.spec import Leaf
 from runner.specs.sweep import is_point, points, spread
 from runner.specs.toml import parse
@@ -103,7 +103,8 @@ def finish(root: Path, profile: str, *settings: str) -> None:
 def removed(root: Path) -> set[str]:
     """Return the ids of the runs that gc would remove."""
     registry = Registry(root / "registry")
-    return {one.id for one in Survey(registry, Retention.of(root), Needs(), present(registry)).garbage()}
+    scan = Scan(registry, Retention.of(root), StoredReservations(), existing_names(registry))
+    return {one.id for one in scan.garbage()}
 
 
 def replace(path: Path, old: str, new: str) -> None:

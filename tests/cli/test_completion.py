@@ -52,37 +52,38 @@ def offered(function: object, word: str) -> list[str]:
 ])
 def test_specs_that_can_be_built(made: Path, here: str, word: str, expected: list[str]) -> None:
     os.chdir(made / here)
-    assert offered(completion.specs, word) == expected
+    assert offered(completion.complete_specs, word) == expected
 
 
 def test_specs_by_absolute_paths(made: Path) -> None:
-    assert offered(completion.specs, f"{made}/specs/s") == [f"{made}/specs/sum.toml"]
+    assert offered(completion.complete_specs, f"{made}/specs/s") == [f"{made}/specs/sum.toml"]
 
 
 def test_profiles_and_runs_from_anywhere_in_the_project(made: Path) -> None:
     os.chdir(made / "specs" / "models")
-    assert offered(completion.profiles, "") == ["demo", "mine"]
-    assert offered(completion.profiles, "m") == ["mine"]
-    assert offered(completion.runs, "") == sorted(RUNS)
-    assert offered(completion.runs, "00") == ["00aabbccddee", "00ff00ff00ff"]
-    assert offered(completion.runs, "*") == offered(completion.runs, "00aabbccddeeff") == []
+    assert offered(completion.complete_profiles, "") == ["demo", "mine"]
+    assert offered(completion.complete_profiles, "m") == ["mine"]
+    assert offered(completion.complete_runs, "") == sorted(RUNS)
+    assert offered(completion.complete_runs, "00") == ["00aabbccddee", "00ff00ff00ff"]
+    assert offered(completion.complete_runs, "*") == offered(completion.complete_runs, "00aabbccddeeff") == []
     context = app.cli.make_context("mtrun", ["plan", "x"])
-    assert [item.help for item in completion.runs(context, build.build.params[0], "")] == list(RUNS.values())
+    assert [item.help for item in completion.complete_runs(context, build.build.params[0], "")] == list(RUNS.values())
 
 
 def test_keys_to_set(made: Path) -> None:
-    assert offered(completion.settings, "train.e") == ["train.epoch", "train.epochs"]
-    keys = offered(completion.settings, "")
+    assert offered(completion.complete_settings, "train.e") == ["train.epoch", "train.epochs"]
+    keys = offered(completion.complete_settings, "")
     assert {"combiner.type", "encoder.width", "heads.", "optimizer.lr_scale", "suite.train", "train.seed"} <= set(keys)
     assert not {"kind", "name", "extends", "description", "combiner"} & set(keys)
     (made / "specs" / ".schema" / "profile.json").write_text("{")
-    assert offered(completion.settings, "") == []
+    assert offered(completion.complete_settings, "") == []
 
 
 def test_outside_of_a_project_there_is_nothing_to_offer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for function in (completion.specs, completion.profiles, completion.runs, completion.settings):
-        assert offered(function, "") == []
+    for complete in (completion.complete_specs, completion.complete_profiles, completion.complete_runs,
+                     completion.complete_settings):
+        assert offered(complete, "") == []
 
 
 def test_a_large_folder_is_not_walked_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +92,7 @@ def test_a_large_folder_is_not_walked_to_its_end(tmp_path: Path, monkeypatch: py
     (tmp_path / "b").mkdir()
     for number in range(completion._MOST):
         (tmp_path / "b" / f"{number}.toml").write_text("")
-    assert offered(completion.specs, "") == ["a.toml"]
+    assert offered(completion.complete_specs, "") == ["a.toml"]
 
 
 def asked(shell: str, line: str, *options: str) -> tuple[list[str], float]:

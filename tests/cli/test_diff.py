@@ -10,7 +10,7 @@ from projects import project
 from runs import DEV, finish
 
 from runner.cli.app import main
-from runner.cli.views.diff import compared, line, named, text
+from runner.cli.views.diff import compare, find_run, json_line, text
 from runner.errors import RegistryError, UsageError
 from runner.registry.registry import Registry, Run
 
@@ -59,11 +59,11 @@ def test_the_text_of_a_comparison(runs: list[Run], monkeypatch: pytest.MonkeyPat
     old, new, _ = runs
     environment = {**old.manifest["environment"], "device": "cpu (x86_64)"}
     old = Run(old.id, old.folder, {**old.manifest, "environment": environment})
-    assert text(compared(old, new)) == GOLDEN.format(old.id, new.id)
+    assert text(compare(old, new)) == GOLDEN.format(old.id, new.id)
 
 
 def test_json_says_all_of_it(runs: list[Run]) -> None:
-    said = json.loads(line(compared(runs[0], runs[1])))
+    said = json.loads(json_line(compare(runs[0], runs[1])))
     assert said["old"] == {
         "id": runs[0].id, "name": "sum", "dev": DEV, "epoch": 2, "parameters": 12345, "seconds": 20.0}
     assert said["new"]["dev"]["overall"] is None
@@ -73,18 +73,18 @@ def test_json_says_all_of_it(runs: list[Run]) -> None:
 
 
 def test_a_run_does_not_differ_from_itself(runs: list[Run]) -> None:
-    same = compared(runs[0], runs[0])
+    same = compare(runs[0], runs[0])
     assert (same.fields, same.making) == ((), ())
     assert "no field differs" in text(same)
 
 
 def test_a_run_is_named_by_id_beginning_or_name(runs: list[Run], registry: Registry) -> None:
-    assert named(registry, "fast").id == runs[1].id
+    assert find_run(registry, "fast").id == runs[1].id
     for run in runs:
-        assert named(registry, run.id).id == run.id
+        assert find_run(registry, run.id).id == run.id
         beginnings = (run.id[:n] for n in range(1, 13))
         only = next(start for start in beginnings if sum(other.id.startswith(start) for other in runs) == 1)
-        assert named(registry, only).id == run.id
+        assert find_run(registry, only).id == run.id
 
 
 @pytest.mark.parametrize(("word", "said"), [
@@ -92,21 +92,21 @@ def test_a_run_is_named_by_id_beginning_or_name(runs: list[Run], registry: Regis
     ("../registry", "no run `../registry`. mtrun ls lists the runs"), ("sum", "`sum` can be any of 2 runs: ")])
 def test_an_unknown_run_is_an_error_that_helps(registry: Registry, word: str, said: str) -> None:
     with pytest.raises(UsageError) as error:
-        named(registry, word)
+        find_run(registry, word)
     assert error.value.render().startswith(f"error: {said}")
 
 
 def test_a_mistyped_id_gets_the_nearest(runs: list[Run], registry: Registry) -> None:
     id = runs[1].id
     with pytest.raises(UsageError, match=f"did you mean `{id}`"):
-        named(registry, id[:-1] + ("0" if id[-1] != "0" else "1"))
+        find_run(registry, id[:-1] + ("0" if id[-1] != "0" else "1"))
 
 
 def test_damaged_runs_do_not_disturb_others(runs: list[Run], registry: Registry) -> None:
     (runs[2].folder / "manifest.json").write_text("{")
-    assert named(registry, "sum").id == runs[0].id
+    assert find_run(registry, "sum").id == runs[0].id
     with pytest.raises(RegistryError):
-        named(registry, runs[2].id)
+        find_run(registry, runs[2].id)
 
 
 def test_the_command_prints_and_ends_well(runs: list[Run], capsys: pytest.CaptureFixture[str]) -> None:

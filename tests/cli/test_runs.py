@@ -20,7 +20,7 @@ from registries import commit, files, manifest
 from runner.cli.app import cli
 from runner.plan.planner import make_plan
 from runner.registry.attempt import Attempt
-from runner.registry.manifest import sealed
+from runner.registry.manifest import json_with_checksum
 from runner.registry.registry import WEIGHTS, Registry
 from runner.specs.loader import Loader
 
@@ -139,7 +139,7 @@ def test_gc_removes_what_nothing_refers_to(root: Path) -> None:
     for id in ("cccccccccccc", "eeeeeeeeeeee", ids(root)["sum"]):  # live, dead, left over
         registry.attempt(id).mkdir(parents=True)
     registry.attempt("ffffffffffff").mkdir()
-    Attempt(registry.attempt("ffffffffffff")).entrust("slurm", "12_3")
+    Attempt(registry.attempt("ffffffffffff")).record_job("slurm", "12_3")
     (registry.attempts / "staged-0123456789ab-01234567").mkdir()
     registry.lease("0123456789ab").touch()
     before = sorted(str(p) for p in root.rglob("*"))
@@ -178,7 +178,8 @@ def test_ls_is_quick(tmp_path: Path, count: int) -> None:
     for number in range(count):
         folder = root / "registry" / f"{number:012x}"
         folder.mkdir(parents=True)
-        (folder / "manifest.json").write_bytes(sealed({**long, "format": 1, "id": folder.name, "files": {}}))
+        values = {**long, "format": 1, "id": folder.name, "files": {}}
+        (folder / "manifest.json").write_bytes(json_with_checksum(values))
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     done = subprocess.run([sys.executable, "-c", "from runner.cli import main; main()", "ls"], cwd=root,
                           capture_output=True, text=True, check=True)

@@ -24,7 +24,7 @@ from projects import project
 
 from runner.build.scheduler import Scheduler
 from runner.files import append
-from runner.plan.plan import Plan, renew
+from runner.plan.plan import Plan
 from runner.plan.planner import make_plan
 from runner.registry.attempt import Attempt
 from runner.registry.registry import PREDICTIONS, WEIGHTS, Registry
@@ -59,7 +59,7 @@ def begun(root: Path, settings: Sequence[str]) -> Attempt:
     (node,) = plan.nodes.values()
     assert isinstance(node.spec, Leaf)
     attempt = Attempt(plan.registry.attempt(node.id))
-    attempt.begin(TrainingJob(node.id, node.name, root, node.spec.model))
+    attempt.begin(TrainingJob(node.id, node.name, root, node.spec.model).to_bytes())
     return attempt
 
 
@@ -417,9 +417,9 @@ def test_older_code_is_told_and_trained_again_only_where_asked_for(tmp_path: Pat
     plan = planned(root, SMALL)
     (node,) = plan.nodes.values()
     assert (node.state, node.action, node.stale) == ("stale", "reuse", ("training/trainer.py",))
-    renew(plan, (), stale=False)
+    plan.force(())
     assert not plan.todo()
-    renew(plan, (), stale=True)
+    plan.rebuild_stale()
     (node,) = plan.todo()
     assert node.replaces and node.reason == "trained with older code of training/trainer.py"
     pool = Scheduler(plan.registry, root, Inline(), jobs=1)
@@ -433,9 +433,9 @@ def test_force_replaces_a_run_and_keeps_the_old_one_until_then(tmp_path: Path) -
                    other='kind = "model"\nextends = "sum.toml"\n[train]\nseed = 1\n')
     built(root, "tree", settings=SMALL)
     plan = planned(root, SMALL, "tree")
-    renew(plan, ["other"], stale=False)
+    plan.force(["other"])
     assert [node.name for node in plan.todo()] == ["other@batch_size=20"]
-    renew(plan, ["tree"], stale=False)
+    plan.force(["tree"])
     assert sorted(node.name for node in plan.todo()) == ["other@batch_size=20", "sum@batch_size=20"]
     refused = mtrun(root, "build", "specs/tree.toml", "--force", "othr")
     assert "did you mean `other`" in refused.communicate(timeout=60)[1] and refused.returncode == 2

@@ -46,7 +46,7 @@ def ids(root: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("number", REFUSALS, ids=errno.errorcode.get)
-@pytest.mark.parametrize("work", ["find", "listed", "check", "read", "commit"])
+@pytest.mark.parametrize("work", ["find", "find_by_manifest", "check", "read", "commit"])
 def test_whatever_the_machine_refuses_is_no_damage(tmp_path: Path, number: int, work: str) -> None:
     """The error comes at each file operation in turn; a commit onto the run meets it, too."""
     registry = Registry(tmp_path / "registry")
@@ -54,7 +54,8 @@ def test_whatever_the_machine_refuses_is_no_damage(tmp_path: Path, number: int, 
     run = registry.find(ID)
     assert run
     works: dict[str, Callable[[], object]] = {
-        "find": lambda: registry.find(ID), "listed": lambda: registry.listed(ID), "check": lambda: registry.check(ID),
+        "find": lambda: registry.find(ID), "find_by_manifest": lambda: registry.find_by_manifest(ID),
+        "check": lambda: registry.check(ID),
         "read": lambda: [run.read(name) for name in run.manifest["files"]], "commit": lambda: commit(registry, seed=5)}
 
     def told() -> str:
@@ -106,12 +107,12 @@ def test_a_run_that_goes_or_comes_while_it_is_read_is_no_damage(tmp_path: Path, 
     monkeypatch.setattr(Registry, "find", lambda self, id: (registry.drop(id), run)[1])
     assert registry.check(ID) is None
     monkeypatch.undo()
-    monkeypatch.setattr(Registry, "listed", lambda self, id: (registry.drop(id), run)[1])
+    monkeypatch.setattr(Registry, "find_by_manifest", lambda self, id: (registry.drop(id), run)[1])
     assert registry.find(ID) is None
     monkeypatch.undo()
     lexists = os.path.lexists
     monkeypatch.setattr(os.path, "lexists", lambda path: lexists(path) or bool(commit(registry)))
-    assert registry.listed(ID), "it came between two looks"
+    assert registry.find_by_manifest(ID), "it came between two looks"
 
 
 # Commands ------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from runner.errors import UsageError
 from runner.inference.system import System
 from runner.plan.plan import Plan
 from runner.plan.planner import make_plan
-from runner.plan.predict import TreePredictions
+from runner.plan.predict import tree_predictions
 from runner.tasks.data import Examples
 from runner.training.stored_model import StoredModel
 
@@ -47,7 +47,7 @@ def test_every_node_says_of_a_split_what_is_stored(trained: Path, split: str) ->
     one, plan = system(trained), planned(trained)
     data = plan.data[plan.nodes[one.root].suite]
     said = one.predict({task: by_split[split] for task, by_split in data.splits.items()})
-    stored = TreePredictions.of(plan, one.root).predictions
+    stored = tree_predictions(plan, one.root).known
     assert said.keys() == stored.keys() == plan.nodes.keys()
     for id in said:
         for task, output in stored[id].outputs[split].items():
@@ -81,7 +81,7 @@ def test_every_type_of_node_says_of_one_what_it_says_of_many(trained: Path, tmp_
     (root / "specs" / "node.toml").write_text(
         f'kind = "ensemble"\n[tree]\n{node}\nmembers = ["sum.toml", "pcgrad.toml"]\n{weights}')
     one = system(root, "node")
-    stored = one.stored.predictions[one.root].outputs["test"]
+    stored = one.on_dev.known[one.root].outputs["test"]
     test = {task: by_split["test"] for task, by_split in one.data.splits.items()}
     together = one.predict(test)[one.root].outputs["test"]
     for task, part in test.items():
@@ -100,7 +100,7 @@ def test_a_run_without_weights_is_named(trained: Path, tmp_path: Path) -> None:
         system(tmp_path / "copy")
     assert f"--force {run.id}" in raised.value.render()
     build(tmp_path / "copy", "deep", settings=["resources.keep_weights=false"])
-    assert TreePredictions.of(plan, plan.roots["deep"]).predictions, "predictions are enough for tables"
+    assert tree_predictions(plan, plan.roots["deep"]).known, "predictions are enough for tables"
 
 
 def test_a_run_that_is_not_there_is_named(trained: Path, tmp_path: Path) -> None:

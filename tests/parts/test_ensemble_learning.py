@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from runner.errors import TrainingError
 from runner.part import Member
 from runner.parts.ensembles import Ensemble
-from runner.parts.ensembles._scales import GRID
+from runner.parts.ensembles._scales import GRID, learned, scaled
 from runner.parts.ensembles.average import Average
 from runner.parts.ensembles.best import Best
 from runner.parts.ensembles.calibrated import Calibrated, temperature
@@ -179,6 +179,19 @@ def test_a_member_that_stands_alone_decides_as_ever_on_every_scale(seed: int, on
     assert np.array_equal(dev(made, "paraphrase") > 0, dev(alone, "paraphrase") > 0)
     ranks = stats.rankdata(dev(alone, "similarity"))
     assert (np.diff(dev(made, "similarity")[ranks.argsort(), 0]) >= 0).all()
+
+
+@pytest.mark.parametrize(("dev_scores", "test_scores"), [
+    ([3.0, 4.0, 5.0, 9.0], [1.0, 3.0, 20.0, 0.5]), ([-3.0, -4.0, -1.0, -1.0], [-1.0, -9.0, 1.0, -0.5]),
+    ([1.0, 1.0, 1.0, 1.0], [2.0, 1.0, 0.5, -1.0]), ([0.0, 0.0, 1e-9, 5.0], [1e-12, -1e-12, 0.0, 7.0])])
+def test_ranks_keep_every_decision_and_the_order_beyond_the_dev_scores(
+    dev_scores: list[float], test_scores: list[float]) -> None:
+    """A member that says yes to all of dev says yes wherever it did; scores beyond those of dev keep their order."""
+    task = DATA.tasks["paraphrase"]
+    known = learned("ranks", task, np.array(dev_scores)[:, None])
+    ranks = scaled("ranks", task, np.array(test_scores)[:, None], known)[:, 0]
+    assert np.array_equal(ranks > 0, np.array(test_scores) > 0)
+    assert (np.diff(ranks[np.argsort(test_scores)]) >= 0).all()
 
 
 # ---------------------------------------------------------------------------------------------------------------- vote

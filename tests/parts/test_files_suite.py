@@ -69,7 +69,7 @@ def test_every_bad_row_is_named_with_its_line(tmp_path: Path) -> None:
         (5, "row has the label `5.5` in `similarity`; expected a number from 0 to 5"),
         (6, "row has the label `x` in `similarity`; expected a number from 0 to 5"),
         (7, "row repeats the id a"),
-        (8, "row has too few columns"),
+        (8, "row has 3 cells, where the header has 5"),
         (9, "row has the label `nan` in `similarity`; expected a number from 0 to 5"),
     }
     assert all('bad_rows = "drop"' in p.hint for p in caught.value.problems)
@@ -105,7 +105,7 @@ def test_a_missing_file_and_bytes_that_are_no_text(tmp_path: Path) -> None:
         load(tmp_path, GRADED)
     assert "MTRUN_DATA" in caught.value.problems[0].hint
     (tmp_path / "a.csv").write_bytes(b"\tid\tsentence1\xff\n")
-    with pytest.raises(DataError, match=r"cannot read a\.csv"):
+    with pytest.raises(DataError, match=r"^not UTF-8 at byte 14 of the line$"):
         load(tmp_path, GRADED)
 
 
@@ -118,6 +118,31 @@ def test_the_hash_is_of_content_not_of_places(tmp_path: Path) -> None:
     assert first == second
     (tmp_path / "two" / "a.csv").write_text(rows.replace("two", "too"))
     assert load(tmp_path / "two", GRADED).sha256() != first
+
+
+@pytest.mark.parametrize("hidden", ["-1", ""])
+def test_hidden_labels_of_a_test_file_are_unknown_and_single_ones_are_not(tmp_path: Path, hidden: str) -> None:
+    (tmp_path / "f.csv").write_text("id,sentence,sentiment\na,good,4\nb,bad,0\n")
+    (tmp_path / "t.csv").write_text(f"id,sentence,sentiment\nc,so,{hidden}\nd,well,{hidden}\n")
+    examples = load(tmp_path, FIVE).splits["x"]["test"]
+    assert examples.labels is None and examples.ids == ("c", "d")
+    (tmp_path / "t.csv").write_text(f"id,sentence,sentiment\nc,so,{hidden}\nd,well,3\n")
+    with pytest.raises(DataError, match=r"row has (no `sentiment`, which other rows|the label `-1`)") as caught:
+        load(tmp_path, FIVE)
+    assert [p.place.line for p in caught.value.problems if p.place] == [2]
+    assert load(tmp_path, FIVE, bad_rows="drop").splits["x"]["test"].labels.tolist() == [3.0]
+
+
+def test_minus_one_is_a_label_where_the_range_has_it(tmp_path: Path) -> None:
+    source = GRADED.model_copy(update={"low": -1.0, "test": "t.csv"})
+    for name in ("a", "t"):
+        (tmp_path / f"{name}.csv").write_text("id\tsentence1\tsentence2\tsimilarity\nx\tone\ttwo\t-1\n")
+    assert load(tmp_path, source).splits["x"]["test"].labels.tolist() == [-1.0]
+
+
+def test_a_range_that_is_empty_is_refused() -> None:
+    with pytest.raises(ValueError, match="`low` must be below `high`; they are 1 and 1"):
+        Source(title="S", kind="regression", low=1.0, high=1.0, columns=("a",), label="l", train="a", dev="b")
 
 
 @needs_data

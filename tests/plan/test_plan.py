@@ -15,7 +15,7 @@ from projects import project, write
 from runs import finish, finished, leaf, planned
 
 from runner.cli.app import main
-from runner.cli.views.plan import lines, text
+from runner.cli.views.plan import json_lines, text
 from runner.part import Part, plain_dump
 from runner.plan import forecast as forecasts
 from runner.plan.forecast import forecast
@@ -106,7 +106,7 @@ def test_the_text_of_a_plan(root: Path) -> None:
 
 def test_json_says_all_of_it(root: Path) -> None:
     plan = every_state(root)
-    *nodes, last = map(json.loads, lines(plan, forecast(plan, jobs=2)).splitlines())
+    *nodes, last = map(json.loads, json_lines(plan, forecast(plan, jobs=2)).splitlines())
     assert [node["id"] for node in nodes] == list(plan.nodes)
     by_name = {node["name"]: node for node in nodes}
     for node in nodes:

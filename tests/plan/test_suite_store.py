@@ -14,6 +14,7 @@ from projects import project, write
 from runs import finish, leaf, planned
 
 from runner.errors import DataError
+from runner.files import json_bytes, write_cache
 from runner.parts.suites import Suite
 from runner.parts.suites.files import Files
 from runner.tasks.data import Data
@@ -116,11 +117,29 @@ def test_a_damaged_note_is_not_believed(root: Path, loads: list[Path], text: str
 def test_a_wrong_note_is_found_out_when_the_examples_are_used(root: Path) -> None:
     planned(root, "small")
     (note,) = (root / "registry" / ".cache" / "suites").iterdir()
-    note.write_text("0" * 64)
+    write_cache(note, json_bytes({"sha256": "0" * 64, "dropped": {}}))
     plan = planned(root, "small")
     with pytest.raises(DataError, match="changed meanwhile"):
         plan.data["0" * 64]
     assert set(planned(root, "small").suites) != {"0" * 64}
+
+
+def test_a_digit_that_changes_is_not_believed(root: Path, loads: list[Path]) -> None:
+    """A flipped digit would give every leaf another id, for ever."""
+    before = planned(root, "small").suites
+    (note,) = (root / "registry" / ".cache" / "suites").iterdir()
+    content = note.read_bytes()
+    at = content.index(b"sha256") + 12
+    note.write_bytes(content[:at] + (b"0" if content[at : at + 1] != b"0" else b"1") + content[at + 1 :])
+    count = len(loads)
+    assert planned(root, "small").suites == before and len(loads) == count + 1
+
+
+def test_dropped_rows_are_told_with_every_plan(root: Path) -> None:
+    write(root, {"data/dev.tsv": ROWS + "c\tno such label\t7\n"})
+    for _ in range(2):  # read, and from the cache
+        notes = planned(root, "small", settings=["suite.bad_rows=drop"]).notes
+        assert [note for note in notes if "left out" in note] == ['1 row of dev.tsv left out: bad_rows = "drop"']
 
 
 def test_data_that_change_after_the_plan_are_noticed(root: Path) -> None:

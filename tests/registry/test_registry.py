@@ -24,9 +24,9 @@ import pytest
 from registries import ID, OTHER, commit, files, manifest, predictions
 
 from runner.errors import MtrunError, RegistryError, StorageError
-from runner.files import append, lock, make_folder, post, write_bytes
+from runner.files import append, lock, make_folder, write_bytes, write_unsynced
 from runner.registry import lease
-from runner.registry.manifest import sealed, unsealed
+from runner.registry.manifest import json_with_checksum, parse_manifest
 from runner.registry.registry import MANIFEST, PREDICTIONS, WEIGHTS, Registry
 
 
@@ -242,7 +242,7 @@ def test_an_error_at_every_file_operation_of_a_replacement(tmp_path: Path, error
 
 
 def test_notes_that_cannot_be_written_stop_nothing(tmp_path: Path) -> None:
-    post(tmp_path / "none" / "progress.json", b"{}")
+    write_unsynced(tmp_path / "none" / "progress.json", b"{}")
     append(tmp_path / "none" / "log.txt", "line")
     assert not list(tmp_path.iterdir())
 
@@ -331,7 +331,7 @@ def hostile(chance: random.Random) -> bytes:
         made = {**manifest(format=1, id=ID, files={}), **made}
     if chance.random() < 0.1:
         return b'{"a": ' * 100_000 + b"}" * 100_000
-    data = sealed(made)
+    data = json_with_checksum(made)
     if chance.random() < 0.5:
         bad = bytearray(data)
         for _ in range(chance.randrange(1, 9)):
@@ -368,11 +368,11 @@ def test_a_huge_manifest_is_not_read(registry: Registry) -> None:
 
 
 def test_a_seal_is_for_all_of_a_manifest() -> None:
-    data = sealed(manifest(format=1, id=ID, files={}))
-    assert unsealed(data)["id"] == ID
+    data = json_with_checksum(manifest(format=1, id=ID, files={}))
+    assert parse_manifest(data)["id"] == ID
     for bad in (data[:-1], data + b"\n", b" " + data, data.replace(b"sum", b"sun"), b"", b"{}", data * 2):
         with pytest.raises(ValueError):
-            unsealed(bad)
+            parse_manifest(bad)
 
 
 # Races ------------------------------------------------------------------------------------------------------------

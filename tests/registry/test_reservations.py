@@ -22,7 +22,7 @@ from runner.build import retention
 from runner.build.build import Build
 from runner.build.bundle import bundle, import_bundle
 from runner.build.events import Event
-from runner.build.gc import Survey, clear, present, take
+from runner.build.gc import Scan, delete, existing_names, move_away
 from runner.build.retention import Retention
 from runner.cli import options
 from runner.errors import StorageError
@@ -31,7 +31,7 @@ from runner.plan.plan import Plan
 from runner.registry import reservations
 from runner.registry.attempt import Attempt
 from runner.registry.registry import Registry
-from runner.registry.reservations import needs, removal, reserved
+from runner.registry.reservations import read_reservations, removal, reserved
 
 SET = ("--set", "train.seed=77", "--executor", "inline")
 HOLDER = """
@@ -101,7 +101,7 @@ def test_gc_after_every_event_of_a_build_with_settings(root: Path, monkeypatch: 
 def test_what_a_build_reuses_stays_though_its_spec_is_removed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert mtrun(root, "build", "specs/sum.toml", *SET).code == 0
     remove(root / "results")
-    planned = options.planned
+    planned = options.load_plan
 
     def gone(*arguments: Any) -> Plan:
         plan = planned(*arguments)
@@ -110,7 +110,7 @@ def test_what_a_build_reuses_stays_though_its_spec_is_removed(root: Path, monkey
         assert "kept for process" in gc(root)  # before the build has said what it needs
         return plan
 
-    monkeypatch.setattr(options, "planned", gone)
+    monkeypatch.setattr(options, "load_plan", gone)
     beside(monkeypatch, lambda event: gc(root))
     done = mtrun(root, "build", "specs/mean.toml", "--json", *SET)
     assert done.code == 0, done.err
@@ -139,7 +139,7 @@ def test_what_a_build_publishes_while_gc_reads_the_specs_stays(root: Path, monke
         found = of(path)
         monkeypatch.setattr(Retention, "of", of)
         assert mtrun(root, "build", "specs/mean.toml", *SET).code == 0  # reuses one run, trains another
-        assert not needs(registry_of(root)).all
+        assert not read_reservations(registry_of(root)).all
         add(root, "bbbbbbbbbbbb")  # of a spec that is new, perhaps
         return found
 
@@ -173,19 +173,19 @@ def test_a_command_that_only_reads_keeps_what_it_reads(root: Path, monkeypatch: 
 def test_an_import_keeps_what_it_has_brought(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert mtrun(root, "build", "specs/mean.toml", *SET).code == 0
     assert mtrun(root, "export", "specs/mean.toml", "-o", "b.zip", "--set", "train.seed=77").code == 0
-    new, take_run = project(tmp_path / "new"), import_bundle._take_run
+    new, take_run = project(tmp_path / "new"), import_bundle._copy_run
 
     def slow(*arguments: Any) -> bool:
         is_new = take_run(*arguments)
         gc(new)
         return is_new
 
-    monkeypatch.setattr(import_bundle, "_take_run", slow)
+    monkeypatch.setattr(import_bundle, "_copy_run", slow)
     with bundle.opened(root / "b.zip") as held:
         (new / "specs" / "sum.toml").unlink()
         (new / "specs" / "suites" / "tiny.toml").unlink()
         (new / "specs" / "profiles" / "demo.toml").unlink()
-        import_bundle.take(held, new)
+        import_bundle.import_into(held, new)
     assert len(registry_of(new).ids()) == 2 and mtrun(new, "verify").code == 0
 
 
@@ -276,13 +276,13 @@ def _remove(folder: Path, stop: Any, wrong: Any, removed: Any) -> None:
     """Be gc, again and again, in a registry to which nothing refers."""
     registry = Registry(folder)
     while not stop.is_set():
-        known = present(registry)
+        known = existing_names(registry)
         with removal(registry) as others:
-            found = list(Survey(registry, Retention(), others, known).garbage())
-            places = [take(registry, one) for one in found]
+            found = list(Scan(registry, Retention(), others, known).garbage())
+            places = [move_away(registry, one) for one in found]
         for one, place in zip(found, places, strict=True):
             if place is not None:
-                clear(registry, one, place)
+                delete(registry, one, place)
                 with removed.get_lock():
                     removed.value += one.path.parent == registry.root
 
@@ -316,7 +316,7 @@ def test_what_a_detached_build_made_stays_till_a_build_has_finished_it(root: Pat
     with reserved(registry) as mine:
         mine.hold(plan.nodes)
         Attempt(registry.attempt(first)).folder.mkdir(parents=True)
-        mine.leave()
+        mine.detach()
     assert "kept for a build that left its leaves to an engine" in gc(root)
     remove(registry.attempt(first))
     add(root, first)
@@ -327,12 +327,12 @@ def test_what_a_detached_build_made_stays_till_a_build_has_finished_it(root: Pat
     assert refused.code == 2 and "a build that left its leaves to an engine" in refused.err and "--force" in refused.err
     with reserved(registry) as mine:
         mine.hold([second])
-        mine.finish()
+        mine.clear_detached()
     gc(root)
     assert registry.ids() == [first], "that was another build"
     with reserved(registry) as mine:
         mine.hold(plan.nodes)
-        mine.finish()
+        mine.clear_detached()
     gc(root)
     assert not registry.ids()
 
@@ -341,7 +341,7 @@ def test_what_a_detached_build_left_is_forgotten_once_all_is_removed(root: Path)
     add(root, "aaaaaaaaaaaa")
     with reserved(registry_of(root)) as mine:
         mine.hold(["aaaaaaaaaaaa"])
-        mine.leave()
+        mine.detach()
     assert mtrun(root, "rm", "--force", "aaaaaaaaaaaa").code == 0
     gc(root)
     assert not list((root / "registry" / ".builds").iterdir())
@@ -357,7 +357,7 @@ def test_the_command_leaves_a_reservation_where_it_is_detached(root: Path, monke
 
     monkeypatch.setattr(Build, "events", events)
     assert mtrun(root, "build", "specs/mean.toml", *SET).code == min(1, values["failed"])
-    found = list(needs(registry_of(root)))
+    found = list(read_reservations(registry_of(root)))
     assert len(found) == left and all(need.is_detached and len(need.ids) == 3 for need in found)
     monkeypatch.undo()
     assert mtrun(root, "build", "specs/mean.toml", *SET).code == 0

@@ -218,7 +218,7 @@ def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
 
 def test_mermaid_draws_each_node_once_and_chosen_members_only(dossier: ProfileResults) -> None:
     tree = next(result.tree for result in dossier.results if result.tree.name == "both")
-    text = graph.scored(tree)
+    text = graph.result_mermaid(tree)
     drawn = dict(re.findall(r'^    n(\w+)[\[(]+"([^"]*)"', text, re.M))
 
     def used(node: ResultNode) -> set[tuple[str, str]]:

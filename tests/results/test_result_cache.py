@@ -99,12 +99,12 @@ def refine(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def reseal(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a run be one that was made again: another manifest, of the same Predictions."""
-    from runner.registry.manifest import sealed, unsealed
+    from runner.registry.manifest import json_with_checksum, parse_manifest
     from runner.registry.registry import MANIFEST
 
     for path in (root / "registry").glob(f"[0-9a-f]*/{MANIFEST}"):
-        manifest = {key: value for key, value in unsealed(path.read_bytes()).items() if key != "sha256"}
-        path.write_bytes(sealed(manifest | {"seconds": 1.5}))
+        manifest = {key: value for key, value in parse_manifest(path.read_bytes()).items() if key != "sha256"}
+        path.write_bytes(json_with_checksum(manifest | {"seconds": 1.5}))
 
 
 @pytest.mark.parametrize("change", [alter, tear, unshelve, recode, refine, reseal])

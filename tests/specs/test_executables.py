@@ -19,7 +19,7 @@ from bundle_files import files_of, packed, resigned
 from systems import mtrun
 
 from runner.errors import SpecError
-from runner.registry.manifest import sealed
+from runner.registry.manifest import json_with_checksum
 from runner.registry.registry import Registry
 from runner.specs.executables import executables
 from runner.specs.spec import Leaf, Resources
@@ -129,7 +129,7 @@ def test_a_profile_stands_on_no_file_of_another_kind(exported: Path, tmp_path: P
         log = {"size": len(hidden), "sha256": hashlib.sha256(hidden).hexdigest()}
         manifest["files"]["log.txt"] = log
         del manifest["sha256"]
-        files[f"registry/{id}/manifest.json"] = sealed(manifest)
+        files[f"registry/{id}/manifest.json"] = json_with_checksum(manifest)
     files[name] = hidden
     files[PROFILE] = f'extends = "../../{name}"\n'.encode() + files[PROFILE]
     bundle = packed(tmp_path / "b.zip", resigned(files))

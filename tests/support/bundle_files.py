@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from runner.registry.manifest import sealed
+from runner.registry.manifest import json_with_checksum
 
 
 def files_of(path: Path) -> dict[str, bytes]:
@@ -30,4 +30,4 @@ def resigned(files: dict[str, bytes], change: Callable[[dict], None] = lambda re
     record["files"] = {name: {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
                        for name, content in files.items()}
     change(record)
-    return {**files, "bundle.json": sealed(record)}
+    return {**files, "bundle.json": json_with_checksum(record)}

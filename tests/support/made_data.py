@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
-from test_ensembles import TASKS
+from members import TASKS
 
 from runner.tasks.data import Data, Examples
 from runner.tasks.predictions import Output, Predictions

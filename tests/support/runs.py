@@ -11,7 +11,7 @@ from runner.part import plain_dump
 from runner.parts.discovery import fingerprints
 from runner.plan.plan import Plan, PlannedNode
 from runner.plan.planner import make_plan
-from runner.registry.manifest import sealed
+from runner.registry.manifest import json_with_checksum
 from runner.registry.registry import FORMAT, MANIFEST, Registry, Run
 from runner.specs.spec import Leaf
 
@@ -48,7 +48,7 @@ def finished(plan: Plan, node: PlannedNode, changes: Mapping[str, Any]) -> Run:
     folder = plan.registry.root / node.id
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(bytes(3000))
-    (folder / MANIFEST).write_bytes(sealed(manifest | changes))
+    (folder / MANIFEST).write_bytes(json_with_checksum(manifest | changes))
     run = Registry(plan.registry.root).find(node.id)
     assert run
     return run

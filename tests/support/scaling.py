@@ -43,10 +43,10 @@ ENGINES = {
 MTRUN = "import sys; sys.executable = sys.argv.pop(1); from runner.cli import main; main()"
 WORKER = """#!/bin/sh
 sleep {seconds}
-id=$(basename "$3")
+id=$(basename "$4")
 cp -r {made}/registry/$id {root}/registry/.attempts/staged-$id
 mv {root}/registry/.attempts/staged-$id {root}/registry/$id
-rm -r "$3"
+rm -r "$4"
 """
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy as tensor_file
 from builds import built
 from projects import project
 
@@ -18,7 +19,8 @@ from runner.parts.suites.demo import Demo
 from runner.plan.planner import make_plan
 from runner.registry.registry import Registry
 from runner.results.result import Result
-from runner.tasks.prediction_files import read
+from runner.tasks.data import Task
+from runner.tasks.prediction_files import probabilities, read
 from runner.tasks.predictions import Output, Predictions
 
 DATA = Demo(train=10, dev=8, test=6).load(Path())
@@ -103,7 +105,7 @@ def changed(change: Callable[[list[list[str]]], object]) -> str:
     (lambda rows: rows[9].__setitem__(4, "1.0"), ["theirs.csv:11", "expected 1 score for `paraphrase`, not 2"]),
     (lambda rows: rows[9].__setitem__(1, "paraphase"), ["theirs.csv:11", "did you mean `paraphrase`?"]),
     (lambda rows: rows[9].__setitem__(0, "devel"), ["theirs.csv:11", "unknown split `devel`", "did you mean `dev`?"]),
-    (lambda rows: rows[9].__delitem__(slice(4, None)), ["theirs.csv:11", "a row of 4 cells"]),
+    (lambda rows: rows[9].__delitem__(slice(4, None)), ["theirs.csv:11", "row has 4 cells, where the header has"]),
 ], ids=["missing", "foreign", "twice", "word", "nan", "large", "few", "many", "task", "split", "short"])
 def test_a_wrong_row_is_named_with_its_line(tmp_path: Path, change: Callable[[list[list[str]]], object],
                                             wanted: list[str]) -> None:
@@ -116,7 +118,7 @@ def test_a_wrong_row_is_named_with_its_line(tmp_path: Path, change: Callable[[li
     (text([], ["split", "task", "ids", "score"]), "did you mean `ids`?"),
     (text([], ["split", "task", "id", "score_0", "score_2"]), "no column `score_1`"),
     (text([], ["split", "task", "id", "id", "score"]), "more than one column `id`"),
-    (b"split,task,id,score\n\xff\xfe", "not a CSV file in UTF-8"), ('split,task,id,score\n"a', "not a CSV file"),
+    (b"split,task,id,score\n\xff\xfe", "not UTF-8 at byte 1"), ('split,task,id,score\n"a', "a quote is opened"),
 ])
 def test_a_file_of_another_form_is_refused(tmp_path: Path, content: str | bytes, wanted: str) -> None:
     assert wanted in problems(tmp_path, content)
@@ -130,7 +132,7 @@ def test_all_problems_are_said_at_once_and_a_foreign_safetensors_file_is_named(t
                             ({"dev": {"sentiment": said.outputs["dev"]["similarity"]}}, "the task has 5"),
                             ({"dev": {"similarity": said.outputs["test"]["similarity"]}}, "are not for this suite's")):
         assert wanted in problems(tmp_path, Predictions(outputs).to_bytes(), "p.safetensors")
-    assert "damaged" in problems(tmp_path, b"{", "p.safetensors")
+    assert "cannot be used" in problems(tmp_path, b"{", "p.safetensors")
 
 
 # --------------------------------------------------------------------------------------------------------- in a project
@@ -190,3 +192,36 @@ def test_a_file_alone_needs_a_suite(tmp_path: Path) -> None:
     (root / "specs" / "profiles" / "demo.toml").write_text("[train]\nepochs = 1\n")
     with pytest.raises(SpecError, match="not known which suite `theirs` is for"):
         make_plan(root, [root / "specs" / "alone.toml"], "demo")
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16])
+def test_numbers_of_other_precisions_are_read(tmp_path: Path, dtype: type) -> None:
+    tensors = tensor_file.load(predictions().to_bytes())
+    path = tmp_path / "theirs.safetensors"
+    path.write_bytes(tensor_file.save({name: array.astype(dtype) if name.endswith("scores") else array
+                                       for name, array in tensors.items()}))
+    for split, by_task in read(path, "theirs.safetensors", DATA).outputs.items():
+        for task, output in by_task.items():
+            wanted = predictions().outputs[split][task].scores.astype(dtype).astype(np.float32)
+            assert output.scores.dtype == np.float32 and np.array_equal(output.scores, wanted)
+
+
+def test_other_columns_are_ignored_whatever_they_are_called(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.csv"
+    path.write_text(text([[*row, "0.5", "x"] for row in rows_of(predictions())], [*HEADER, "score_std", "scores"]))
+    assert read(path, "theirs.csv", DATA).to_bytes() == predictions().to_bytes()
+
+
+def test_probabilities_are_told_from_logits() -> None:
+    held = predictions()
+    assert probabilities(held, DATA) == []
+    shares = {split: {task: Output(output.ids, shares_of(DATA.tasks[task], output.scores))
+                      for task, output in by_task.items()} for split, by_task in held.outputs.items()}
+    assert probabilities(Predictions(shares), DATA) == ["sentiment", "paraphrase"]
+
+
+def shares_of(task: Task, scores: np.ndarray) -> np.ndarray:
+    """Return what a program writes that puts out probabilities; a regression's scores as they are."""
+    if task.kind == "binary":
+        return (1 / (1 + np.exp(-scores))).astype(np.float32)
+    return scores if task.kind == "regression" else (np.exp(scores) / np.exp(scores).sum(1, keepdims=True))

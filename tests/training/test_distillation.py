@@ -27,7 +27,7 @@ from runner.registry.registry import Registry, Run
 from runner.specs.job import TrainingJob
 from runner.specs.spec import Leaf
 from runner.tasks.data import Data, Task
-from runner.training import distillation
+from runner.training import distillation, stored_model
 from runner.training.distillation import DistillationLoss
 from runner.worker.supervisor import Supervisor
 from runner.worker.worker import run, trainer_of
@@ -195,14 +195,14 @@ def test_what_a_leaf_said_is_remembered_by_content(root: Path, monkeypatch: pyte
     files = sorted((root / "registry" / ".cache").glob("teaching-*"))
     assert len(files) == 4, "two leaves, with and without more sentences"
     with monkeypatch.context() as patch:
-        patch.setattr(distillation, "Network", None)
+        patch.setattr(stored_model, "Network", None)
         assert lesson(root, "student").sha256() == wanted
     for file in files:
         file.write_bytes(file.read_bytes()[:-8] + bytes(8))
     assert lesson(root, "student").sha256() == wanted, "a damaged one is made again"
 
 
-@pytest.mark.parametrize(("text", "lines"), [("a\tb\nalone\nc\td\n", [2]), ("\n a\t \n", [1, 2]), ("a\tb\tc", [1])])
+@pytest.mark.parametrize(("text", "lines"), [("a\tb\nalone\nc\td\n", [2]), ("\n a\t \n", [2]), ("a\tb\tc", [1])])
 def test_lines_that_are_no_pairs(tmp_path: Path, text: str, lines: list[int]) -> None:
     (tmp_path / "pairs.tsv").write_text(text)
     with pytest.raises(DataError, match="a line must be two sentences") as caught:
@@ -253,7 +253,7 @@ def test_a_student_that_was_stopped_ends_with_the_same_bytes(root: Path) -> None
         file.unlink()
     order, _, _ = ordered(root, "student")
     attempt = Attempt(registry.attempt(order.id))
-    attempt.begin(order)
+    attempt.begin(order.to_bytes(), order.replaces)
     assert run(Stopping(attempt)) == 130
     assert planned(root, "student").nodes[order.id].action == "resume"
     assert names(built(root, "student"), "trained") == ["student"]

@@ -18,14 +18,14 @@ from projects import project
 from safetensors.torch import load
 
 from runner.errors import SpecError, TrainingError
-from runner.plan.plan import Plan, renew
+from runner.plan.plan import Plan
 from runner.plan.planner import make_plan
 from runner.registry.registry import Registry, Run
 from runner.specs.spec import Leaf
 from runner.tasks.folds import refits
 from runner.tasks.metrics import score_split
 from runner.tasks.predictions import one_by_one
-from runner.training import soup as souping
+from runner.training import stored_model
 from runner.training.soup import Members, SoupTrainer, greedy
 from runner.worker.worker import trainer_of
 
@@ -193,7 +193,7 @@ def test_weights_of_another_shape_are_seen_at_the_latest_by_the_worker(
         made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     souper = kitchen(made, "uniform")
     first = members(made)[0].id
-    monkeypatch.setattr(souping, "load", lambda data: {**load(data), "encoder.more": torch.zeros(1)})
+    monkeypatch.setattr(stored_model, "load", lambda data: {**load(data), "encoder.more": torch.zeros(1)})
     with pytest.raises(TrainingError, match=f"{first}.*of another shape") as caught:
         souper.mean(frozenset([first]))
     assert caught.value.problems[0].notes == ("such as `encoder.more`",)
@@ -213,7 +213,7 @@ def test_a_soup_of_a_failed_member_is_not_begun(tmp_path: Path) -> None:
 
 def test_a_forced_soup_is_made_again_and_its_members_are_not(root: Path) -> None:
     plan = planned(root, "both")
-    renew(plan, ["uniform"], stale=False)
+    plan.force(["uniform"])
     assert [node.name for node in plan.todo()] == ["uniform"]
 
 
@@ -226,5 +226,5 @@ def test_a_soup_of_runs_that_were_trained_again_is_stale(root: Path) -> None:
     plan = planned(root, "uniform")
     node = plan.nodes[plan.roots["uniform"]]
     assert (node.state, node.reason) == ("stale", f"made of {member.manifest['name']} before it was trained again")
-    renew(plan, [], stale=True)
+    plan.rebuild_stale()
     assert [node.name for node in plan.todo()] == ["uniform"]

@@ -48,12 +48,12 @@ from runner.worker.gpus import GpuAllocator
 def test_a_leaf_of_unknown_size_has_a_gpu_to_itself() -> None:
     two = GpuAllocator({"0": 80_000.0, "1": 80_000.0})
     for expected in (("0",), ("1",)):
-        assert two.room(1, None) == expected
-        two.take(expected, None)
-    assert two.room(1, None) is two.room(1, 10.0) is None and two.room(0, None) == ()
-    two.leave(("0",), None)
-    assert two.room(1, 90_000.0) == ("0",), "one that is too large for any GPU may try it alone"
-    assert two.room(2, None) is None
+        assert two.select(1, None) == expected
+        two.allocate(expected, None)
+    assert two.select(1, None) is two.select(1, 10.0) is None and two.select(0, None) == ()
+    two.release(("0",), None)
+    assert two.select(1, 90_000.0) == ("0",), "one that is too large for any GPU may try it alone"
+    assert two.select(2, None) is None
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(1, 50_000)), max_size=40))
@@ -61,8 +61,8 @@ def test_leaves_of_known_size_share_gpus_within_their_memory(needs: list[float |
     sizes = {"0": 24_000.0, "1": 48_000.0}
     shared, on = GpuAllocator(sizes), dict[str, list[float]]()
     for need in needs:
-        if names := shared.room(1, need):
-            shared.take(names, need)
+        if names := shared.select(1, need):
+            shared.allocate(names, need)
             on.setdefault(names[0], []).append(sizes[names[0]] if need is None else need * 1.2 + 800)
     for name, taken in on.items():
         assert len(taken) == 1 or sum(taken) <= sizes[name] + 1e-6
@@ -80,22 +80,22 @@ def test_gpus_are_those_that_may_be_used(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert gpus.found() == expected
+    assert gpus.query_memory() == expected
 
 
 @pytest.fixture
 def telling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Put a script in the place of workers, which tells its environment and waits to be let go."""
     script = tmp_path / "python"
-    script.write_text('#!/bin/sh\necho "$CUDA_VISIBLE_DEVICES $OMP_NUM_THREADS" > "$3/seen"\n'
-                      'while [ ! -e "$3/go" ]; do sleep 0.02; done\n')
+    script.write_text('#!/bin/sh\necho "$CUDA_VISIBLE_DEVICES $OMP_NUM_THREADS" > "$4/seen"\n'
+                      'while [ ! -e "$4/go" ]; do sleep 0.02; done\n')
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
     return tmp_path
 
 
 def test_local_workers_get_threads_and_gpus_of_their_own(telling: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpus, "found", lambda: {"0": 80_000.0, "GPU-b": 80_000.0})
+    monkeypatch.setattr(gpus, "query_memory", lambda: {"0": 80_000.0, "GPU-b": 80_000.0})
     local, lease = Local(), os.open(telling, os.O_RDONLY)
 
     def work(name: str, **asked: Any) -> Work:
@@ -299,7 +299,7 @@ def test_what_was_left_to_an_engine_is_found_again(tmp_path: Path) -> None:
 
         def start(self, work: Work) -> Handle:
             started.append(work.attempt.name)
-            Attempt(work.attempt).entrust("scripting", f"job-{work.attempt.name}")
+            Attempt(work.attempt).record_job("scripting", f"job-{work.attempt.name}")
             return Scripted(lambda: None, is_waiting=True)
 
     left = trained(root, Lasting(), 9, detach=True)
@@ -425,7 +425,7 @@ def begun(root: Path, **more: Any) -> tuple[TrainingJob, Attempt]:
     assert isinstance(node.spec, Leaf)
     order = TrainingJob(node.id, node.name, root, node.spec.model, **more)
     attempt = Attempt(root / "registry" / ".attempts" / node.id)
-    attempt.begin(order)
+    attempt.begin(order.to_bytes(), order.replaces)
     return order, attempt
 
 
@@ -439,7 +439,7 @@ def test_a_worker_refuses_to_train_with_other_code_than_the_builds(tmp_path: Pat
     replace(order, source=mine).check_code()
     with pytest.raises(DataError, match=r"the code of heads/cosine.py, train.py is not that"):
         replace(order, source=mine | {"train.py": "0" * 12, "heads/cosine.py": "1" * 12}).check_code()
-    attempt.begin(replace(order, source=mine | {"train.py": "0" * 12}))
+    attempt.begin(replace(order, source=mine | {"train.py": "0" * 12}).to_bytes())
     assert run(Supervisor(attempt)) == 2 and "the code of train.py" in attempt.problems()[0]
     assert not [*(tmp_path / "registry").glob("[0-9a-f]*")]
 
@@ -454,12 +454,13 @@ def test_a_launch_runs_where_the_token_is_seen(tmp_path: Path, monkeypatch: pyte
     root = tmp_path / "a project"
     _, attempt = begun(project(root))
     python = tmp_path / "some python"
-    python.write_text('#!/bin/sh\necho "$3|$MTRUN_DATA|$OMP_NUM_THREADS|$MODULES|$PWD"\nexit 3\n')
+    python.write_text('#!/bin/sh\necho "$4|$MTRUN_DATA|$OMP_NUM_THREADS|$MODULES|$PWD"\nexit 3\n')
     python.chmod(0o755)
-    lines = launch_script.lines(attempt.mark(), root, Resources(threads=5), str(python), ("export MODULES=cuda",))
+    token, setup = attempt.write_token(), ("export MODULES=cuda",)
+    lines = launch_script.lines(token, root, Resources(threads=5), str(python), setup)
     assert shell(attempt.folder, lines) == 3
     assert attempt.log.read_text() == f"{attempt.folder}|/data/it's here|5|cuda|{root}\n"
-    attempt.mark()  # as a copy of the folder on another machine would have it: not this token
+    attempt.write_token()  # as a copy of the folder on another machine would have it: not this token
     assert shell(attempt.folder, lines) == launch_script.UNSHARED
     assert shell(tmp_path / "nowhere", lines) == launch_script.UNSHARED
 
@@ -469,7 +470,7 @@ def test_a_command_takes_another_host_where_one_does_not_answer(tmp_path: Path) 
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} -c "import sys; from pathlib import Path; '
                       f"sys.path[:0] = ['{Path(scaling.__file__).parent}']; from registries import commit; "
-                      'from runner.registry import Registry; a = Path(sys.argv[3]); '
+                      'from runner.registry import Registry; a = Path(sys.argv[4]); '
                       'commit(Registry(a.parents[1]), a.name)" "$@"\n')
     python.chmod(0o755)
     ssh = tmp_path / "ssh"
@@ -519,7 +520,7 @@ def test_a_script_asks_for_what_the_leaves_need(tmp_path: Path) -> None:
     assert head == ["--array=0-1%8", "--job-name=mtrun", "--no-requeue", "--ntasks=1", "--output=/dev/null",
                     f"--chdir={tmp_path}", "--cpus-per-task=8", "--gres=gpu:2", "--mem=9000M", "--time=90",
                     "--signal=B:TERM@60", "--partition=long", "--account=me", "--constraint=a100", "--exclusive"]
-    assert "\nmodule load cuda\n" in text and "/opt/python -m runner.worker" in text
+    assert "\nmodule load cuda\n" in text and "/opt/python -P -m runner.worker" in text
     for number, work in enumerate(works):  # each task finds its own attempt and token
         echo = text.replace("exec env", "echo") + f'\necho "$attempt" > {tmp_path}/said\n'
         environment = os.environ | {"SLURM_ARRAY_TASK_ID": str(number)}
@@ -545,7 +546,7 @@ def test_a_run_that_comes_from_elsewhere_is_checked_byte_by_byte(tmp_path: Path)
     order, _ = begun(project(tmp_path / "project"))
     there = Registry(tmp_path / "there" / "registry")
     run = commit(there, order.id)
-    sent = transfer.sent(there, order.id)
+    sent = transfer.run_files(there, order.id)
     here = Registry(tmp_path / "project" / "registry")
     other = {path.name: path.read_bytes() for path in commit(there, "c" * 12).folder.iterdir()}
     wrong = [other, {**sent, "more": b""}, {name: data for name, data in sent.items() if name != PREDICTIONS},
@@ -568,7 +569,7 @@ def test_a_run_that_comes_from_elsewhere_is_checked_byte_by_byte(tmp_path: Path)
 
 
 def test_settings_of_the_executor_are_checked_as_those_of_a_spec(tmp_path: Path) -> None:
-    models, own = executor_choice.divided(["train.epochs=1", "executor.hosts=['a','b']", "executor.leaves=3"])
+    models, own = executor_choice.split_settings(["train.epochs=1", "executor.hosts=['a','b']", "executor.leaves=3"])
     assert models == ["train.epochs=1"]
     root = project(tmp_path)
     made = executor_choice.choose("command", own, root, "demo")

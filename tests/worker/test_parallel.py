@@ -185,7 +185,7 @@ def begun(root: Path) -> tuple[PlannedNode, Attempt]:
     (node,) = plan.nodes.values()
     assert isinstance(node.spec, Leaf)
     attempt = Attempt(plan.registry.attempt(node.id))
-    attempt.begin(TrainingJob(node.id, node.name, root, node.spec.model))
+    attempt.begin(TrainingJob(node.id, node.name, root, node.spec.model).to_bytes())
     return node, attempt
 
 
@@ -210,7 +210,7 @@ class Working:
 
     def _work(self, count: int) -> None:
         worker.processes = lambda model: count
-        sys.executable, supervisor.WORD_SECONDS = self.python, 0.0
+        sys.executable, supervisor.ERROR_SECONDS = self.python, 0.0
         with self.attempt.log.open("ab") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)

@@ -63,11 +63,11 @@ def test_tensorboard_has_the_history_once_though_the_run_was_stopped(tmp_path: P
     said: list[str] = []
     one = order(tmp_path, "track.tensorboard=true")
     first = Tracking(one, said.append)
-    first.tell(HISTORY_OF_THREE[:1])
-    first.tell(HISTORY_OF_THREE[:2])
+    first.log_new_epochs(HISTORY_OF_THREE[:1])
+    first.log_new_epochs(HISTORY_OF_THREE[:2])
     again = Tracking(one, said.append)
-    again.tell(HISTORY_OF_THREE[:2])  # what a checkpoint remembers
-    again.tell(HISTORY_OF_THREE)
+    again.log_new_epochs(HISTORY_OF_THREE[:2])  # what a checkpoint remembers
+    again.log_new_epochs(HISTORY_OF_THREE)
     again.close()
     assert tensorboard(tmp_path) == told(HISTORY_OF_THREE)
     assert said == []
@@ -77,9 +77,9 @@ def test_mlflow_has_the_history_once_though_the_run_was_stopped(tmp_path: Path) 
     client = pytest.importorskip("mlflow").MlflowClient
     said: list[str] = []
     one = order(tmp_path, "track.mlflow=true")
-    Tracking(one, said.append).tell(HISTORY_OF_THREE[:2])
+    Tracking(one, said.append).log_new_epochs(HISTORY_OF_THREE[:2])
     again = Tracking(one, said.append)
-    again.tell(HISTORY_OF_THREE)
+    again.log_new_epochs(HISTORY_OF_THREE)
     again.close()
     assert said == []
     store = client(f"sqlite:///{tmp_path / 'tracking' / 'mlflow.db'}")
@@ -109,7 +109,7 @@ def test_a_tracker_that_fails_is_given_up_with_a_word(tmp_path: Path, monkeypatc
     said: list[str] = []
     followed = Tracking(order(tmp_path, "track.tensorboard=true"), said.append)
     for count in (1, 2, 3):
-        followed.tell(HISTORY_OF_THREE[:count])
+        followed.log_new_epochs(HISTORY_OF_THREE[:count])
     followed.close()
     assert said == ["no more is tracked by tensorboard: OSError: no space left"]
 
@@ -140,6 +140,6 @@ def test_a_worker_tells_every_epoch(tmp_path: Path) -> None:
 
 def test_nothing_is_tracked_unless_asked_for(tmp_path: Path) -> None:
     followed = Tracking(order(tmp_path), print)
-    followed.tell(HISTORY_OF_THREE)
+    followed.log_new_epochs(HISTORY_OF_THREE)
     followed.close()
     assert not (tmp_path / "tracking").exists()

@@ -1,1 +1,1 @@
-"""Views: what the commands print."""
+"""Render results, runs, plans and events for people and as JSON."""

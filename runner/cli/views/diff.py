@@ -1,4 +1,4 @@
-"""Two finished runs side by side: the fields that differ, what else differs about their making, their scores."""
+"""Compare two finished runs: fields, code and environment, scores."""
 
 from __future__ import annotations
 
@@ -14,53 +14,54 @@ from ...specs.diff import Difference, RunInputs, differences
 from ...tasks.metrics import OVERALL
 
 FACTS = {"epoch": 0, "parameters": 0, "seconds": 1}
-"""Numbers of a manifest that are shown under the scores, with their decimals."""
+"""Numbers of a manifest shown below the scores, with their decimals."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What differs between two runs."""
+    """Differences between two runs."""
 
     old: Run
     new: Run
     fields: tuple[Difference, ...]
-    """What decides their results."""
+    """Fields that decide the results."""
     making: tuple[Difference, ...]
-    """Code, machine and versions, which are recorded and decide no id."""
+    """Code, machine and versions, which are recorded and not part of the id."""
 
 
-def named(registry: Registry, word: str) -> Run:
-    """Return the run of an id, of the beginning of one id only, or of a name of one run only. Raise UsageError."""
+def find_run(registry: Registry, word: str) -> Run:
+    """Return the run with an id, a prefix of its id, or a name. Raise UsageError where none or several match."""
     if ID.fullmatch(word) and (run := registry.find(word)):
         return run
     names = dict(_names(registry))
-    found = sorted(id for id, name in names.items() if word and (id.startswith(word) or name == word))
-    if len(found) == 1 and (run := registry.find(found[0])):
+    matches = sorted(id for id, name in names.items() if word and (id.startswith(word) or name == word))
+    if len(matches) == 1 and (run := registry.find(matches[0])):
         return run
-    if found:
-        raise UsageError(f"`{word}` can be any of {len(found)} runs: {', '.join(found[:8])}{', …' * (len(found) > 8)}")
+    if matches:
+        some = f"{', '.join(matches[:8])}{', …' * (len(matches) > 8)}"
+        raise UsageError(f"`{word}` can be any of {len(matches)} runs: {some}")
     raise UsageError(f"no run `{word}`. {did_you_mean(word, {*names.values(), *names}) or 'mtrun ls lists the runs'}")
 
 
 def _names(registry: Registry) -> Iterator[tuple[str, str]]:
-    """Yield id and name of every run that is not damaged and can be read."""
+    """Yield id and name of every readable, undamaged run."""
     for id in registry.ids():
         with suppress(RegistryError, StorageError):
-            if run := registry.listed(id):
+            if run := registry.find_by_manifest(id):
                 yield id, run.manifest["name"]
 
 
-def compared(old: Run, new: Run) -> Comparison:
-    """Return what differs between two runs. Raise RegistryError where a manifest is damaged."""
+def compare(old: Run, new: Run) -> Comparison:
+    """Compare two runs. Raise RegistryError where a manifest is damaged."""
     for run in (old, new):
         if missing := {"inputs", "source", "environment"} - run.manifest.keys():
             raise RegistryError(f"run {run.id} is damaged: its manifest lacks {', '.join(sorted(missing))}")
-    found = differences(RunInputs.of_manifest(old.manifest), RunInputs.of_manifest(new.manifest))
-    return Comparison(old, new, tuple(found), tuple(_making(old.manifest, new.manifest)))
+    fields = differences(RunInputs.of_manifest(old.manifest), RunInputs.of_manifest(new.manifest))
+    return Comparison(old, new, tuple(fields), tuple(_provenance(old.manifest, new.manifest)))
 
 
-def _making(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Difference]:
-    """Yield the machine, the versions and the code of parts that both runs have, where they differ."""
+def _provenance(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Difference]:
+    """Yield differences in machine, versions and code, of keys that both runs recorded."""
     for table in ("environment", "source"):
         for key in sorted(old[table].keys() & new[table].keys()):
             if old[table][key] != new[table][key]:
@@ -68,17 +69,17 @@ def _making(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Differen
 
 
 def text(comparison: Comparison) -> str:
-    """Return a comparison for a person."""
+    """Render a comparison as plain text."""
     old, new = comparison.old.manifest, comparison.new.manifest
     lines = [f"{old['name']} {old['id']} -> {new['name']} {new['id']}", ""]
-    lines += [f"  {one}" for one in comparison.fields] or ["  no field differs"]
+    lines += [f"  {field}" for field in comparison.fields] or ["  no field differs"]
     if comparison.making:
-        lines += ["", "not in the id:", *(f"  {one}" for one in comparison.making)]
+        lines += ["", "not in the id:", *(f"  {each}" for each in comparison.making)]
     return "\n".join(clean(line) for line in [*lines, "", *_table(old, new)])
 
 
 def _table(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return the dev scores and some facts of both as a table."""
+    """Return the rows of a table of dev scores and FACTS of both runs."""
     from tabulate import tabulate  # here, since not every command shows a table
 
     tasks = [*(key for key in old["dev"] | new["dev"] if key != OVERALL), OVERALL]
@@ -89,14 +90,14 @@ def _table(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _cells(old: float | None, new: float | None, decimals: int) -> list[str]:
-    """Return two numbers and what the second has more."""
+    """Return two formatted numbers and their difference."""
     change = "" if old is None or new is None else f"{round(new - old, decimals) + 0.0:+,.{decimals}f}"
     return [*("—" if number is None else f"{number:,.{decimals}f}" for number in (old, new)), change]
 
 
-def line(comparison: Comparison) -> str:
-    """Return a comparison as one line of JSON."""
+def json_line(comparison: Comparison) -> str:
+    """Render a comparison as one line of JSON."""
     sides = {side: {key: run.manifest[key] for key in ("id", "name", "dev", *FACTS)}
              for side, run in (("old", comparison.old), ("new", comparison.new))}
-    return json.dumps({"v": 1, **sides, "differences": [one.to_json() for one in comparison.fields],
-                       "making": [one.to_json() for one in comparison.making]})
+    return json.dumps({"v": 1, **sides, "differences": [field.to_json() for field in comparison.fields],
+                       "making": [each.to_json() for each in comparison.making]})

@@ -1,4 +1,4 @@
-"""A plan as a graph: every node once, however many ensembles share it."""
+"""Draw plans and results as graphs in Mermaid, Graphviz or text; a shared node is drawn once."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ COLUMNS = 100
 
 COLOURS = {"reuse": "#d4edda", "stale": "#ffe8b3", "train": "#cfe2ff", "resume": "#cff4fc", "score": "#f2f2f2",
            "spare": "#ffffff"}
-"""Fill of a node by what is to be done with it."""
+"""Fill colour of a node by its state."""
 
 
 def mermaid(plan: Plan) -> str:
-    """Return a Mermaid flowchart inside a fence, to be pasted into markdown."""
+    """Draw a plan as a Mermaid flowchart in a fenced Markdown block."""
     lines = ["```mermaid", "flowchart TD"]
     for node in plan.nodes.values():
         opening, closing = ("([", "])") if node.members else ("[", "]")
@@ -37,13 +37,14 @@ def mermaid(plan: Plan) -> str:
 
 
 def trees(results: Sequence[Result]) -> bytes:
-    """Return a page of markdown with a flowchart of each ensemble: dev scores at the nodes, chosen members only."""
-    parts = [f"## {escaped(result.tree.name)}\n\n{scored(result.tree)}\n" for result in results if result.tree.members]
+    """Return a Markdown page with a flowchart of each ensemble: nodes with dev scores, chosen members only."""
+    trees = [result.tree for result in results if result.tree.members]
+    parts = [f"## {escaped(tree.name)}\n\n{result_mermaid(tree)}\n" for tree in trees]
     return "\n".join(["# Trees\n", *parts]).encode()
 
 
-def scored(root: ResultNode) -> str:
-    """Return a Mermaid flowchart of a scored tree inside a fence; each node is drawn once."""
+def result_mermaid(root: ResultNode) -> str:
+    """Draw the tree of a result as a Mermaid flowchart in a fenced Markdown block."""
     nodes, edges = {root.id: root}, dict[tuple[str, str], list[str]]()
     todo = [root]
     while todo:
@@ -65,7 +66,7 @@ def scored(root: ResultNode) -> str:
 
 
 def dot(plan: Plan) -> str:
-    """Return a Graphviz digraph."""
+    """Draw a plan as a Graphviz digraph."""
     lines = ["digraph plan {", '    node [shape=box, style="filled,rounded", fontname="sans-serif"];']
     for node in plan.nodes.values():
         label = _quoted(node.title, node.state)
@@ -77,7 +78,7 @@ def dot(plan: Plan) -> str:
 
 
 def text(plan: Plan) -> str:
-    """Return each node with its members behind it, the roots first."""
+    """Render each node of a plan followed by its members, roots first."""
     titles = {id: clean(node.title) for id, node in plan.nodes.items()}
     width = max(map(len, titles.values()))
     members: dict[str, list[str]] = {}
@@ -89,7 +90,7 @@ def text(plan: Plan) -> str:
 
 
 def _wrapped(head: str, items: list[str]) -> list[str]:
-    """Return a line for a person, its items on further lines where they are many."""
+    """Return comma-separated items after a head, wrapped to COLUMNS with a hanging indent."""
     return wrap(", ".join(items), COLUMNS, initial_indent=head, subsequent_indent=" " * len(head),
                 break_long_words=False, break_on_hyphens=False) or [head.rstrip()]
 
@@ -98,7 +99,7 @@ STYLES = {"mermaid": mermaid, "dot": dot, "text": text}
 
 
 def _edges(plan: Plan) -> Iterator[tuple[str, str, str, str]]:
-    """Yield each pair of a node and a member once, with the member's roles and, where it counts `n` times, `xn`."""
+    """Yield each edge once: node, member, roles of the member and, if it is a member `n` times, `xn`."""
     for node in plan.nodes.values():
         for member, count in Counter(id for _, id in node.below).items():
             roles = [role for role, other in node.below if role and other == member]
@@ -106,10 +107,10 @@ def _edges(plan: Plan) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _entity(value: str) -> str:
-    """Return text for a Mermaid label: all but plain characters by their numbers."""
-    return re.sub(r"[^\w .,:=+@/-]", lambda found: f"#{ord(found[0])};", clean(value), flags=re.ASCII)
+    """Escape text for a Mermaid label: special characters as numeric entities."""
+    return re.sub(r"[^\w .,:=+@/-]", lambda match: f"#{ord(match[0])};", clean(value), flags=re.ASCII)
 
 
 def _quoted(*rows: str) -> str:
-    """Return lines of text as a DOT string."""
+    """Quote lines of text as a DOT string."""
     return '"' + "\\n".join(clean(row).replace("\\", "\\\\").replace('"', '\\"') for row in rows) + '"'

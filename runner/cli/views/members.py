@@ -1,4 +1,4 @@
-"""What the members of an ensemble are worth, for people and for programs."""
+"""Render the contributions of the members of an ensemble as text and as JSON."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from ...results.members.shapley import Contribution, Contributions, Estimate, Sm
 from ...tasks.metrics import OVERALL
 
 SHOWN = 15
-"""Most models whose pairs are printed; JSON has them all."""
+"""Maximal number of models whose pairs are printed; JSON has all pairs."""
 
 
-def text(found: Contributions, points: float | None) -> str:
-    """Return it all for a person; `points` is how much worse a smaller tree may be, in hundredths of the overall."""
-    grove, whole = found.grove, found.whole
+def text(result: Contributions, points: float | None) -> str:
+    """Render contributions as text; `points` is the loss of overall allowed to a smaller ensemble, in hundredths."""
+    grove, whole = result.grove, result.whole
     lines = [f"{grove.root.title}: {grove.root.what}, {grove.split} overall {whole.value:.3f} "
-             f"({whole.low:.3f} to {whole.high:.3f})", "", *_worths(found), "", *_legend(found), "", *_pairs(found)]
-    lines += ["", *_smaller(found, points)] if points is not None else []
+             f"({whole.low:.3f} to {whole.high:.3f})", "", *_members(result), "", *_legend(result), "", *_pairs(result)]
+    lines += ["", *_smaller(result, points)] if points is not None else []
     return "\n".join(clean(line).rstrip() for line in lines)
 
 
-def _worths(found: Contributions) -> list[str]:
-    """Return the members with their worth, the most valuable first."""
-    titles = [found.grove.data.tasks[name].title for name in found.worths[0].by_task]
-    ranked = sorted(enumerate(found.worths, 1), key=lambda pair: -round(pair[1].shapley.value, 9))
+def _members(result: Contributions) -> list[str]:
+    """Return a table of the members with their contributions, highest Shapley value first."""
+    titles = [result.grove.data.tasks[name].title for name in result.worths[0].by_task]
+    ranked = sorted(enumerate(result.worths, 1), key=lambda pair: -round(pair[1].shapley.value, 9))
     rows = [[f"{number:2} {worth.player.title}", f"{worth.alone:.3f}", _estimate(worth.left_out),
              _estimate(worth.shapley), *map(_point, worth.by_task.values()), _rate(worth)]
             for number, worth in ranked]
@@ -35,7 +35,7 @@ def _worths(found: Contributions) -> list[str]:
 
 
 def _table(rows: Sequence[Sequence[str]], headers: Sequence[str], sides: str) -> list[str]:
-    """Return a table; `sides` are those of its first columns, l or r, and the others are on the right."""
+    """Return the lines of a table; `sides` aligns its first columns, l or r, and the others are aligned right."""
     from tabulate import tabulate  # here, since not every command shows a table
 
     align = [{"l": "left", "r": "right"}[side] for side in sides.ljust(len(headers), "r")]
@@ -43,13 +43,13 @@ def _table(rows: Sequence[Sequence[str]], headers: Sequence[str], sides: str) ->
 
 
 def _estimate(estimate: Estimate) -> str:
-    """Return a worth in points with its interval."""
+    """Format an estimate and its interval in points."""
     low, high = (f"{round(100 * end, 1) + 0.0:.1f}" for end in (estimate.low, estimate.high))
     return f"{_point(estimate.value)} [{low}, {high}]"
 
 
 def _point(value: float) -> str:
-    """Return a score's difference in points."""
+    """Format a score difference in points."""
     return f"{round(100 * value, 1) + 0.0:+.1f}"
 
 
@@ -59,51 +59,51 @@ def _rate(worth: Contribution) -> str:
 
 
 def per_second(worth: Contribution) -> float | None:
-    """Return a Shapley value by the seconds that 1,000 sentences take; None where these are not known."""
+    """Return the Shapley value divided by the seconds for 1,000 sentences; None where these are unknown."""
     return worth.shapley.value / worth.inference if worth.inference else None
 
 
-def _legend(found: Contributions) -> Iterator[str]:
-    """Yield what the columns mean."""
+def _legend(result: Contributions) -> Iterator[str]:
+    """Yield lines that explain the columns."""
     yield "In points, hundredths of the overall (of its own metric under a task), with 95 % bootstrap intervals."
     yield "left out: what the whole loses without the member.  per s: Shapley value by seconds for 1,000 sentences."
-    over = f"all {found.coalitions:,} coalitions" if found.is_exact else \
-        f"random orders, {found.coalitions:,} coalitions; standard error {100 * found.sampling_error:.2f} or less"
+    over = f"all {result.coalitions:,} coalitions" if result.is_exact else \
+        f"random orders, {result.coalitions:,} coalitions; standard error {100 * result.sampling_error:.2f} or less"
     yield f"Shapley value: mean gain over all orders of joining ({over});"
-    yield f"  with {found.nothing:.3f}, for always saying the most frequent label, they add up to the whole."
-    if found.grove.split == "dev":
+    yield f"  with {result.nothing:.3f}, for always saying the most frequent label, they add up to the whole."
+    if result.grove.split == "dev":
         yield "Scores are on dev, where members and weights may have been chosen."
 
 
-def _pairs(found: Contributions) -> Iterator[str]:
-    """Yield how alike the models are: one matrix, or only that it is too large."""
-    ids = list(found.grove.leaves)
+def _pairs(result: Contributions) -> Iterator[str]:
+    """Yield the matrix of disagreement and error correlation of pairs of models, or a note where it is too large."""
+    ids = list(result.grove.leaves)
     if not 1 < len(ids) <= SHOWN:
-        yield f"{len(found.agreements):,} pairs of models: --json has them" if len(ids) > 1 else "There are no pairs."
+        yield f"{len(result.agreements):,} pairs of models: --json has them" if len(ids) > 1 else "There are no pairs."
         return
-    numbers = {id: next(n for n, w in enumerate(found.worths, 1) if w.player.id == id) for id in ids}
-    rows = [[f"{numbers[one]:2}", *(_alike(found, ids, row, column) for column in range(len(ids)))]
-            for row, one in enumerate(ids)]
+    numbers = {id: next(n for n, w in enumerate(result.worths, 1) if w.player.id == id) for id in ids}
+    rows = [[f"{numbers[id]:2}", *(_pair_cell(result, ids, row, column) for column in range(len(ids)))]
+            for row, id in enumerate(ids)]
     yield "Of each two models: disagreement in % (upper right), correlation of errors (lower left)."
     yield from _table(rows, ["", *(str(numbers[id]) for id in ids)], "")
 
 
-def _alike(found: Contributions, ids: Sequence[str], row: int, column: int) -> str:
-    """Return one cell of the matrix of pairs."""
+def _pair_cell(result: Contributions, ids: Sequence[str], row: int, column: int) -> str:
+    """Format one cell of the matrix of pairs."""
     if row == column:
         return "·"
-    pair = found.agreements[ids[min(row, column)], ids[max(row, column)]]
+    pair = result.agreements[ids[min(row, column)], ids[max(row, column)]]
     value = (pair.disagreement if row < column else pair.errors).get(OVERALL)
     return "—" if value is None else f"{100 * value:.0f}" if row < column else f"{value:.2f}"
 
 
-def _smaller(found: Contributions, points: float) -> Iterator[str]:
-    """Yield the best trees of fewer members, and the smallest one that is good enough."""
-    step, grove = found.smallest(points), found.grove
-    how = "Best tree" if found.is_exact else "Tree after leaving out the least useful, one by one,"
+def _smaller(result: Contributions, points: float) -> Iterator[str]:
+    """Yield the best ensemble of each smaller size, and the smallest one within `points` of the whole."""
+    step, grove = result.smallest(points), result.grove
+    how = "Best tree" if result.is_exact else "Tree after leaving out the least useful, one by one,"
     yield f"{how} of each number of members, and who is left out:"
-    rows = [[f"{'→ ' * (s == step)}{s.coalition.bit_count()}", f"{s.score:.3f}", _point(s.score - found.whole.value),
-             _left_out(found, s)] for s in found.steps]
+    rows = [[f"{'→ ' * (s == step)}{s.coalition.bit_count()}", f"{s.score:.3f}", _point(s.score - result.whole.value),
+             _left_out(result, s)] for s in result.steps]
     yield from _table(rows, ["members", "overall", "points", "left out"], "rrrl")
     yield ""
     models = f"{len(grove.models(step.coalition))} of {len(grove.leaves)} models"
@@ -111,29 +111,29 @@ def _smaller(found: Contributions, points: float) -> Iterator[str]:
     yield from (f"{'   ' * depth}{role and f'{role}: '}{title}" for depth, role, title in grove.tree(step.coalition))
 
 
-def _left_out(found: Contributions, step: SmallerEnsemble) -> str:
-    """Return the numbers of the members that a smaller tree lacks."""
-    return " ".join(str(n) for n in range(1, len(found.worths) + 1) if not step.coalition >> (n - 1) & 1)
+def _left_out(result: Contributions, step: SmallerEnsemble) -> str:
+    """Return the numbers of the members that a smaller ensemble lacks."""
+    return " ".join(str(n) for n in range(1, len(result.worths) + 1) if not step.coalition >> (n - 1) & 1)
 
 
-def line(found: Contributions, points: float | None) -> str:
-    """Return it all as one line of JSON."""
-    grove = found.grove
+def json_line(result: Contributions, points: float | None) -> str:
+    """Render contributions as one line of JSON."""
+    grove = result.grove
     worths = [{"name": w.player.title, "id": w.player.id, "alone": w.alone, "left_out": asdict(w.left_out),
                "shapley": asdict(w.shapley), "by_task": w.by_task, "inference": w.inference,
-               "per_second": per_second(w)} for w in found.worths]
-    pairs = [{"ids": ids, **asdict(pair)} for ids, pair in found.agreements.items()]
+               "per_second": per_second(w)} for w in result.worths]
+    pairs = [{"ids": ids, **asdict(pair)} for ids, pair in result.agreements.items()]
     out: dict[str, Any] = {
-        "v": 1, "name": grove.root.name, "id": grove.root.id, "split": grove.split, "overall": asdict(found.whole),
-        "nothing": found.nothing, "exact": found.is_exact, "coalitions": found.coalitions,
-        "sampling_error": found.sampling_error, "members": worths, "pairs": pairs}
+        "v": 1, "name": grove.root.name, "id": grove.root.id, "split": grove.split, "overall": asdict(result.whole),
+        "nothing": result.nothing, "exact": result.is_exact, "coalitions": result.coalitions,
+        "sampling_error": result.sampling_error, "members": worths, "pairs": pairs}
     if points is not None:
-        out["steps"] = [_told(found, step) for step in found.steps]
-        out["smallest"] = {"points": points, **_told(found, found.smallest(points))}
+        out["steps"] = [_smaller_json(result, step) for step in result.steps]
+        out["smallest"] = {"points": points, **_smaller_json(result, result.smallest(points))}
     return json.dumps(out)
 
 
-def _told(found: Contributions, step: SmallerEnsemble) -> dict[str, Any]:
-    """Return a smaller tree as JSON."""
-    members = [p.title for i, p in enumerate(found.grove.players) if step.coalition >> i & 1]
+def _smaller_json(result: Contributions, step: SmallerEnsemble) -> dict[str, Any]:
+    """Return a smaller ensemble as plain JSON."""
+    members = [p.title for i, p in enumerate(result.grove.players) if step.coalition >> i & 1]
     return {"overall": step.score, "members": members}

@@ -1,4 +1,4 @@
-"""A plan for people and for programs: the tree, what is to be trained and why, time and disk; JSON lines."""
+"""Render a plan as text or JSON Lines: trees, actions and their reasons, forecast of time and disk space."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ...plan.plan import NEW, Plan, PlannedNode
 COLUMNS = 100
 
 SHOWN = 8
-"""How many differences of one leaf are printed; JSON has them all."""
+"""Maximal number of differences printed for one leaf; JSON has all."""
 
 EQUAL = "every field is equal: a part, or mtrun, has another version"
 
 
 def text(plan: Plan, forecast: Forecast) -> str:
-    """Return a plan as trees, the differences from the nearest runs, and totals; a shared node is told once."""
-    told: set[str] = set()
-    lines = [line for root in dict.fromkeys(plan.roots.values()) for line in _branch(plan, root, "", "", "", told)]
+    """Render a plan as trees, differences from the nearest runs, and totals; a shared node is described once."""
+    printed: set[str] = set()
+    lines = [line for root in dict.fromkeys(plan.roots.values()) for line in _branch(plan, root, "", "", "", printed)]
     width = max(len(title) for title, _ in lines)
     out = []
     for title, node in lines:
@@ -32,21 +32,21 @@ def text(plan: Plan, forecast: Forecast) -> str:
     return "\n".join(clean(line) for line in out)
 
 
-def _branch(plan: Plan, identity: str, first: str, rest: str, role: str, told: set[str]
+def _branch(plan: Plan, identity: str, first: str, rest: str, role: str, printed: set[str]
             ) -> Iterator[tuple[str, PlannedNode | None]]:
-    """Yield the drawn title of a node and of all below it, each with the node, or None where it was told above."""
+    """Yield the indented title of a node and of all below it, each with the node, or None if it was printed before."""
     node = plan.nodes[identity]
-    yield f"{first}{role and f'{role}: '}{node.title}", None if identity in told else node
-    if identity in told:
+    yield f"{first}{role and f'{role}: '}{node.title}", None if identity in printed else node
+    if identity in printed:
         return
-    told.add(identity)
+    printed.add(identity)
     for number, (inner, member) in enumerate(node.below, 1):
         turn, bar = ("└─ ", "   ") if number == len(node.below) else ("├─ ", "│  ")
-        yield from _branch(plan, member, rest + turn, rest + bar, inner, told)
+        yield from _branch(plan, member, rest + turn, rest + bar, inner, printed)
 
 
 def _note(node: PlannedNode, leaf: LeafForecast | None) -> str:
-    """Return what is to be said of one node besides its state."""
+    """Return the estimated time of a node and the reason for its state."""
     if node.stale:
         return node.reason
     if leaf is None:
@@ -59,50 +59,50 @@ def _note(node: PlannedNode, leaf: LeafForecast | None) -> str:
 
 
 def _reasons(plan: Plan, forecast: Forecast) -> Iterator[str]:
-    """Yield what differs from the nearest runs: once what differs for all leaves, then what else does for some."""
-    told = {identity: _told(leaf) for identity, leaf in forecast.leaves.items() if leaf.nearest}
-    if not told:
+    """Yield the differences from the nearest runs: first those of all leaves, then those of some."""
+    reasons = {identity: _differences(leaf) for identity, leaf in forecast.leaves.items() if leaf.nearest}
+    if not reasons:
         return
     yield "what differs from the nearest runs"
-    first, *others = told.values()
-    shared = [one for one in first if all(one in found for found in others)] if others else []
-    yield from _group(f"in all {len(told)}", shared)
+    first, *others = reasons.values()
+    shared = [each for each in first if all(each in other for other in others)] if others else []
+    yield from _group(f"in all {len(reasons)}", shared)
     groups: dict[tuple[str, ...], list[str]] = {}
-    for identity, found in told.items():
-        if own := tuple(one for one in found if one not in shared):
+    for identity, leaf_reasons in reasons.items():
+        if own := tuple(each for each in leaf_reasons if each not in shared):
             groups.setdefault(own, []).append(_pair(plan.nodes[identity], forecast.leaves[identity]))
     for own, pairs in groups.items():
         yield from _group("; ".join(pairs), own)
     yield ""
 
 
-def _told(leaf: LeafForecast) -> list[str]:
-    """Return the differences of a leaf, those first that a file sets."""
-    return [str(one) for one in sorted(leaf.differences, key=lambda one: one.place is None)] or [EQUAL]
+def _differences(leaf: LeafForecast) -> list[str]:
+    """Return the differences of a leaf from its nearest run, those set in a file first."""
+    return [str(each) for each in sorted(leaf.differences, key=lambda each: each.place is None)] or [EQUAL]
 
 
 def _pair(node: PlannedNode, leaf: LeafForecast) -> str:
-    """Return a leaf and its nearest run, whose name is left out where it is the same."""
+    """Return the title of a leaf and its nearest run, whose name is left out where it is the same."""
     assert leaf.nearest
     name = "" if leaf.nearest.name == node.title else f"{leaf.nearest.name} "
     return f"{node.title}, from {name}{leaf.nearest.id}"
 
 
 def _group(title: str, differences: Sequence[str]) -> Iterator[str]:
-    """Yield differences under a title; nothing where there are none."""
+    """Yield differences under a title, the first SHOWN of them; nothing where there are none."""
     if differences:
         yield from wrap(title, COLUMNS, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
-    yield from (f"      {one}" for one in differences[:SHOWN])
+    yield from (f"      {each}" for each in differences[:SHOWN])
     if len(differences) > SHOWN:
         yield f"      and {len(differences) - SHOWN} more; --json has them all"
 
 
 def _totals(plan: Plan, forecast: Forecast) -> Iterator[str]:
-    """Yield how much there is to do, how long it will take and what it will need."""
+    """Yield the number of nodes by state, the estimated time and disk space."""
     counts = Counter(node.state for node in plan.nodes.values())
-    says = {"reuse": "to reuse", "stale": "to reuse though stale", "resume": "to resume", "train": "to train",
-            "score": "to score", "spare": "not needed"}
-    yield ", ".join(f"{counts[state]} {words}" for state, words in says.items() if counts[state])
+    words = {"reuse": "to reuse", "stale": "to reuse though stale", "resume": "to resume", "train": "to train",
+             "score": "to score", "spare": "not needed"}
+    yield ", ".join(f"{counts[state]} {label}" for state, label in words.items() if counts[state])
     known = len(forecast.leaves) - forecast.unknown
     if known:
         time = f"about {duration(forecast.seconds)} with -j {forecast.jobs}, {size(forecast.bytes)} on disk"
@@ -114,20 +114,20 @@ def _totals(plan: Plan, forecast: Forecast) -> Iterator[str]:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as a person would say it."""
+    """Format a number of seconds as seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def size(count: int) -> str:
-    """Return a number of bytes as a person would say it."""
+    """Format a number of bytes in kB, MB or GB."""
     unit, name = next((u, n) for u, n in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if count >= u or n == "kB")
     return f"{count / unit:.1f} {name}"
 
 
-def lines(plan: Plan, forecast: Forecast) -> str:
-    """Return a plan as JSON: one line for each node, children first, and a last one for the whole."""
+def json_lines(plan: Plan, forecast: Forecast) -> str:
+    """Render a plan as JSON Lines: one object per node, children first, and a last one of totals."""
     out = [{"v": 1, "event": "node", **_node(plan, node, forecast.leaves.get(node.id))} for node in plan.nodes.values()]
     counts = Counter(node.state for node in plan.nodes.values())
     out.append({
@@ -140,13 +140,13 @@ def lines(plan: Plan, forecast: Forecast) -> str:
 
 
 def _node(plan: Plan, node: PlannedNode, leaf: LeafForecast | None) -> dict[str, object]:
-    """Return all that is known of one node."""
+    """Return a node as plain JSON."""
     nearest = leaf and leaf.nearest
     return {
         "id": node.id, "name": node.name, "what": node.what, "action": node.action, "reason": node.reason,
         "stale": node.stale, "members": node.members, "roles": node.roles, "needs": node.needs, "spare": node.spare,
         "suite": {"name": plan.suites.get(node.suite, ""), "sha256": node.suite},
         "nearest": nearest and {"id": nearest.id, "name": nearest.name},
-        "differences": [one.to_json() for one in leaf.differences] if leaf else [],
+        "differences": [each.to_json() for each in leaf.differences] if leaf else [],
         "seconds": leaf and leaf.seconds, "bytes": leaf and leaf.bytes, "progress": leaf and leaf.progress,
     }

@@ -1,4 +1,4 @@
-"""What a registry holds, as text and as JSON lines: finished runs, one run in full, work in progress, logs."""
+"""Render the content of a registry: the list of runs, one run in full, attempts in progress, logs."""
 
 from __future__ import annotations
 
@@ -25,48 +25,48 @@ KEYS: dict[str, Callable[[Run], Any]] = {
     "size": lambda run: run.size(),
     "time": lambda run: run.manifest.get("finished", ""),
 }
-"""By what runs can be sorted."""
+"""Sort keys of runs."""
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """The runs of a registry that fit some patterns, and what else is there."""
+    """Finished, damaged, unreadable and unfinished runs of a registry that match patterns."""
 
     runs: list[Run]
     damaged: dict[str, str] = field(default_factory=dict)
-    """Why runs cannot be listed, by id."""
+    """Error message of each damaged run, by id."""
     unread: list[str] = field(default_factory=list)
-    """What the machine refused to read."""
+    """Error messages of runs that cannot be read."""
     attempts: list[InProgress] = field(default_factory=list)
 
     @classmethod
     def of(cls, registry: Registry, patterns: Sequence[str] = (), key: str = "name") -> Inventory:
-        """Return what fits: names or ids like one of `patterns`, such as `sum-*`; sorted, equal ones by id."""
+        """List the runs whose name or id matches a pattern, such as `sum-*`, sorted by a key and then by id."""
         runs, damaged, unread = [], dict[str, str](), list[str]()
         for id in registry.ids():
             try:
-                run = registry.listed(id)
+                run = registry.find_by_manifest(id)
             except RegistryError as error:
                 damaged[id] = str(error)
                 continue
             except StorageError as error:
                 unread.append(str(error))
                 continue
-            if run and _fits(run.manifest["name"], id, patterns):
+            if run and _matches(run.manifest["name"], id, patterns):
                 runs.append(run)
         try:
-            attempts = [one for one in in_progress(registry) if _fits(one.name, one.id, patterns)]
+            attempts = [work for work in in_progress(registry) if _matches(work.name, work.id, patterns)]
         except OSError as error:  # somebody else's folder
             attempts = []
             unread.append(f"cannot read {registry.attempts}: {error.strerror}")
         return cls(sorted(runs, key=KEYS[key]), damaged, unread, attempts)
 
     def notes(self) -> Iterator[str]:
-        """Yield what a person should know besides the list."""
+        """Yield messages on total size, unfinished, damaged and unreadable runs."""
         size = sum(run.size() for run in self.runs)
         yield f"{len(self.runs):,} run{'s' * (len(self.runs) != 1)}, {size / 1e6:,.1f} MB"
-        for one in self.attempts:
-            yield one.text()
+        for attempt in self.attempts:
+            yield attempt.text()
         for id, why in self.damaged.items():
             yield f"{id} is damaged: {why}; `mtrun verify` tells more"
         yield from self.unread
@@ -74,7 +74,7 @@ class Inventory:
 
 @dataclass(frozen=True)
 class InProgress:
-    """Work on a run that is not finished."""
+    """Attempt at a run that is not finished."""
 
     id: str
     name: str
@@ -82,32 +82,32 @@ class InProgress:
     holder: lease.Holder | None
 
     def text(self) -> str:
-        """Return what a person reads of it."""
+        """Render the attempt's state in one line."""
         state = f"in training on {self.holder.host}, process {self.holder.pid}" if self.holder else "stopped"
         step = f", step {self.progress['step']} of {self.progress['steps']}" if "step" in self.progress else ""
         return clean(f"{self.name} ({self.id}) is {state}{step}")
 
 
 def in_progress(registry: Registry) -> Iterator[InProgress]:
-    """Yield the work in progress, by id."""
+    """Yield the attempts of a registry, by id."""
     names = sorted(os.listdir(registry.attempts)) if registry.attempts.is_dir() else ()
     for id in filter(ID.fullmatch, names):
         attempt = Attempt(registry.attempt(id))
         yield InProgress(id, attempt.name(), attempt.progress(), lease.holder(registry.lease(id)))
 
 
-def _fits(name: str, id: str, patterns: Sequence[str]) -> bool:
-    """Tell whether a name or an id is like one of the patterns; a beginning of the id will do."""
-    return not patterns or any(fnmatchcase(name, one) or id.startswith(one) for one in patterns)
+def _matches(name: str, id: str, patterns: Sequence[str]) -> bool:
+    """Tell whether a name matches a pattern, or an id starts with one; without patterns all match."""
+    return not patterns or any(fnmatchcase(name, each) or id.startswith(each) for each in patterns)
 
 
 def runs_json(runs: Sequence[Run]) -> str:
-    """Return runs as JSON, one a line."""
+    """Render runs as JSON Lines."""
     return "\n".join(json.dumps({"v": 1, "id": run.id, "name": run.manifest["name"], **_facts(run)}) for run in runs)
 
 
 def runs_text(runs: Sequence[Run]) -> str:
-    """Return runs as a table, a line each."""
+    """Render runs as a table."""
     if not runs:
         return "no runs yet"
     wide = max(len(run.manifest["name"]) for run in runs)
@@ -122,19 +122,19 @@ def runs_text(runs: Sequence[Run]) -> str:
 
 
 def _facts(run: Run) -> dict[str, Any]:
-    """Return what a list shows of a run."""
+    """Return the columns of a run in the list, by name."""
     manifest = run.manifest
     return {"overall": manifest["dev"].get("overall"), "epoch": manifest["epoch"], "parameters": manifest["parameters"],
             "seconds": manifest["seconds"], "megabytes": round(run.size() / 1e6, 3),
             "finished": manifest.get("finished", "")}
 
 
-def described(run: Run) -> Iterator[str]:
-    """Yield the lines of one run in full. Raise RegistryError where its history is damaged."""
+def run_text(run: Run) -> Iterator[str]:
+    """Yield the lines of one run in full: scores by epoch, files, spec. Raise RegistryError where it is damaged."""
     manifest = run.manifest
-    made = {**manifest.get("environment", {}), "peak MB": manifest.get("megabytes", "unknown")}
+    environment = {**manifest.get("environment", {}), "peak MB": manifest.get("megabytes", "unknown")}
     yield f"{manifest['name']}  {run.id}  {manifest['what']}"
-    yield f"finished {manifest.get('finished', '?')}, {manifest['seconds']:,} s: {_listed(made)}"
+    yield f"finished {manifest.get('finished', '?')}, {manifest['seconds']:,} s: {_listed(environment)}"
     for split in manifest.get("splits", ()):
         yield f"memory ran out: from step {split['step']} on a batch was computed in {split['parts']} parts"
     dropped = _dropped(manifest["suite"].get("dropped", {}))
@@ -149,7 +149,7 @@ def described(run: Run) -> Iterator[str]:
 
 
 def _listed(values: dict[str, Any]) -> str:
-    """Return names and values in a line."""
+    """Render names and values in one line."""
     return ", ".join(f"{name} {'—' if value is None else f'{value:.4g}' if isinstance(value, float) else value}"
                      for name, value in values.items())
 
@@ -159,7 +159,7 @@ def _dropped(dropped: dict[str, int]) -> str:
 
 
 def _flat(table: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted key and the value of everything in a table."""
+    """Yield the dotted key and the value of each leaf of nested tables."""
     for key, value in table.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{above}{key}.")
@@ -168,7 +168,7 @@ def _flat(table: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def log(registry: Registry, id: str, follow: bool) -> Iterator[str]:
-    """Yield the log of a run, finished or not; with `follow` as it comes, until nobody works on the run.
+    """Yield the log of a run, finished or not; with `follow`, continue until its worker has ended.
 
     Raise RegistryError where the log of a finished run is damaged.
     """
@@ -176,7 +176,7 @@ def log(registry: Registry, id: str, follow: bool) -> Iterator[str]:
     if not path.is_file() and (run := registry.find(id)):
         yield run.read("log.txt").decode(errors="replace")
         return
-    with path.open(encoding="utf-8", errors="replace") as file:  # open, it can be read to its end after it was removed
+    with path.open(encoding="utf-8", errors="replace") as file:  # an open file can be read even after it was removed
         while True:
             is_live = lease.holder(registry.lease(id)) is not None
             while text := file.read(1 << 16):

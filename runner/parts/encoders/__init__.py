@@ -51,6 +51,9 @@ class Encoder(Part):
     def inputs(self, project: Path) -> dict[str, str]:
         """Return the sha256 of each file that the result depends on, such as weights; does not import torch."""
 
+    def check(self, project: Path) -> None:
+        """Raise CheckpointError where the files cannot be used, as far as their headers tell; does not import torch."""
+
     @abstractmethod
     def tokenizer(self, data: Data, project: Path) -> Tokenizer:
         """Return the tokenizer: [CLS] and [SEP] added, no padding, truncation set; pairs are cut to the same length."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
 
-from ...errors import CheckpointError
+from ...errors import CheckpointError, Problem
 from ...tasks.data import Data
 from . import Encoder
 from .bert import pretrained
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 SCRATCH = ("width", "layers", "attention_heads", "vocabulary")
 """Fields that an encoder from scratch needs."""
+
+
+@cache
+def _check(folder: Path, pooling: str, files: tuple[tuple[str, int, int], ...]) -> None:
+    """Check a folder of weights once for all models of a sweep; `files` are names, times and sizes."""
+    pretrained.Checkpoint(folder, {}).check(pooling)
 
 
 class MinBert(Encoder):
@@ -76,6 +82,20 @@ class MinBert(Encoder):
     def inputs(self, project: Path) -> dict[str, str]:
         """Return the sha256 of each file of the pretrained weights."""
         return {} if self.init == "scratch" else pretrained.inputs(self.init, project)
+
+    def check(self, project: Path) -> None:
+        """Raise CheckpointError where configuration, vocabulary or headers of weights are not BERT's, or too small."""
+        if self.init == "scratch":
+            return
+        checkpoint = pretrained.find(self.init, project)
+        sizes = checkpoint.sizes()
+        if self.max_length > sizes.positions:
+            raise CheckpointError(Problem(f"`max_length` is {self.max_length}, but `{self.init}` has "
+                                          f"{sizes.positions} positions", hint=f"max_length = {sizes.positions}"))
+        if not checkpoint.pins:  # pinned files are known to fit
+            stats = [(file, (checkpoint.folder / file).stat()) for file in checkpoint.files()
+                     if (checkpoint.folder / file).exists()]
+            _check(checkpoint.folder, self.pooling, tuple((name, s.st_mtime_ns, s.st_size) for name, s in stats))
 
     def tokenizer(self, data: Data, project: Path) -> Tokenizer:
         """Return BERT's tokenizer, with the checkpoint's vocabulary or one made of the training sentences."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, get_args
 
 from ...errors import TrainingError
@@ -93,15 +94,42 @@ class Ensemble(Part):
 
     def signature(self, ids: Sequence[str]) -> list[list[str]]:
         """Return what the id is made of for the members: field, key and content id of each of `children`."""
-        found = [[field, key, name] for (field, key, _), name in zip(self._held(), ids, strict=True)]
+        found = [[name, key, id] for (name, key, _), id in zip(self._held(), ids, strict=True)]
         return found if self.ordered else sorted(found)
 
     def _held(self) -> Iterator[tuple[str, str, Any]]:
         """Yield field, key and member; keys are sorted, since their order in a table means nothing."""
-        for field in member_fields(type(self)):
-            held = getattr(self, field)
+        for name in member_fields(type(self)):
+            held = getattr(self, name)
             pairs = sorted(held.items()) if isinstance(held, dict) else [("", member) for member in held]
-            yield from ((field, key, member) for key, member in pairs)
+            yield from ((name, key, member) for key, member in pairs)
+
+
+@dataclass
+class TreePredictions:
+    """Predictions of the nodes of trees of one suite; each node is computed once, from those of its members."""
+
+    data: Data
+    trees: Mapping[str, tuple[Ensemble, Sequence[str]]]
+    """Each ensemble and the ids of its members, by its id; every other node is a leaf."""
+    leaf: Callable[[str], Predictions]
+    """Returns a leaf's Predictions by its id."""
+    choices: dict[str, Choice] = field(default_factory=dict)
+    """What each ensemble learned from dev; one that is here already is applied as it is."""
+    known: dict[str, Predictions] = field(default_factory=dict)
+
+    def of(self, id: str) -> Predictions:
+        """Return a node's Predictions. Raise TrainingError where an ensemble cannot be fitted."""
+        if id not in self.known:
+            self.known[id] = self._combined(id) if id in self.trees else self.leaf(id)
+        return self.known[id]
+
+    def _combined(self, id: str) -> Predictions:
+        ensemble, ids = self.trees[id]
+        members = [self.of(member) for member in ids]
+        if id not in self.choices:
+            self.choices[id] = ensemble.fit(members, self.data, ids)
+        return ensemble.apply(self.choices[id], members, self.data, ids)
 
 
 def member_fields(ensemble: type[Ensemble]) -> list[str]:

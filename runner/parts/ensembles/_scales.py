@@ -19,6 +19,9 @@ with deferred("numpy"):
 Scale = Literal["logits", "probabilities", "zscores", "ranks"]
 """What members are brought to before they are averaged; see `scaled`."""
 
+LEAST = 2.0**-40
+"""Least margin of a positive binary score on the scale of ranks."""
+
 GRID = tuple(share / 100 for share in range(101))
 """Shares at which the distribution of a member's dev scores is remembered."""
 
@@ -60,7 +63,10 @@ def scaled(scale: Scale, task: Task, scores: np.ndarray, known: Mapping[str, Any
     if task.kind == "classification":
         return _ranks(scores)
     places = _place(scores, known["quantiles"])
-    return places if task.kind == "regression" else places - _place(np.zeros(1), known["quantiles"])
+    if task.kind == "regression":
+        return places
+    margins = places - _place(np.zeros(1), known["quantiles"])
+    return np.asarray(np.where(scores > 0, np.maximum(margins, LEAST), np.minimum(margins, 0.0)))  # ties by rounding
 
 
 def unscaled(scale: Scale, task: Task, blend: np.ndarray) -> np.ndarray:
@@ -84,10 +90,18 @@ def _ranks(scores: np.ndarray) -> np.ndarray:
 
 
 def _place(scores: np.ndarray, quantiles: Iterable[float]) -> np.ndarray:
-    """Return the share of the dev scores that lie below each score, equal ones counted half."""
+    """Return the share of the dev scores that lie below each score, equal ones counted half.
+
+    Beyond the lowest and the highest dev score the share goes on rising, by less than half a step of the grid: a
+    threshold that lies there is told from every score.
+    """
     values, which = np.unique(np.array(list(quantiles)), return_inverse=True)
     shares = np.bincount(which, GRID) / np.bincount(which)
-    return np.interp(scores.astype(np.float64), values, shares)
+    wide = scores.astype(np.float64)
+    beyond = np.where(wide < values[0], wide - values[0], np.maximum(wide - values[-1], 0.0))
+    unit = values[-1] - values[0] or 1.0
+    places: np.ndarray = np.interp(wide, values, shares) + beyond / (unit + np.abs(beyond)) / (2 * len(GRID))
+    return places
 
 
 def rounded(value: float) -> float:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ...part import Member
 from ...tasks.data import Data, Task
-from ...tasks.metrics import probabilities
+from ...tasks.metrics import least_squares, probabilities
 from ...tasks.predictions import Predictions
 from . import Choice, Ensemble, by_task, on_dev
 from ._scales import mean, scaled, unscaled
@@ -73,8 +73,6 @@ def temperature(task: Task, scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _line(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return slope and level of the least-squares line from scores [n] to labels [n]; no slope falls."""
-    x, y = scores.astype(np.float64), labels
-    spread = float(((x - x.mean()) ** 2).sum())
-    slope = max(0.0, float(((x - x.mean()) * (y - y.mean())).sum()) / spread) if spread > 0 else 0.0
-    return {"slope": slope, "level": float(y.mean() - slope * x.mean())}
+    """Return slope and level of the least-squares line from scores [n] to labels [n]; a falling one becomes level."""
+    slope, level = least_squares(scores.astype(np.float64), labels)
+    return {"slope": slope, "level": level} if slope >= 0 else {"slope": 0.0, "level": float(labels.mean())}

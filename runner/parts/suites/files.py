@@ -1,26 +1,26 @@
-"""Suites read from tab-separated files, such as those of the course."""
+"""Suites read from tables, such as the files of the course."""
 
 from __future__ import annotations
 
-import csv
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ...errors import DataError, Place, Problem, StorageError, did_you_mean
-from ...files import sha256
+from ...errors import DataError, Place, Problem, StorageError
+from ...files import open_file, reported, sha256
 from ...part import Part
 from ...tasks.data import SPLITS, Data, Examples, Task
+from ...tasks.table_files import Table
 from . import Suite
 
-if TYPE_CHECKING:
-    import _csv
+DROP = 'correct the row, or drop such rows: --set suite.bad_rows=drop, or `bad_rows = "drop"` at the top of the suite'
+"""What to do about a row that cannot be used."""
 
 
 class Source(Part):
@@ -49,6 +49,12 @@ class Source(Part):
     test: str | None = None
     """File of the examples that nothing is chosen on; its labels may be missing."""
 
+    @model_validator(mode="after")
+    def _range_is_not_empty(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"`low` must be below `high`; they are {self.low:g} and {self.high:g}")
+        return self
+
     def task(self) -> Task:
         """Return what the rest of the house knows of the task."""
         return Task(title=self.title, kind=self.kind, classes=self.classes, low=self.low, high=self.high,
@@ -56,7 +62,7 @@ class Source(Part):
 
 
 class Files(Suite):
-    """Tab-separated files with a header line, quoted as pandas writes them.
+    """Tables with a header line, separated by tabs, commas or semicolons and quoted as pandas writes them.
 
     Columns are found by name; a header that lacks the name of its first column (a pandas index) is understood.
     """
@@ -87,7 +93,8 @@ class Files(Suite):
 
     def _where(self, project: Path) -> Path:
         """Return the folder of the files."""
-        return project / Path(self.folder or os.environ.get("MTRUN_DATA") or "data").expanduser()
+        where = os.path.expanduser(self.folder or os.environ.get("MTRUN_DATA") or "data")
+        return Path.cwd() / where if not self.folder and os.environ.get("MTRUN_DATA") else project / where
 
     def load(self, project: Path) -> Data:
         """Return the examples; relative folders start at `project`. Raise DataError with file and line."""
@@ -107,16 +114,16 @@ class Files(Suite):
                     if reader.bad and self.bad_rows == "drop":
                         dropped[file] = len(reader.bad)
                     else:
-                        problems += reader.bad
-                    problems += reader.broken
+                        problems += sorted(reader.bad, key=lambda problem: problem.place or Place(""))
+                    problems += sorted(reader.broken, key=lambda problem: problem.place or Place(""))
         if problems:
-            raise DataError(*problems)
+            raise DataError(*dict.fromkeys(problems))  # one file may be of two splits
         return Data(self.meanings(), splits, dropped)
 
 
 @dataclass
 class _Reader:
-    """Reads one file; `bad` are rows that can be dropped, `broken` is what no dropping mends."""
+    """Reads one file; `bad` are rows that can be dropped, `broken` is what no dropping repairs."""
 
     path: Path
     source: Source
@@ -125,85 +132,91 @@ class _Reader:
     broken: list[Problem] = field(default_factory=list)
 
     def read(self) -> Examples:
-        rows = list(self._rows())
-        if not rows and not self.broken:
-            self._break(f"{self.path.name} has no usable example", hint="a split needs at least one")
-        ids, sentences, labels = [r[0] for r in rows], [r[1] for r in rows], [r[2] for r in rows]
-        known = bool(labels) and not any(math.isnan(label) for label in labels)
+        """Return the examples of the good rows."""
+        rows: list[tuple[int, dict[str, str]]] = []
+        try:
+            with reported("read", self.path):
+                rows = list(self._rows(Table(open_file(self.path), str(self.path))))
+        except (DataError, StorageError) as error:
+            self.broken += error.problems
+        good = self._good(rows)
+        if not good and not self.broken:
+            self.broken.append(Problem(f"{self.path.name} has no usable example", Place(str(self.path)),
+                                       hint="a split needs at least one"))
+        sentences = [[cells[column].strip() for column in self.source.columns] for cells in good]
         return Examples(
-            ids=tuple(ids),
-            first=tuple(s[0] for s in sentences),
-            second=tuple(s[1] for s in sentences) if len(self.source.columns) == 2 else (),
-            labels=np.array(labels, dtype=np.float64) if known else None,
+            ids=tuple(cells[self.source.id] for cells in good),
+            first=tuple(pair[0] for pair in sentences),
+            second=tuple(pair[1] for pair in sentences) if len(self.source.columns) == 2 else (),
+            labels=np.array([self._label(cells) for cells in good]) if self._is_labelled(good) and good else None,
         )
 
-    def _rows(self) -> Iterator[tuple[str, list[str], float]]:
-        """Yield id, sentences and label (nan where a test file has none) of every good row."""
-        try:
-            with self.path.open(encoding="utf-8", newline="") as file:
-                yield from self._parse(csv.reader(file, delimiter="\t"))
-        except (csv.Error, UnicodeDecodeError, OSError) as error:
-            self._break(f"cannot read {self.path.name}: {error}")
+    def _rows(self, table: Table) -> Iterator[tuple[int, dict[str, str]]]:
+        """Yield line and cells by column of every row of the right length. Raise DataError for a missing column."""
+        needed = [self.source.id, *self.source.columns] + [self.source.label] * self.needs_label
+        known = [*needed, self.source.label] if self.source.label in table.header else needed
+        at = {column: table.index(column) for column in known}
+        for row in table.rows():
+            if row.problem:
+                self._say(row.problem)
+            else:
+                yield row.line, {column: row.cells[position] for column, position in at.items()}
 
-    def _parse(self, reader: _csv.Reader) -> Iterator[tuple[str, list[str], float]]:
-        header = next(reader, [])
-        columns = self._columns(header)
-        if not columns:
-            return
+    def _good(self, rows: Sequence[tuple[int, dict[str, str]]]) -> list[dict[str, str]]:
+        """Return the cells of the rows with ids, sentences and valid labels; keep what is wrong with the others."""
+        good: list[dict[str, str]] = []
         seen: set[str] = set()
-        line = reader.line_num + 1
-        for row in reader:
-            shift = len(row) - len(header)  # 1 where pandas wrote an index without a title
-            cells = {name: row[at + shift] for name, at in columns.items()} if shift >= 0 else {}
-            if wrong := self._wrong(cells, seen):
-                hint = 'mend the row, or let such rows be dropped: bad_rows = "drop" in the suite'
-                self.bad.append(Problem(f"row {wrong}", Place(str(self.path), line), hint=hint))
+        labelled = self._is_labelled([cells for _, cells in rows])
+        for line, cells in rows:
+            if wrong := self._wrong(cells, seen) or (self._wrong_label(cells) if labelled else ""):
+                self._say(Problem(f"row {wrong}", Place(str(self.path), line)))
             else:
                 seen.add(cells[self.source.id])
-                yield cells[self.source.id], [cells[c].strip() for c in self.source.columns], self._label(cells)
-            line = reader.line_num + 1
+                good.append(cells)
+        return good
 
-    def _columns(self, header: list[str]) -> dict[str, int]:
-        """Return where each column that is needed stands; the label may be missing where it is not needed."""
-        needed = [self.source.id, *self.source.columns] + [self.source.label] * self.needs_label
-        for name in needed:
-            if name not in header:
-                self._break(f"{self.path.name} has no column `{name}`; it has {', '.join(filter(None, header))}",
-                            hint=did_you_mean(name, filter(None, header)), line=1)
-                return {}
-        return {name: header.index(name) for name in (*needed, self.source.label) if name in header}
+    def _say(self, problem: Problem) -> None:
+        """Keep the problem of a row that can be dropped."""
+        hint = "; ".join(filter(None, [problem.hint, DROP]))
+        self.bad.append(Problem(problem.message, problem.place, problem.notes, hint))
 
-    def _wrong(self, cells: dict[str, str], seen: set[str]) -> str:
-        """Return what is wrong with a row, or an empty string."""
-        if not cells:
-            return "has too few columns"
+    def _is_labelled(self, rows: Sequence[Mapping[str, str]]) -> bool:
+        """Tell whether rows have labels: in a test file all or none, which are then empty or -1 (as in GLUE)."""
+        texts = {row.get(self.source.label, "").strip() for row in rows}
+        is_hidden = texts <= {""} or (texts <= {"-1", "-1.0"} and not self._is_valid(-1.0))
+        return self.needs_label or not is_hidden
+
+    def _wrong(self, cells: Mapping[str, str], seen: set[str]) -> str:
+        """Return what is wrong with the id or the sentences of a row, or an empty string."""
         for column in (self.source.id, *self.source.columns):
             if not cells[column].strip():
                 return f"has no `{column}`"
         identity = cells[self.source.id]
         if identity in seen:
             return f"repeats the id {identity}"
-        if not identity.isprintable():
-            return "has an id with control characters"
-        return self._wrong_label(cells)
+        return "" if identity.isprintable() else "has an id with control characters"
 
-    def _wrong_label(self, cells: dict[str, str]) -> str:
-        text = cells.get(self.source.label, "")
-        if not text and not self.needs_label:
+    def _wrong_label(self, cells: Mapping[str, str]) -> str:
+        """Return what is wrong with the label of a row, or an empty string."""
+        text, task = cells[self.source.label], self.source
+        if not self.needs_label and not text.strip():
+            return f"has no `{task.label}`, which other rows of this test file have"
+        if self._is_valid(self._label(cells)):
             return ""
-        label, task = self._label(cells), self.source
-        if task.kind == "regression":
-            good, expected = task.low <= label <= task.high, f"a number from {task.low:g} to {task.high:g}"
-        else:
-            count = task.classes if task.kind == "classification" else 2
-            good, expected = label in range(count), f"a whole number from 0 to {count - 1}"
-        return "" if good else f"has the label `{text}` in `{task.label}`; expected {expected}"
+        last = (task.classes if task.kind == "classification" else 2) - 1
+        expected = (f"a number from {task.low:g} to {task.high:g}" if task.kind == "regression"
+                    else f"a whole number from 0 to {last}")
+        return f"has the label `{text}` in `{task.label}`; expected {expected}"
 
-    def _label(self, cells: dict[str, str]) -> float:
+    def _is_valid(self, label: float) -> bool:
+        """Tell whether a number is a label of the task."""
+        task = self.source
+        if task.kind == "regression":
+            return task.low <= label <= task.high
+        return label in range(task.classes if task.kind == "classification" else 2)
+
+    def _label(self, cells: Mapping[str, str]) -> float:
         try:
             return float(cells[self.source.label])
-        except (KeyError, ValueError):
+        except ValueError:
             return math.nan
-
-    def _break(self, message: str, hint: str = "", line: int = 0) -> None:
-        self.broken.append(Problem(message, Place(str(self.path), line), hint=hint))

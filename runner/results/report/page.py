@@ -37,7 +37,7 @@ WIDE, TALL, MARGIN = 240, 96, 6
 
 
 @dataclass(frozen=True)
-class Cell:
+class ScoreCell:
     """One score of a table."""
 
     value: float | None
@@ -61,7 +61,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Judged:
+class TaskErrors:
     """What went wrong in one task."""
 
     title: str
@@ -78,7 +78,7 @@ class Page:
     aliases: tuple[str, ...]
     """Its other names."""
     node: ResultNode
-    cells: Mapping[str, Mapping[str, Cell]]
+    cells: Mapping[str, Mapping[str, ScoreCell]]
     """Split -> column -> score, as it is shown: on dev honest, where something was chosen and that could be had."""
     costs: Mapping[str, float | None]
     """What it costs by the title of a column."""
@@ -89,7 +89,7 @@ class Page:
     environment: Mapping[str, Any] = field(default_factory=dict)
     history: Sequence[Mapping[str, Any]] = ()
     curves: Mapping[str, tuple[Curve, ...]] = field(default_factory=dict)
-    judged: tuple[Judged, ...] = ()
+    judged: tuple[TaskErrors, ...] = ()
 
     @property
     def is_apparent(self) -> bool:
@@ -111,7 +111,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Board:
+class SuiteTable:
     """All systems scored on one suite, the best first."""
 
     profile: str
@@ -158,7 +158,7 @@ def _printable(value: Any) -> Any:
     return "\n".join(map(clean, value.split("\n"))) if type(value) is str else value
 
 
-def _boards(dossier: ProfileResults, sentences: bool) -> Iterator[Board]:
+def _boards(dossier: ProfileResults, sentences: bool) -> Iterator[SuiteTable]:
     """Yield the board of each suite."""
     for sha256, result in dossier.by_suite.items():
         nodes = sorted(dossier.on(result), key=_rank)
@@ -168,7 +168,7 @@ def _boards(dossier: ProfileResults, sentences: bool) -> Iterator[Board]:
             users = tuple(page for page in pages.values() if any(m.id == node.id for m in page.node.members))
             pages[node.id] = _page(dossier, node, cells[node.id], users, sentences)
         data = dossier.data(result.tree.id)
-        yield Board(
+        yield SuiteTable(
             dossier.profile, result.suite, sha256[:12], _columns(result),
             tuple(split for split in ("dev", "test") if any(split in node.scores for node in nodes)),
             tuple(pages[node.id] for node in nodes),
@@ -187,26 +187,26 @@ def _rank(node: ResultNode) -> tuple[bool, float, str, str]:
     return overall is None, -(overall or 0.0), node.name, node.id
 
 
-def _cells(dossier: ProfileResults, nodes: Sequence[ResultNode]) -> dict[str, dict[str, dict[str, Cell]]]:
+def _cells(dossier: ProfileResults, nodes: Sequence[ResultNode]) -> dict[str, dict[str, dict[str, ScoreCell]]]:
     """Return the scores of each node by split and column, with their places between the middle and the best."""
     ends: dict[tuple[str, str], list[float]] = {}
     for split, column, value in ((s, c, v) for n in nodes for s, by in n.shown().items() for c, v in by.items()):
         if value is not None:
             ends.setdefault((split, column), []).append(value)
 
-    def cell(node: ResultNode, split: str, column: str, value: float | None) -> Cell:
+    def cell(node: ResultNode, split: str, column: str, value: float | None) -> ScoreCell:
         if value is None:
-            return Cell(None)
+            return ScoreCell(None)
         middle, best = median(ends[split, column]), max(ends[split, column])
         share = round(max(0.0, value - middle) / (best - middle), 3) if best > middle else float(value == best)
-        return Cell(value, dossier.interval(node.id, column, split), share)
+        return ScoreCell(value, dossier.interval(node.id, column, split), share)
 
     return {node.id: {split: {column: cell(node, split, column, value) for column, value in by.items()}
                       for split, by in node.shown().items()} for node in nodes}
 
 
-def _page(dossier: ProfileResults, node: ResultNode, cells: Mapping[str, Mapping[str, Cell]], users: tuple[Page, ...],
-          sentences: bool) -> Page:
+def _page(dossier: ProfileResults, node: ResultNode, cells: Mapping[str, Mapping[str, ScoreCell]],
+          users: tuple[Page, ...], sentences: bool) -> Page:
     """Return all that is known of a node."""
     run, history = dossier.runs.get(node.id), dossier.history(node.id)
     planned = dossier.plan.nodes.get(node.id)
@@ -263,7 +263,7 @@ def _curve(label: str, kind: str, values: Sequence[float], kept: int) -> Curve:
     return Curve(label, kind, points, low, high, points[kept - 1] if 0 < kept <= len(points) else None)
 
 
-def _judged(dossier: ProfileResults, node: ResultNode, sentences: bool) -> Iterator[Judged]:
+def _judged(dossier: ProfileResults, node: ResultNode, sentences: bool) -> Iterator[TaskErrors]:
     """Yield what went wrong on dev in each task that a node predicts."""
     data, predictions = dossier.data(node.id), dossier.predictions(node.id)
     if data is None or predictions is None:
@@ -272,7 +272,7 @@ def _judged(dossier: ProfileResults, node: ResultNode, sentences: bool) -> Itera
         examples, scores = data.splits[name].get("dev"), predictions.find(data, "dev", name)
         if examples is not None and scores is not None and examples.labels is not None and len(examples):
             mistakes = tuple(worst(task, scores, examples, WORST)) if sentences else ()
-            yield Judged(task.title, confusion(task, scores, examples.labels), mistakes)
+            yield TaskErrors(task.title, confusion(task, scores, examples.labels), mistakes)
 
 
 def _splits(data: Data, name: str) -> Iterator[Split]:

@@ -1,4 +1,4 @@
-"""Executors: ways to start workers. Results are learnt from the registry only, never through an executor."""
+"""Executors: ways to start workers. Results come from the registry only, never through an executor."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ...specs.spec import Resources
 
 @dataclass(frozen=True)
 class Work:
-    """A leaf that is to be trained, as far as an executor needs to know it."""
+    """A leaf to be trained, as an executor sees it."""
 
     attempt: Path
-    """The folder through which the build and the worker talk; its log.txt takes the worker's output."""
+    """The folder through which build and worker exchange files; the worker's output goes to its log.txt."""
     resources: Resources
     lease: int
-    """A file descriptor. A process of this machine should inherit it: as long as it is open, no other build trains the
-    same leaf. A worker elsewhere touches the lease's file instead, by itself."""
+    """File descriptor of the lease. A process on this machine should inherit it: while it is open, no other build
+    trains the same leaf. A worker on another machine touches the lease's file instead, without help of the executor."""
     gpu_megabytes: float | None = None
-    """What a run like this one took of a GPU's memory."""
+    """Peak GPU memory of a similar run; None where there is none."""
 
     @property
     def project(self) -> Path:
@@ -32,16 +32,16 @@ class Work:
 
 
 class Handle(ABC):
-    """A worker that was started, or is in an engine's queue."""
+    """A worker that was started, or waits in an engine's queue."""
 
     host: str = ""
-    """The machine that it runs on, where that is known."""
+    """Host name of the machine that it runs on, where known."""
     is_waiting: bool = False
-    """Whether it is in a queue still."""
+    """Whether it still waits in a queue."""
     reason: str = ""
     """Why it ended, where the engine knows more than the exit code, such as `its node was lost`."""
     is_excused: bool = False
-    """Whether the engine ended it for reasons of its own, so that it is no crash of the leaf."""
+    """Whether the engine ended it, such as by preemption, so that it does not count as a crash of the leaf."""
 
     @abstractmethod
     def poll(self) -> int | None:
@@ -49,33 +49,33 @@ class Handle(ABC):
 
     @abstractmethod
     def stop(self, now: bool = False) -> None:
-        """Ask the worker to stop at the next step with a checkpoint, or end it now."""
+        """Ask the worker to stop with a checkpoint at the next step, or kill it now."""
 
 
 class Executor(Part):
     """Starts a worker for an attempt; the worker's output goes to the attempt's log.txt."""
 
     outlives: ClassVar[bool] = False
-    """Whether what was started goes on without the build, so that `--detach` can be meant."""
+    """Whether workers continue without the build, so that `--detach` is possible."""
 
     def open(self, project: Path, jobs: int | None, leaves: Sequence[Resources]) -> int:
-        """Get ready; return how many leaves may be started at a time, which is `jobs` where it is told.
+        """Connect to the engine; return how many leaves may be started at a time, `jobs` where it is given.
 
-        An engine with a queue of its own takes them all and lets `jobs` run. Raise UsageError where it is not there.
+        An engine with a queue accepts all leaves and runs `jobs` at a time. Raise UsageError where it is unavailable.
         """
         return jobs or 1
 
     def has_room(self, work: Work) -> bool:
-        """Tell whether a leaf can be started beside those that run."""
+        """Return whether a leaf can be started beside the running ones."""
         return True
 
     @abstractmethod
     def start(self, work: Work) -> Handle:
-        """Start `python -m runner.worker ATTEMPT` somewhere. Raise StorageError where the machine refuses."""
+        """Start `python -m runner.worker ATTEMPT` somewhere. Raise StorageError where that fails."""
 
     def attach(self, work: Work, job: str) -> Handle | None:
-        """Return the handle of a job that an earlier build left in the attempt's job.json; None where it has ended."""
+        """Return the handle of a job that an earlier build recorded in job.json; None where it has ended."""
         return None
 
     def close(self) -> None:
-        """Let go of what `open` took; what was to be stopped is stopped."""
+        """Release the resources of `open`; carry out pending stops."""

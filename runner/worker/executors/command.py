@@ -1,4 +1,4 @@
-"""Workers behind any command line, such as `ssh`, on hosts that share the project's folder."""
+"""Workers started by a command line such as `ssh`, on hosts that share the project's folder."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .. import launch_script
 from . import Executor, Handle, Work
 
 UNREACHED = 255
-"""Exit code of `ssh` where there is no connection."""
+"""Exit code of `ssh` for a failed connection."""
 
 
 class _Remote(Handle):
-    """A command that ends when the worker behind it does."""
+    """A local process of the command line, which ends with its worker."""
 
     def __init__(self, process: subprocess.Popen[bytes], host: str, attempt: Path, executor: Command) -> None:
         self.process, self.host, self.attempt, self.executor = process, host, attempt, executor
@@ -31,15 +31,15 @@ class _Remote(Handle):
         code = self.process.poll()
         if code is not None and not self._has_ended:
             self._has_ended = True
-            self.executor.leave(self.host, code)
+            self.executor.release(self.host, code)
             if code == UNREACHED:
                 self.reason = f"no connection to {self.host}"
             elif code == launch_script.UNSHARED:
-                self.reason = launch_script.unshared(self.host, self.attempt)
+                self.reason = launch_script.unshared_message(self.host, self.attempt)
         return code
 
     def stop(self, now: bool = False) -> None:
-        Attempt(self.attempt).ask_to_stop()  # no signal reaches it
+        Attempt(self.attempt).ask_to_stop()  # signals do not reach the other machine
         if now and self.process.poll() is None:
             self.process.kill()
 
@@ -62,14 +62,14 @@ class Command(Executor):
     _failures: Counter[str] = PrivateAttr(default_factory=Counter)
 
     def open(self, project: Path, jobs: int | None, leaves: Sequence[Resources]) -> int:
-        """Return how many leaves all hosts bear."""
+        """Return how many leaves run at a time on all hosts."""
         return min(jobs or self.leaves * len(self.hosts), self.leaves * len(self.hosts))
 
     def start(self, work: Work) -> Handle:
-        """Start the worker on a host that is free."""
-        host = min(self._well(), key=lambda name: self._busy[name])
+        """Start the worker on the least busy host."""
+        host = min(self._usable_hosts(), key=lambda name: self._busy[name])
         attempt = Attempt(work.attempt)
-        lines = launch_script.lines(attempt.mark(), work.project, work.resources, self.python)
+        lines = launch_script.lines(attempt.write_token(), work.project, work.resources, self.python)
         shell = f"sh -c {shlex.quote(f'attempt={shlex.quote(str(work.attempt))}; {lines}')}"
         command = [word.replace("{host}", host).replace("{command}", shell) for word in shlex.split(self.template)]
         with reported("start a worker in", work.attempt), attempt.log.open("ab") as log:
@@ -79,15 +79,15 @@ class Command(Executor):
         return _Remote(process, host, work.attempt, self)
 
     def has_room(self, work: Work) -> bool:
-        """Tell whether a host is free; one that failed is let be as long as others did not."""
-        return any(self._busy[host] < self.leaves for host in self._well())
+        """Return whether a host is free, of those that failed least often."""
+        return any(self._busy[host] < self.leaves for host in self._usable_hosts())
 
-    def _well(self) -> list[str]:
+    def _usable_hosts(self) -> list[str]:
         """Return the hosts that failed least often."""
         least = min(self._failures[host] for host in self.hosts)
         return [host for host in self.hosts if self._failures[host] == least]
 
-    def leave(self, host: str, code: int) -> None:
-        """Note that a host is free again, and whether it failed."""
+    def release(self, host: str, code: int) -> None:
+        """Count one leaf less on a host, and a failure where the exit code is one of the host."""
         self._busy[host] -= 1
         self._failures[host] += code in (UNREACHED, launch_script.UNSHARED)

@@ -1,4 +1,4 @@
-"""Workers inside the build's own process, one after another: for debugging and for tests."""
+"""Workers in threads of the build's process, one after another, for debugging and tests."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 class _Thread(Handle):
-    """A worker in a thread; torch's random numbers belong to the process, so that one runs at a time."""
+    """A worker in a thread; one runs at a time, since torch's random number generator is global to the process."""
 
-    def __init__(self, watch: Supervisor) -> None:
-        self.watch = watch
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
         self.code: int | None = None
         threading.Thread(target=self._run, daemon=True).start()
 
@@ -26,13 +26,13 @@ class _Thread(Handle):
         from ..worker import run
 
         with _ONE_AT_A_TIME:
-            self.code = run(self.watch)
+            self.code = run(self.supervisor)
 
     def poll(self) -> int | None:
         return self.code
 
     def stop(self, now: bool = False) -> None:
-        self.watch.signals.append(15)
+        self.supervisor.signals.append(15)
 
 
 class Inline(Executor):

@@ -1,4 +1,4 @@
-"""Workers as processes of this machine."""
+"""Workers as processes on this machine."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from . import Executor, Handle, Work
 
 
 class _Process(Handle):
-    """A worker in a session of its own, so that Ctrl-C reaches it through the build alone."""
+    """A worker in its own session, so that Ctrl-C reaches it only through the build."""
 
-    def __init__(self, process: subprocess.Popen[bytes], leave: Callable[[], None]) -> None:
-        self.process, self._leave = process, leave
+    def __init__(self, process: subprocess.Popen[bytes], release: Callable[[], None]) -> None:
+        self.process, self._release = process, release
         self.host = socket.gethostname()
 
     def poll(self) -> int | None:
         code = self.process.poll()
         if code is not None:
-            self._leave()
-            self._leave = lambda: None
+            self._release()
+            self._release = lambda: None
         return code
 
     def stop(self, now: bool = False) -> None:
@@ -46,37 +46,37 @@ class Local(Executor):
     _devices: GpuAllocator = PrivateAttr(default_factory=lambda: GpuAllocator({}))
 
     def open(self, project: Path, jobs: int | None, leaves: Sequence[Resources]) -> int:
-        """Look for GPUs; return how many leaves the cores bear. Raise UsageError where a leaf wants too many GPUs."""
-        self._devices = GpuAllocator(gpus.found())
+        """Query the GPUs; return how many leaves fit on the CPU. Raise UsageError where a leaf needs more GPUs."""
+        self._devices = GpuAllocator(gpus.query_memory())
         most = max((leaf.gpus or 0 for leaf in leaves), default=0)
         if most > len(self._devices.sizes):
             raise UsageError(f"a leaf wants {most} GPUs (resources.gpus), and this machine has "
                              f"{len(self._devices.sizes) or 'none'}")
-        busy = max((leaf.threads * leaf.processes for leaf in leaves), default=1)
-        return jobs or max(1, len(os.sched_getaffinity(0)) // busy)
+        cores = max((leaf.threads * leaf.processes for leaf in leaves), default=1)
+        return jobs or max(1, len(os.sched_getaffinity(0)) // cores)
 
     def has_room(self, work: Work) -> bool:
-        """Tell whether there are GPUs for a leaf that wants some."""
-        return self._devices.room(self._wanted(work), work.gpu_megabytes) is not None
+        """Return whether enough GPUs are free for a leaf."""
+        return self._devices.select(self._gpu_count(work), work.gpu_megabytes) is not None
 
     def start(self, work: Work) -> Handle:
-        """Start the worker with a fixed number of threads, on GPUs of its own."""
-        wanted, threads = self._wanted(work), str(work.resources.threads)
-        names = self._devices.room(wanted, work.gpu_megabytes) or ()
+        """Start the worker with its number of threads, on its allocated GPUs."""
+        gpu_count, threads = self._gpu_count(work), str(work.resources.threads)
+        names = self._devices.select(gpu_count, work.gpu_megabytes) or ()
         environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-        if wanted or work.resources.gpus == 0:
+        if gpu_count or work.resources.gpus == 0:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(names)
         with reported("start a worker in", work.attempt), (work.attempt / "log.txt").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "runner.worker", str(work.attempt), str(os.getpid())],
+                [sys.executable, "-P", "-m", "runner.worker", str(work.attempt), str(os.getpid())],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, pass_fds=(work.lease,),
                 start_new_session=True,
             )
-        self._devices.take(names, work.gpu_megabytes)
-        return _Process(process, lambda: self._devices.leave(names, work.gpu_megabytes))
+        self._devices.allocate(names, work.gpu_megabytes)
+        return _Process(process, lambda: self._devices.release(names, work.gpu_megabytes))
 
-    def _wanted(self, work: Work) -> int:
-        """Return how many GPUs a leaf is given; one that names its device, such as `cuda:1`, looks after itself."""
+    def _gpu_count(self, work: Work) -> int:
+        """Return how many GPUs to allocate to a leaf; none where its spec names a device such as `cuda:1`."""
         if not self._devices.sizes or work.resources.device not in ("auto", "cuda"):
             return 0
         return 1 if work.resources.gpus is None else work.resources.gpus

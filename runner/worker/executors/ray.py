@@ -1,4 +1,4 @@
-"""Workers as tasks of a Ray cluster, which need not share a file system with the build."""
+"""Workers as tasks of a Ray cluster, with or without a file system shared with the build."""
 
 from __future__ import annotations
 
@@ -21,35 +21,36 @@ from pydantic import PrivateAttr
 
 from ...errors import MtrunError, Place, UsageError
 from ...files import append, remove
+from ...project import Project
 from ...registry.attempt import TASK, Attempt
 from ...registry.registry import Registry
-from ...registry.transfer import receive, sent
+from ...registry.transfer import receive, run_files
 from ...specs.job import TrainingJob
 from ...specs.spec import Resources
 from .. import launch_script
 from . import Executor, Handle, Work
 
 LOOK_SECONDS = 0.1
-"""How often a task looks whether its worker has ended."""
+"""Interval at which a task polls its worker."""
 
 KILL_SECONDS = 9.0
-"""How long a worker whose task is cancelled has to write a checkpoint."""
+"""How long the worker of a cancelled task may take to write a checkpoint."""
 
 LOOPBACK = "127.0.0.1"
-"""Where a cluster of this machine alone is, so that nobody else reaches it."""
+"""Address of a local cluster, which other machines cannot reach."""
 
 REACH_SECONDS = 10.0
-"""How long a cluster has to answer."""
+"""Timeout of the connection to a cluster."""
 
 LOG_BYTES = 20_000
-"""How much of the log of a failed leaf comes back from a node with a file system of its own."""
+"""Maximum size of the end of the log that is returned from a node without a shared file system."""
 
 
 def run(lines: str) -> dict[str, Any]:
-    """Be a task: start a worker by lines of shell, and stop it where the task is cancelled."""
+    """Body of a Ray task: run a worker by shell lines; stop it when the task is cancelled."""
     process = subprocess.Popen(["sh", "-c", lines], start_new_session=True)
     try:
-        while process.poll() is None:  # Ray cancels between two lines of Python, not within a call that waits
+        while process.poll() is None:  # Ray cancels between two lines of Python, not within a blocking call
             time.sleep(LOOK_SECONDS)
         return {"code": process.returncode, "host": socket.gethostname()}
     except KeyboardInterrupt:  # how Ray cancels a task
@@ -62,37 +63,37 @@ def run(lines: str) -> dict[str, Any]:
 
 
 def run_apart(task: bytes, needed: dict[str, dict[str, bytes]], folder: str, python: str) -> dict[str, Any]:
-    """Be a task on a node with a file system of its own: train in `folder` there and send the files of the run.
+    """Body of a Ray task on a node without a shared file system: train in `folder` and return the files of the run.
 
-    Where there is none, what error.json says and the end of the log are sent. Nothing stays behind but the runs that
-    the leaf is made of, `needed` by id.
+    Of a failed leaf, return the problems in error.json and the end of the log. `needed` are the files of the runs that
+    the leaf is made of, by id; only these stay on the node.
     """
     order = replace(TrainingJob.from_bytes(task, Place(TASK)), project=Path(folder))
-    registry = Registry(order.project / "registry")
+    registry = Registry(Project(order.project).registry)
     attempt = Attempt(registry.attempt(order.id))
     for id, files in needed.items():
         if not registry.find(id):
             receive(registry, id, files)
-    attempt.begin(order)
+    attempt.begin(order.to_bytes(), order.replaces)
     try:
-        said = run(_lines(attempt, order.project, order.model.resources, python))
+        result = run(_lines(attempt, order.project, order.model.resources, python))
         log = attempt.log.read_bytes()[-LOG_BYTES:] if attempt.log.exists() else b""
-        return said | {"files": sent(registry, order.id), "problems": attempt.problems(),
-                       "progress": attempt.progress(), "log": log.decode(errors="replace")}
+        return result | {"files": run_files(registry, order.id), "problems": attempt.problems(),
+                         "progress": attempt.progress(), "log": log.decode(errors="replace")}
     finally:
         registry.drop(order.id)
         remove(attempt.folder)
 
 
 def _lines(attempt: Attempt, project: Path, resources: Resources, python: str) -> str:
-    """Return the shell's lines for an attempt's worker, which stops once the task is gone."""
-    start = launch_script.lines(attempt.mark(), project, resources, python, parent='"$PPID"')
+    """Return the shell lines that start an attempt's worker, which stops when the task's process ends."""
+    start = launch_script.lines(attempt.write_token(), project, resources, python, parent='"$PPID"')
     return f"attempt={shlex.quote(str(attempt.folder))}\n{start}"
 
 
 @contextlib.contextmanager
-def _handlers_kept() -> Iterator[None]:
-    """Put the handlers of signals back after what is inside, since Ray sets its own."""
+def _keep_signal_handlers() -> Iterator[None]:
+    """Restore the signal handlers after the block, since Ray sets its own."""
     is_main = threading.current_thread() is threading.main_thread()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if is_main}
     try:
@@ -116,10 +117,10 @@ class _Task(Handle):
         return self.code
 
     def _end(self) -> int:
-        """Return the exit code of a task that has ended; take what it sent."""
+        """Return the exit code of a task that has ended; commit its run where the node has its own file system."""
         errors = self.ray.exceptions
         try:
-            said = self.ray.get(self.reference)
+            result = self.ray.get(self.reference)
         except errors.TaskCancelledError:
             return 128 + signal.SIGTERM
         except errors.OutOfMemoryError as error:
@@ -132,26 +133,27 @@ class _Task(Handle):
         except errors.RayError as error:
             self.is_excused, self.reason = True, f"its node was lost ({type(error).__name__})"
             return -signal.SIGKILL
-        self.host, code = said["host"], int(said["code"])
+        self.host, code = result["host"], int(result["code"])
         if code == launch_script.UNSHARED:
-            self.reason = launch_script.unshared(self.host, self.attempt.folder) + ", or `executor.folder` be set"
-        return self._take(said, code) if self.is_apart else code
+            message = launch_script.unshared_message(self.host, self.attempt.folder)
+            self.reason = f"{message}, or `executor.folder` be set"
+        return self._receive(result, code) if self.is_apart else code
 
-    def _take(self, said: dict[str, Any], code: int) -> int:
-        """Commit what a node without our file system sent, or say here what went wrong there."""
-        append(self.attempt.log, said["log"].rstrip())
-        self.attempt.report(said["progress"])
+    def _receive(self, result: dict[str, Any], code: int) -> int:
+        """Commit the run that `run_apart` returned, or record its problems in the attempt; return the exit code."""
+        append(self.attempt.log, result["log"].rstrip())
+        self.attempt.report(result["progress"])
         order = TrainingJob.read(self.attempt.folder / TASK)
         try:
-            if said["files"]:
-                receive(Registry(self.project / "registry"), order.id, said["files"], order.replaces)
+            if result["files"]:
+                receive(Registry(Project(self.project).registry), order.id, result["files"], order.replaces)
                 remove(self.attempt.folder)
                 return 0
         except MtrunError as error:
-            said["problems"] = [problem.render() for problem in error.problems]
+            result["problems"] = [problem.render() for problem in error.problems]
             code = error.exit_code
-        if said["problems"]:
-            self.attempt.fail(code, said["problems"])
+        if result["problems"]:
+            self.attempt.fail(code, result["problems"])
         return code
 
     def stop(self, now: bool = False) -> None:
@@ -173,27 +175,27 @@ class Ray(Executor):
     """The Python of the nodes; left out: the same path as here."""
 
     _ray: Any = PrivateAttr(default=None)
-    _aside: contextlib.ExitStack = PrivateAttr(default_factory=contextlib.ExitStack)
+    _redirected: contextlib.ExitStack = PrivateAttr(default_factory=contextlib.ExitStack)
     _cluster: dict[str, float] = PrivateAttr(default_factory=dict)
 
     def open(self, project: Path, jobs: int | None, leaves: Sequence[Resources]) -> int:
-        """Reach the cluster; return how many leaves its cores bear. Raise UsageError where there is none."""
-        self._aside.enter_context(contextlib.redirect_stdout(io.StringIO()))  # Ray would tell there of lost nodes
-        with _handlers_kept():
-            self._ray = self._reached()
+        """Connect to the cluster; return how many leaves fit on its cores. Raise UsageError where that fails."""
+        self._redirected.enter_context(contextlib.redirect_stdout(io.StringIO()))  # Ray prints about lost nodes
+        with _keep_signal_handlers():
+            self._ray = self._connect()
         self._cluster = self._ray.cluster_resources()
         most = max((leaf.cores for leaf in leaves), default=1)
         return jobs or max(1, int(self._cluster.get("CPU", 1)) // most)
 
-    def _reached(self) -> Any:
-        """Return the module of Ray, at its cluster. Raise UsageError."""
+    def _connect(self) -> Any:
+        """Return the module `ray`, connected to the cluster. Raise UsageError."""
         host, _, port = self.address.removeprefix("ray://").rpartition(":")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         if self.address == "local" or host == LOOPBACK:
-            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # else Ray takes the outer address
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # else Ray listens on an external address
         try:
             if port.isdecimal():
-                socket.create_connection((host, int(port)), REACH_SECONDS).close()  # Ray itself tries for minutes
+                socket.create_connection((host, int(port)), REACH_SECONDS).close()  # Ray itself would try for minutes
             ray = importlib.import_module("ray")
             ray.init(self.address, log_to_driver=False, logging_level="ERROR")
         except ImportError:
@@ -203,28 +205,28 @@ class Ray(Executor):
         return ray
 
     def start(self, work: Work) -> Handle:
-        """Start a task, which Ray does not try again by itself."""
-        asked, attempt = work.resources, Attempt(work.attempt)
-        wants_gpu = asked.device != "cpu" and "GPU" in self._cluster
+        """Start a task, without retries by Ray."""
+        resources, attempt = work.resources, Attempt(work.attempt)
+        wants_gpu = resources.device != "cpu" and "GPU" in self._cluster
         options: dict[str, Any] = {
-            "num_cpus": asked.cores, "max_retries": 0,
-            "max_calls": 0,  # a process of Ray starts one leaf after another, since it holds nothing of them
-            "num_gpus": asked.gpus if asked.gpus is not None else int(wants_gpu),
-            "memory": asked.memory and asked.memory * 1_000_000, "name": attempt.name(),
+            "num_cpus": resources.cores, "max_retries": 0,
+            "max_calls": 0,  # a Ray process is reused for other leaves, since it keeps no state of them
+            "num_gpus": resources.gpus if resources.gpus is not None else int(wants_gpu),
+            "memory": resources.memory and resources.memory * 1_000_000, "name": attempt.name(),
         }
         if self.folder:
-            order, here = TrainingJob.read(attempt.folder / TASK), Registry(work.project / "registry")
-            needed = {id: sent(here, id) for id in order.made_of()}
+            order, registry = TrainingJob.read(attempt.folder / TASK), Registry(Project(work.project).registry)
+            needed = {id: run_files(registry, id) for id in order.made_of()}
             reference = self._task(run_apart, options).remote(order.to_bytes(), needed, self.folder, self.python)
         else:
-            reference = self._task(run, options).remote(_lines(attempt, work.project, asked, self.python))
+            reference = self._task(run, options).remote(_lines(attempt, work.project, resources, self.python))
         return _Task(self._ray, reference, work, bool(self.folder))
 
     def _task(self, function: Any, options: dict[str, Any]) -> Any:
         return self._ray.remote(**options)(function)
 
     def close(self) -> None:
-        """Leave the cluster; one that was started here ends."""
-        with self._aside:
+        """Disconnect from the cluster; one that was started here ends."""
+        with self._redirected:
             if self._ray:
                 self._ray.shutdown()

@@ -1,4 +1,4 @@
-"""Workers as jobs of a Slurm cluster, one array of jobs for leaves of equal resources."""
+"""Workers as jobs of a Slurm cluster, in one job array per set of equal resources."""
 
 from __future__ import annotations
 
@@ -23,37 +23,37 @@ from .. import launch_script
 from . import Executor, Handle, Work
 
 NAME = "mtrun"
-"""What all jobs are called."""
+"""Name of all jobs."""
 
 ARRAY = 1000
-"""Most jobs in one array; Slurm refuses more where it was not told otherwise."""
+"""Maximum number of jobs in one array, as Slurm's default MaxArraySize."""
 
 SOON_SECONDS = 0.5
-"""How often Slurm is asked while something is about to end."""
+"""Shortest interval between two queries of Slurm."""
 
 NOTICE_SECONDS = 60
-"""How long before its time is over a worker is told to write a checkpoint; a quarter of a short time."""
+"""How long before its time limit a worker is signalled to write a checkpoint; at most a quarter of the limit."""
 
-LOST = 60.0
-"""Seconds after which a job is gone that Slurm does not know."""
+LOST_SECONDS = 60.0
+"""Time after which a job that Slurm does not list counts as lost."""
 
 LIVE = {"PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "STOPPED", "REQUEUED", "RESIZING", "SIGNALING",
         "STAGE_OUT", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"}
 
-ENDS = {"TIMEOUT": "its time was over", "PREEMPTED": "a more urgent job took its place",
-        "NODE_FAIL": "its node was lost", "BOOT_FAIL": "its node did not start",
-        "OUT_OF_MEMORY": "it took more memory than was asked for",
-        "CANCELLED": "its job was cancelled", "DEADLINE": "its deadline was over"}
+END_REASONS = {"TIMEOUT": "its time was over", "PREEMPTED": "a more urgent job took its place",
+               "NODE_FAIL": "its node was lost", "BOOT_FAIL": "its node did not start",
+               "OUT_OF_MEMORY": "it took more memory than was asked for",
+               "CANCELLED": "its job was cancelled", "DEADLINE": "its deadline was over"}
 
-EXCUSES = {"TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL"}
+EXCUSED_STATES = {"TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL"}
 
 
-def _run(*command: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+def _run(*command: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
 
 
 class _Job(Handle):
-    """A job of an array; `id` is such as `12_3`, and empty until it is submitted."""
+    """A job of an array; `id` is such as `12_3`, and empty before submission."""
 
     def __init__(self, work: Work, queue: _Queue, id: str = "") -> None:
         self.work, self.queue, self.id = work, queue, id
@@ -63,84 +63,85 @@ class _Job(Handle):
 
     @property
     def is_waiting(self) -> bool:  # type: ignore[override]
-        """Whether it is in the queue still."""
+        """Whether it still waits in the queue."""
         return self.state == "PENDING"
 
     def poll(self) -> int | None:
         if self.code is None:
-            self.queue.look()
+            self.queue.update()
         if self.code is None and not (self.work.attempt / TASK).exists():
-            self.code = 0  # a worker that has committed clears its folder: no need to wait for Slurm to say it
+            self.code = 0  # a worker that has committed removes its folder, which is seen before Slurm's state
         return self.code
 
     def stop(self, now: bool = False) -> None:
         if self.code is None:
-            self.queue.stop(self)  # Slurm tells the worker first, and ends it `KillWait` seconds later
+            self.queue.stop(self)  # Slurm sends SIGTERM first, and SIGKILL `KillWait` seconds later
 
     def end(self, state: str) -> None:
-        """Take the state in which the job ended; ask how where the registry does not tell."""
+        """Set exit code, host and reason of a job that has ended in a state, unless its code is known already."""
         if self.code is not None:
             return
-        said = _run("scontrol", "--oneliner", "show", "job", self.id).stdout
-        codes = re.search(r" ExitCode=(\d+):(\d+)", said)
-        host = re.search(r" BatchHost=(\S+)", said)
+        details = _run("scontrol", "--oneliner", "show", "job", self.id).stdout
+        codes = re.search(r" ExitCode=(\d+):(\d+)", details)
+        host = re.search(r" BatchHost=(\S+)", details)
         code, number = map(int, codes.groups()) if codes else (0 if state == "COMPLETED" else 1, 0)
         self.host = host[1] if host else self.host
-        self.is_excused = state in EXCUSES
-        self.reason = ENDS.get(state, "")
+        self.is_excused = state in EXCUSED_STATES
+        self.reason = END_REASONS.get(state, "")
         if code == launch_script.UNSHARED:
-            self.reason = launch_script.unshared(self.host, self.work.attempt)
+            self.reason = launch_script.unshared_message(self.host, self.work.attempt)
         self.code = -number if number else code
         if state == "CANCELLED":
-            self.code = 1  # whoever did that does not want it tried again
+            self.code = 1  # somebody cancelled it, who does not want it retried
         elif not self.code and state != "COMPLETED":
             self.code = -signal.SIGKILL
 
 
 @dataclass
 class _Queue:
-    """All jobs of one build: what is to be submitted or cancelled is so at the next look, all at once."""
+    """All jobs of one build; `update` submits and cancels in batches."""
 
     executor: Slurm
     jobs: int | None = None
-    """How many run at a time; None for as many as Slurm likes."""
+    """Maximum number of jobs that run at a time; None for no limit."""
     new: list[_Job] = field(default_factory=list)
     live: dict[str, _Job] = field(default_factory=dict)
-    unwanted: list[_Job] = field(default_factory=list)
-    """Jobs that are to be cancelled."""
-    looked: float = 0.0
+    to_cancel: list[_Job] = field(default_factory=list)
+    """Jobs to be cancelled at the next update."""
+    updated: float = 0.0
+    """Time of the last query of the states."""
     seconds: float = SOON_SECONDS
-    """How long to wait before the next look."""
-    others: set[str] = field(default_factory=set)
+    """Minimum time between two queries of the states."""
+    listed_jobs: set[str] = field(default_factory=set)
     listed: float = 0.0
-    """Jobs that were in the queue, and when."""
+    """Ids of all mtrun jobs in Slurm's queue, and the time when they were listed."""
 
     def stop(self, job: _Job) -> None:
-        """Have a job cancelled at the next look; one that was not submitted yet is not any more."""
+        """Cancel a job at the next update; one that was not submitted yet ends at once."""
         if job in self.new:
             self.new.remove(job)
             job.code = -signal.SIGTERM
         else:
-            self.unwanted.append(job)
+            self.to_cancel.append(job)
 
-    def known(self) -> set[str]:
-        """Return the jobs that are in the queue or run, as they were a moment ago."""
+    def queued_or_running(self) -> set[str]:
+        """Return the ids of all mtrun jobs that wait or run, at most `SOON_SECONDS` old."""
         if time.monotonic() - self.listed > SOON_SECONDS and shutil.which("squeue"):
-            said = _run("squeue", "--noheader", "--array", f"--name={NAME}", "--format=%i").stdout
-            self.others, self.listed = set(said.split()), time.monotonic()
-        return self.others
+            output = _run("squeue", "--noheader", "--array", f"--name={NAME}", "--format=%i").stdout
+            self.listed_jobs, self.listed = set(output.split()), time.monotonic()
+        return self.listed_jobs
 
-    def look(self) -> None:
-        """Submit, cancel, and ask for the states of all jobs where that is due."""
+    def update(self) -> None:
+        """Submit new jobs, cancel unwanted ones and, where it is due, query the states of all."""
         self.submit()
         self.cancel()
-        if self.live and time.monotonic() - self.looked > self.seconds:
-            self.looked = time.monotonic()
+        if self.live and time.monotonic() - self.updated > self.seconds:
+            self.updated = time.monotonic()
             self.seconds = min(self.executor.poll_seconds, self.seconds * 1.5)
-            self._ask()
+            self._query_states()
 
-    def _ask(self) -> None:
-        """Take the states of all jobs; where Slurm gives no answer, they are as they were."""
+    def _query_states(self) -> None:
+        """Query the states of all jobs; keep the old ones where `squeue` fails."""
         done = _run("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%N", f"--jobs={_ids(self.live)}")
         if done.returncode and "Invalid job id" not in done.stderr:
             return
@@ -153,13 +154,13 @@ class _Queue:
                     del self.live[id]
                     job.end(state)
         for id, job in list(self.live.items()):
-            if now - job.known > LOST:
+            if now - job.known > LOST_SECONDS:
                 del self.live[id]
                 job.code, job.is_excused = -signal.SIGKILL, True
                 job.reason = "Slurm knows nothing of its job any more"
 
     def submit(self) -> None:
-        """Submit what is new as arrays of equal resources."""
+        """Submit new jobs, in arrays of equal resources."""
         new, self.new = self.new, []
         total = len(new)
         for jobs in _groups(new):
@@ -173,38 +174,38 @@ class _Queue:
             self.seconds = SOON_SECONDS
 
     def _submit(self, jobs: Sequence[_Job], limit: int | None) -> None:
-        """Submit one array, and write down which job is whose. Raise StorageError."""
-        done = _run("sbatch", "--parsable", given=self.executor.script([job.work for job in jobs], limit))
+        """Submit one array and record the job id in each attempt. Raise StorageError."""
+        done = _run("sbatch", "--parsable", stdin=self.executor.script([job.work for job in jobs], limit))
         if done.returncode:
             raise StorageError(f"sbatch refused it: {' '.join(done.stderr.split())}")
         array = done.stdout.strip().partition(";")[0]
         for number, job in enumerate(jobs):
             job.id, job.known = f"{array}_{number}", time.monotonic()
             self.live[job.id] = job
-            with contextlib.suppress(StorageError):  # a build that finds it again is all that is lost
-                Attempt(job.work.attempt).entrust(self.executor.type, job.id)
+            with contextlib.suppress(StorageError):  # without it, a later build cannot attach to the job
+                Attempt(job.work.attempt).record_job(self.executor.type, job.id)
 
     def cancel(self) -> None:
-        """Cancel what is not wanted: a waiting job is gone at once, a running one writes its checkpoint."""
-        unwanted, self.unwanted = self.unwanted, []
-        if unwanted:
-            _run("scancel", "--quiet", *(job.id for job in unwanted))
+        """Cancel jobs: a waiting one ends at once, a running one writes its checkpoint first."""
+        jobs, self.to_cancel = self.to_cancel, []
+        if jobs:
+            _run("scancel", "--quiet", *(job.id for job in jobs))
             self.seconds = SOON_SECONDS
 
 
 def _groups(jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
-    """Yield jobs of equal resources, no more at a time than an array takes; their order is kept in each group."""
-    def asked(job: _Job) -> str:
+    """Yield groups of jobs with equal resources, of at most `ARRAY` jobs, each in the original order."""
+    def resources(job: _Job) -> str:
         return job.work.resources.model_dump_json()
 
-    for _, group in groupby(sorted(jobs, key=asked), asked):
-        alike = list(group)
-        for start in range(0, len(alike), ARRAY):
-            yield alike[start : start + ARRAY]
+    for _, group in groupby(sorted(jobs, key=resources), resources):
+        equal = list(group)
+        for start in range(0, len(equal), ARRAY):
+            yield equal[start : start + ARRAY]
 
 
 def _ids(jobs: dict[str, _Job]) -> str:
-    """Return the arrays of some jobs as `squeue` takes them."""
+    """Return the array ids of jobs, as an argument of `squeue --jobs`."""
     return ",".join(sorted({id.partition("_")[0] for id in jobs}))
 
 
@@ -224,11 +225,11 @@ class Slurm(Executor):
     _queue: _Queue = PrivateAttr()
 
     def model_post_init(self, context: object) -> None:
-        """Begin with an empty queue."""
+        """Create an empty queue."""
         self._queue = _Queue(self)
 
     def open(self, project: Path, jobs: int | None, leaves: Sequence[Resources]) -> int:
-        """Take all leaves, of which Slurm lets `jobs` run. Raise UsageError where there is no Slurm."""
+        """Accept all leaves, of which Slurm runs `jobs` at a time. Raise UsageError where Slurm is not available."""
         if missing := [name for name in ("sbatch", "squeue", "scontrol", "scancel") if not shutil.which(name)]:
             raise UsageError(f"there is no Slurm on this machine: {', '.join(missing)} not found")
         done = _run("scontrol", "ping")
@@ -238,26 +239,26 @@ class Slurm(Executor):
         return 1_000_000
 
     def start(self, work: Work) -> Handle:
-        """Put a leaf into the next array."""
+        """Add a leaf to the next array."""
         job = _Job(work, self._queue)
         self._queue.new.append(job)
         return job
 
     def attach(self, work: Work, job: str) -> Handle | None:
-        """Return the handle of a job that is still in the queue or runs."""
-        if job not in self._queue.known():
+        """Return the handle of a job that still waits or runs."""
+        if job not in self._queue.queued_or_running():
             return None
-        found = _Job(work, self._queue, job)
-        self._queue.live[job] = found
-        return found
+        handle = _Job(work, self._queue, job)
+        self._queue.live[job] = handle
+        return handle
 
     def close(self) -> None:
-        """Cancel what is to be cancelled."""
+        """Cancel the jobs that were to be stopped."""
         self._queue.cancel()
 
     def script(self, works: Sequence[Work], limit: int | None) -> str:
-        """Return the script of an array: its head asks for the resources of its leaves, which are all equal."""
-        first, tokens = works[0], [Attempt(work.attempt).mark() for work in works]
+        """Return the batch script of an array; its leaves have equal resources, which its head requests."""
+        first, tokens = works[0], [Attempt(work.attempt).write_token() for work in works]
         options = [f"--array=0-{len(works) - 1}{f'%{limit}' if limit else ''}", *self._options(first)]
         lines = launch_script.lines('"$2"', first.project, first.resources, self.python, self.setup)
         return "\n".join([
@@ -267,18 +268,18 @@ class Slurm(Executor):
         ])
 
     def _options(self, work: Work) -> Iterator[str]:
-        """Yield what is asked of Slurm for one leaf."""
-        asked = work.resources
+        """Yield the `sbatch` options of one leaf."""
+        resources = work.resources
         yield from (f"--job-name={NAME}", "--no-requeue", "--ntasks=1", "--output=/dev/null", f"--chdir={work.project}",
-                    f"--cpus-per-task={asked.cores}")
-        if asked.gpus:
-            yield f"--gres=gpu:{asked.gpus}"
-        if asked.memory:
-            yield f"--mem={asked.memory}M"
-        if asked.minutes:
-            yield from (f"--time={asked.minutes}", f"--signal=B:TERM@{min(NOTICE_SECONDS, 15 * asked.minutes)}")
-        if asked.partition:
-            yield f"--partition={asked.partition}"
-        if asked.account:
-            yield f"--account={asked.account}"
-        yield from asked.extra
+                    f"--cpus-per-task={resources.cores}")
+        if resources.gpus:
+            yield f"--gres=gpu:{resources.gpus}"
+        if resources.memory:
+            yield f"--mem={resources.memory}M"
+        if resources.minutes:
+            yield from (f"--time={resources.minutes}", f"--signal=B:TERM@{min(NOTICE_SECONDS, 15 * resources.minutes)}")
+        if resources.partition:
+            yield f"--partition={resources.partition}"
+        if resources.account:
+            yield f"--account={resources.account}"
+        yield from resources.extra

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -16,13 +17,13 @@ import pytest
 import torch
 from pretrained import PIECES
 from safetensors.torch import load_file, save_file
-from transformers import BertForPreTraining
+from transformers import BertForPreTraining, BertTokenizerFast
 
 from runner.errors import CheckpointError
 from runner.files import sha256
 from runner.parts.encoders import Packed
 from runner.parts.encoders.bert import pretrained
-from runner.parts.encoders.bert.pretrained import CONFIG, NAMED, PICKLED, VOCABULARY, WEIGHTS
+from runner.parts.encoders.bert.pretrained import CONFIG, INDEX, NAMED, PICKLED, TOKENIZER, VOCABULARY, WEIGHTS
 from runner.parts.encoders.minbert import MinBert
 
 NOWHERE = Path("/nowhere")
@@ -66,6 +67,62 @@ def aged(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def test_names_old_and_new_with_and_without_prefix_load_equal(original: Path, folder: Path, change: Callable) -> None:
     assert any(name.startswith("cls.") for name in load_file(original / WEIGHTS))
     assert torch.equal(embed(rewrite(folder, change)), embed(original))
+
+
+@pytest.mark.parametrize("prefix", ["module.", "module.bert.", "_orig_mod.model.bert."])
+def test_prefixes_of_other_programs_are_taken_off(original: Path, folder: Path, prefix: str) -> None:
+    change = {prefix + name: tensor for name, tensor in unprefixed(load_file(folder / WEIGHTS)).items()}
+    save_file(change, folder / WEIGHTS)
+    assert torch.equal(embed(folder), embed(original))
+
+
+def test_sharded_weights_as_transformers_writes_them(original: Path, folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    BertForPreTraining.from_pretrained(original).save_pretrained(folder, max_shard_size="10KB")
+    shards = sorted(path.name for path in folder.glob("model-*.safetensors"))
+    assert len(shards) > 2 and not (folder / WEIGHTS).exists()
+    assert torch.equal(embed(folder), embed(original))
+    assert {INDEX, *shards} <= pretrained.inputs(str(folder), NOWHERE).keys(), "each decides the result"
+    MinBert(init=str(folder), max_length=48).check(NOWHERE)
+    (folder / shards[1]).unlink()
+    with pytest.raises(CheckpointError, match=re.escape(f"the checkpoint has no {shards[1]}")):
+        MinBert(init=str(folder), max_length=48).check(NOWHERE)
+
+
+def test_tokenizer_json_stands_for_vocab_txt(original: Path, folder: Path) -> None:
+    BertTokenizerFast(vocab={piece: number for number, piece in enumerate(PIECES)}).save_pretrained(folder)
+    (folder / VOCABULARY).unlink(missing_ok=True)
+    assert (folder / TOKENIZER).exists()
+    MinBert(init=str(folder), max_length=48).check(NOWHERE)
+    assert torch.equal(embed(folder), embed(original))
+    (folder / TOKENIZER).write_text('{"model": {"type": "BPE", "vocab": {"a": 0}}}')
+    with pytest.raises(CheckpointError, match="`model.type` is 'BPE'"):
+        MinBert(init=str(folder), max_length=48).check(NOWHERE)
+
+
+@pytest.mark.parametrize("pooling", ["pooler", "cls", "mean"])
+def test_shapes_are_known_without_torch(original: Path, pooling: str) -> None:
+    part = MinBert(init=str(original), max_length=48, pooling=pooling)
+    bert = part.build(part.tokenizer(None, NOWHERE), NOWHERE)
+    shapes = {name: tuple(parameter.shape) for name, parameter in bert.named_parameters()}
+    assert pretrained.shapes_of(pretrained.find(str(original), NOWHERE).sizes(), pooling) == shapes
+
+
+def test_check_tells_what_a_worker_would_refuse(folder: Path) -> None:
+    part = MinBert(init=str(folder), max_length=48)
+    part.check(NOWHERE)
+    with pytest.raises(CheckpointError, match="`max_length` is 49") as caught:
+        MinBert(init=str(folder), max_length=49).check(NOWHERE)
+    assert caught.value.problems[0].hint == "max_length = 48"
+    rewrite(folder, lambda tensors: {n: t for n, t in tensors.items() if "pooler" not in n})
+    with pytest.raises(CheckpointError, match="pooler") as caught:
+        part.check(NOWHERE)
+    assert 'pooling = "mean"' in caught.value.problems[0].hint
+    MinBert(init=str(folder), max_length=48, pooling="mean").check(NOWHERE)
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps(config | {"model_type": "distilbert"}))
+    with pytest.raises(CheckpointError, match="`model_type` is 'distilbert'"):
+        part.check(NOWHERE)
 
 
 def test_loaded_encoder_computes_what_transformers_computes(original: Path) -> None:

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 WEIGHTS, PICKLED, CONFIG, VOCABULARY, OPTIONS = (
     "model.safetensors", "pytorch_model.bin", "config.json", "vocab.txt", "tokenizer_config.json")
 
-LIMITS = {WEIGHTS: 1 << 34, PICKLED: 1 << 34, CONFIG: 1 << 20, VOCABULARY: 1 << 26, OPTIONS: 1 << 20}
-"""Most bytes of each file."""
+INDEX, TOKENIZER = "model.safetensors.index.json", "tokenizer.json"
+"""Which file holds which tensor, where weights are sharded; a tokenizer as transformers 5 writes it."""
+
+LIMITS = {CONFIG: 1 << 20, VOCABULARY: 1 << 26, TOKENIZER: 1 << 26, OPTIONS: 1 << 20, INDEX: 1 << 24}
+"""Most bytes of each file; of weights 16 GiB."""
 
 HEADER = 1 << 24
 """Most bytes of the header of a safetensors file."""
@@ -102,9 +105,14 @@ def their_name(name: str) -> str:
     return ".".join([*(["encoder.layer", block[1]] if block else []), NAMES[module], kind])
 
 
+PREFIXES = ("module.", "_orig_mod.", "model.", "bert.")
+"""What DataParallel, torch.compile and models with heads put before the names of the encoder's tensors."""
+
+
 def _current(name: str) -> str:
-    """Return the present name of a tensor in a file: without `bert.`, `gamma` and `beta` as weight and bias."""
-    name = name.removeprefix("bert.")
+    """Return the present name of a tensor in a file: without prefixes, `gamma` and `beta` as weight and bias."""
+    while prefix := next((prefix for prefix in PREFIXES if name.startswith(prefix)), ""):
+        name = name.removeprefix(prefix)
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
 
@@ -176,18 +184,35 @@ class Checkpoint:
 
     def files(self) -> list[str]:
         """Return the names of the files that decide the result."""
-        weights = WEIGHTS if self.pins or (self.folder / WEIGHTS).exists() else PICKLED
         options = [OPTIONS] if not self.pins and (self.folder / OPTIONS).exists() else []
-        return [weights, CONFIG, VOCABULARY, *options]
+        return [*self.weight_files(), CONFIG, self._vocabulary_file(), *options]
+
+    def weight_files(self) -> list[str]:
+        """Return the name of the file of the weights, or those of the index and of all shards."""
+        if self.pins or (self.folder / WEIGHTS).exists():
+            return [WEIGHTS]
+        if not (self.folder / INDEX).exists():
+            return [PICKLED]
+        shards = self._json(INDEX).get("weight_map")
+        names = sorted(set(shards.values())) if isinstance(shards, dict) else []
+        if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+            raise CheckpointError(Problem("`weight_map` must name the file of each tensor",
+                                          Place(str(self.folder / INDEX))))
+        return [INDEX, *names]
+
+    def _vocabulary_file(self) -> str:
+        is_alone = not self.pins and not (self.folder / VOCABULARY).exists() and (self.folder / TOKENIZER).exists()
+        return TOKENIZER if is_alone else VOCABULARY
 
     def path(self, file: str) -> Path:
         """Return the path of a file after a check of its presence, size and, where it is pinned, its sha256."""
         path = self.folder / file
         if not path.is_file():
-            files = f"{WEIGHTS} (or {PICKLED})" if file == PICKLED else file
-            raise CheckpointError(Problem(f"the checkpoint has no {files}", Place(str(self.folder))))
-        if path.stat().st_size > LIMITS[file]:
-            raise CheckpointError(Problem(f"{file} is larger than {LIMITS[file]:,} bytes", Place(str(path))))
+            files = {PICKLED: f"{WEIGHTS} (or {PICKLED})", VOCABULARY: f"{VOCABULARY} (or {TOKENIZER})"}
+            raise CheckpointError(Problem(f"the checkpoint has no {files.get(file, file)}", Place(str(self.folder))))
+        limit = LIMITS.get(file, 1 << 34)
+        if path.stat().st_size > limit:
+            raise CheckpointError(Problem(f"{file} is larger than {limit:,} bytes", Place(str(path))))
         if file in self.pins and (found := sha256(path)) != self.pins[file]:
             raise CheckpointError(Problem(
                 f"{file} is damaged or of another version", Place(str(path)),
@@ -213,13 +238,25 @@ class Checkpoint:
         return Sizes(**{ours: config[theirs] for ours, theirs in CONFIG_KEYS.items()}, eps=eps)
 
     def vocabulary(self) -> list[str]:
-        """Return the word pieces in the order of their ids."""
-        pieces, path = self._text(VOCABULARY).removesuffix("\n").split("\n"), self.folder / VOCABULARY
+        """Return the word pieces in the order of their ids, from vocab.txt or, without one, tokenizer.json."""
+        file = self._vocabulary_file()
+        path = self.folder / file
+        pieces = self._pieces() if file == TOKENIZER else self._text(file).removesuffix("\n").split("\n")
         if missing := [piece for piece in SPECIAL if piece not in pieces]:
             raise CheckpointError(Problem(f"the vocabulary lacks {', '.join(missing)}", Place(str(path))))
         if len(set(pieces)) < len(pieces):
             raise CheckpointError(Problem("the vocabulary has the same piece twice", Place(str(path))))
         return pieces
+
+    def _pieces(self) -> list[str]:
+        """Return the word pieces of tokenizer.json in the order of their ids."""
+        model = self._json(TOKENIZER).get("model")
+        ids = model.get("vocab") if isinstance(model, dict) else None
+        kind = model.get("type", "WordPiece") if isinstance(model, dict) else None
+        if kind != "WordPiece" or not isinstance(ids, dict) or sorted(ids.values()) != list(range(len(ids))):
+            raise CheckpointError(Problem(f"not a tokenizer of BERT: `model.type` is {kind!r}, only 'WordPiece' with "
+                                          "ids from 0 is supported", Place(str(self.folder / TOKENIZER))))
+        return sorted(ids, key=ids.__getitem__)
 
     def spelling(self) -> dict[str, bool]:
         """Return how text is prepared, as the options of `tokens.bert` that tokenizer_config.json gives."""
@@ -230,14 +267,41 @@ class Checkpoint:
 
     def weights(self, shapes: Shapes) -> dict[str, Tensor]:
         """Return float32 tensors by our names; `shapes` says which, and is compared before any is read."""
-        file = self.files()[0]
-        path = self.path(file)
-        tensors = (_from_safetensors if file == WEIGHTS else _from_pickle)(path, shapes)
+        first, *shards = self.weight_files()
+        if first == PICKLED:
+            tensors = _from_pickle(self.path(first), shapes)
+        else:
+            tensors = {}
+            for path, names in _matched(self._headers(shards or [first]), shapes, self.folder / first).items():
+                try:
+                    with safe_open(path, "pt") as file:
+                        tensors |= {ours: file.get_tensor(theirs) for ours, theirs in names.items()}
+                except (SafetensorError, OSError) as error:
+                    raise CheckpointError(Problem(f"the file is damaged: {error}", Place(str(path)))) from error
         for name, tensor in tensors.items():
             if not (tensor.is_floating_point() and tensor.isfinite().all()):
                 raise CheckpointError(Problem(f"tensor `{their_name(name)}` holds what is not a finite number",
-                                              Place(str(path))))
+                                              Place(str(self.folder / first))))
         return {name: tensor.to(torch.float32, copy=True) for name, tensor in tensors.items()}
+
+    def check(self, pooling: str) -> None:
+        """Raise CheckpointError where config.json, vocabulary or the names and shapes of tensors are not BERT's.
+
+        Reads no tensor and does not import torch; a pickle's tensors are not looked at.
+        """
+        sizes, pieces = self.sizes(), self.vocabulary()
+        if len(pieces) > sizes.vocabulary:
+            raise CheckpointError(Problem(f"the vocabulary has {len(pieces):,} pieces, but `vocab_size` is "
+                                          f"{sizes.vocabulary:,}", Place(str(self.folder / CONFIG))))
+        first, *shards = self.weight_files()
+        if first == PICKLED:
+            self.path(first)
+        else:
+            _matched(self._headers(shards or [first]), shapes_of(sizes, pooling), self.folder / first)
+
+    def _headers(self, files: Sequence[str]) -> dict[Path, Shapes]:
+        """Return name and shape of each tensor of some safetensors files, by file."""
+        return {path: _header(path) for path in map(self.path, files)}
 
     def _text(self, file: str) -> str:
         """Return a text file."""
@@ -259,35 +323,63 @@ class Checkpoint:
         return value
 
 
-def _matched(found: Shapes, shapes: Shapes, path: Path) -> dict[str, str]:
-    """Return the name in the file of each of our tensors; raise CheckpointError that names all that do not fit."""
-    present = {_current(name): name for name in found}
-    problems, matched = [], {}
+def shapes_of(sizes: Sizes, pooling: str) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each parameter of an encoder by our names; a pooler is there only where it is used."""
+    wide, inner = sizes.width, sizes.intermediate
+    shapes: dict[str, tuple[int, ...]] = {
+        "word.weight": (sizes.vocabulary, wide), "position.weight": (sizes.positions, wide),
+        "segment.weight": (sizes.segments, wide), "norm.weight": (wide,), "norm.bias": (wide,)}
+    square = dict.fromkeys(("query", "key", "value", "mix"), (wide, wide))
+    linear = {**square, "expand": (inner, wide), "contract": (wide, inner)}
+    for layer in range(sizes.layers):
+        for name, shape in linear.items():
+            shapes |= {f"blocks.{layer}.{name}.weight": shape, f"blocks.{layer}.{name}.bias": shape[:1]}
+        for name in ("mix_norm", "contract_norm"):
+            shapes |= {f"blocks.{layer}.{name}.{kind}": (wide,) for kind in ("weight", "bias")}
+    return shapes | ({"pooler.weight": (wide, wide), "pooler.bias": (wide,)} if pooling == "pooler" else {})
+
+
+def _matched(found: Mapping[Path, Shapes], shapes: Shapes, path: Path) -> dict[Path, dict[str, str]]:
+    """Return by file our name of each tensor and its name there; raise CheckpointError for all that do not fit."""
+    present = {_current(name): (file, name) for file, names in found.items() for name in names}
+    problems, matched = [], {file: dict[str, str]() for file in found}
     for ours, shape in shapes.items():
         theirs = their_name(ours)
-        matched[ours] = present.get(theirs, "")
         if theirs not in present:
             problems.append(f"tensor `{theirs}` of shape {list(shape)} is missing")
-        elif found[matched[ours]] != shape:
-            problems.append(f"tensor `{theirs}` has shape {list(found[matched[ours]])}, expected {list(shape)}")
+            continue
+        file, name = present[theirs]
+        matched[file][ours] = name
+        if found[file][name] != shape:
+            problems.append(f"tensor `{theirs}` has shape {list(found[file][name])}, expected {list(shape)}")
     if problems:
-        raise CheckpointError(*(Problem(message, Place(str(path))) for message in problems))
+        hint = "another pooling, such as `pooling = \"mean\"`, needs no pooler" if all(
+            "`pooler." in problem for problem in problems) else ""
+        raise CheckpointError(*(Problem(message, Place(str(path)), hint=hint) for message in problems))
     return matched
 
 
-def _from_safetensors(path: Path, shapes: Shapes) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file by our names."""
-    with path.open("rb") as file:
-        header, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
-    if not 2 <= header <= min(HEADER, size - 8):
-        raise CheckpointError(Problem(f"not a safetensors file: its header would have {header:,} bytes of {size:,}",
-                                      Place(str(path))))
+def _header(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return name and shape of each tensor of a safetensors file, by its header alone."""
+    size = path.stat().st_size
+    with reported("read", path), path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(HEADER, size - 8):
+            raise CheckpointError(Problem(f"not a safetensors file: its header would have {length:,} bytes of "
+                                          f"{size:,}", Place(str(path))))
+        text = file.read(length)
     try:
-        with safe_open(path, "pt") as tensors:
-            found = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
-            return {ours: tensors.get_tensor(name) for ours, name in _matched(found, shapes, path).items()}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(Problem(f"the file is damaged: {error}", Place(str(path)))) from error
+        header = json.loads(text)
+        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        ends = [int(entry["data_offsets"][1]) for entry in entries.values()]
+        shapes = {name: tuple(map(int, entry["shape"])) for name, entry in entries.items()}
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        raise CheckpointError(Problem(f"the file is damaged: its header is no description of tensors ({error})",
+                                      Place(str(path)))) from None
+    if max(ends, default=0) != size - 8 - length:
+        raise CheckpointError(Problem(f"the file is damaged: it has {size:,} bytes, its header tells of "
+                                      f"{8 + length + max(ends, default=0):,}", Place(str(path))))
+    return shapes
 
 
 def _from_pickle(path: Path, shapes: Shapes) -> dict[str, Tensor]:
@@ -299,4 +391,4 @@ def _from_pickle(path: Path, shapes: Shapes) -> dict[str, Tensor]:
     except Exception as error:  # torch.load raises what the damage happens to lead to
         raise CheckpointError(Problem(f"the file is damaged or holds more than tensors: {type(error).__name__}",
                                       Place(str(path)))) from error
-    return {ours: tensors[name] for ours, name in _matched(found, shapes, path).items()}
+    return {ours: tensors[name] for ours, name in _matched({path: found}, shapes, path)[path].items()}

@@ -1,0 +1,25 @@
+"""What a build says while it works."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a node, or to the build where `id` is empty.
+
+    `event` is one of planned, reused, damaged, started, progress, trained, elsewhere, retried, detached, scored,
+    rescored, failed, blocked, interrupted, done; `values` holds what belongs to it, plain JSON.
+    """
+
+    event: str
+    name: str = ""
+    id: str = ""
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return the event as one line of JSON."""
+        return json.dumps({"v": 1, "event": self.event, "name": self.name, "id": self.id, **self.values})

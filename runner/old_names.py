@@ -1,0 +1,59 @@
+"""Import modules by the names that they had in mtrun 0.1, with a warning; this file goes with the next version."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+FAMILIES = ("heads", "losses", "combiners", "optimizers", "schedules", "regularizers", "encoders", "ensembles",
+            "suites")
+RENAMED = {
+    **dict.fromkeys((*FAMILIES, "predictions"), "parts"),
+    "executors": "worker.executors", "loader": "specs.loader", "scores": "tasks.metrics", "spec": "specs.spec",
+    "tokens": "parts.encoders.bert.tokenizer",
+}
+
+
+class OldNames(MetaPathFinder, Loader):
+    """Finds `runner.heads` and the like, and `runner.heads.linear`, where nothing else does."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Return what loads a module of an old name; None for every other."""
+        home = _home(name)
+        if not home:
+            return None
+        warnings.warn(f"`{name}` is now `{home}`; the old name goes with the next version", FutureWarning, stacklevel=2)
+        return ModuleSpec(name, self, is_package=name.count(".") == 1)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """Return a module whose names are those of the new one."""
+        return _Renamed(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Do nothing: names are looked up when they are used."""
+
+
+class _Renamed(ModuleType):
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(importlib.import_module(_home(self.__name__)), name)
+
+
+def _home(name: str) -> str:
+    """Return the present name of a module; empty for one that was not renamed."""
+    package, _, rest = name.partition(".")
+    family, _, part = rest.partition(".")
+    if package != "runner" or family not in RENAMED:
+        return ""
+    if not part:
+        return f"runner.{RENAMED[family]}"
+    folder = "worker/executors" if family == "executors" else f"parts/{family}"
+    exists = (Path(__file__).parent / folder / f"{part}.py").exists()
+    return f"runner.{folder.replace('/', '.')}.{part}" if exists else ""
