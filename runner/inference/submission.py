@@ -21,7 +21,7 @@ import numpy as np
 
 from ..errors import DataError, Place, Problem
 from ..tasks.data import Data, Task
-from ..tasks.metrics import decided, metric
+from ..tasks.metrics import metric, predict_labels
 from ..tasks.predictions import Predictions
 
 ARCHIVE = "cs224n_default_final_project_submission.zip"
@@ -86,7 +86,7 @@ def sheets(predictions: Predictions, data: Data) -> list[Sheet]:
             if scores is not None:
                 examples = data.splits[task][split]
                 reached = None if examples.labels is None else metric(meaning, scores, examples.labels)
-                made.append(Sheet(_name(task, split), meaning, examples.ids, decided(meaning, scores), reached))
+                made.append(Sheet(_name(task, split), meaning, examples.ids, predict_labels(meaning, scores), reached))
     problems = [Problem(f"{sheet.name} cannot be handed in: {fault}") for sheet in made for fault in sheet.faults()]
     if problems:
         raise DataError(*problems)
