@@ -229,7 +229,7 @@ class Step:
         tasks = self.network.tasks
         return [self._mean(task, divergence(first[task], second[task], tasks[task])) for task in self.batch.labels]
 
-    def missed(self, p: float) -> list[Tensor]:
+    def masked_lm_loss(self, p: float) -> list[Tensor]:
         """Masked-LM cross-entropy of each task's sentences, from a forward pass of its own."""
         packed, words, encoder = self.batch.packed, self.network.words, self.network.encoder
         positions, whole = masked_lm.select(packed, p), encoder.get_parameter(self.network.words_name).detach()
@@ -244,7 +244,7 @@ class Step:
         return [block.view(self._sequences(task), -1).mean(0).sum() / self.batch.examples[task]
                 for task, block in zip(self.batch.labels, losses.split_with_sizes(packed.sections), strict=True)]
 
-    def still(self) -> Step:
+    def detached(self) -> Step:
         """Return the step with the encoder's parameters detached."""
         table = self.parameters[self.network.words_name]
         constants = {name: p.detach() for name, p in self.network.encoder.named_parameters()}

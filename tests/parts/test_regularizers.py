@@ -207,10 +207,10 @@ def test_noise_is_on_the_words_whatever_the_table(tmp_path: Path) -> None:
     rows, renumbered = network.words.gather(batch)
     for step in (Step(network, batch), Step(network, renumbered, {"word.weight": rows}),
                  Step(network, renumbered, {"word.weight": rows.expand(3, *rows.shape)})):
-        for one in (step, step.still()):
+        for one in (step, step.detached()):
             torch.testing.assert_close(one.scores(noise=noise), wanted)
             torch.testing.assert_close(one.words, network.encoder.word.weight.detach()[batch.packed.tokens])
-    assert not any(p.requires_grad for p in step.still().parameters.values())
+    assert not any(p.requires_grad for p in step.detached().parameters.values())
 
 
 def test_mixout_mixes_in_the_weights_of_the_start(tmp_path: Path) -> None:
@@ -333,7 +333,7 @@ def test_the_words_are_chosen_and_changed_as_in_the_paper(tmp_path: Path) -> Non
         patch.setattr(masked_lm, "corrupt", seen)
         for seed in range(300):
             torch.manual_seed(seed)
-            step.missed(0.15)
+            step.masked_lm_loss(0.15)
     share = counts / torch.tensor([300 * len(inner), *[float(counts[0])] * 3])
     assert torch.allclose(share, torch.tensor([0.15, 0.8, 0.1, 0.1]), atol=0.01), share
 
@@ -369,7 +369,7 @@ class Closed(MinBert):
     """minBERT, but for the states of its tokens."""
 
     type = "closed"
-    tells_tokens = False
+    has_token_states = False
 '''
 
 

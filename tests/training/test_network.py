@@ -136,7 +136,7 @@ def test_batches_cover_each_epoch_and_depend_on_seed_and_step_only(trainer: Trai
         one, two = first.batch(step), again.batch(step)
         assert torch.equal(one.packed.tokens, two.packed.tokens)
         assert all(torch.equal(one.labels[t], two.labels[t]) for t in tasks)
-    seen = [np.concatenate([first._chosen("sentiment", 60, e * first.steps_per_epoch + s)
+    seen = [np.concatenate([first._indices("sentiment", 60, e * first.steps_per_epoch + s)
                             for s in range(first.steps_per_epoch)]) for e in range(2)]
     assert sorted(seen[0]) == sorted(seen[1]) == list(range(60))
     assert seen[0].tolist() != seen[1].tolist()
@@ -149,6 +149,6 @@ def test_lengths_of_an_epoch(trainer: Trainer, change: dict[str, object], steps:
     train = trainer.model.train.model_copy(update=change)
     batches = Batches(trainer.data, trainer.batches.tokens, ("sentiment", "paraphrase"), train)
     assert batches.steps_per_epoch == steps
-    used = np.concatenate([batches._chosen("sentiment", 60, s) for s in range(steps)])
+    used = np.concatenate([batches._indices("sentiment", 60, s) for s in range(steps)])
     counts = np.bincount(used, minlength=60)
     assert counts.max() - counts.min() <= 1, "every example is used once before any is used again"
