@@ -70,10 +70,10 @@ class Tokens:
             room = max_length - 3
             kept = np.minimum(kept, np.maximum(room - more, (room + 1) // 2))
             more = np.minimum(more, room - kept)
-        one = np.ones_like(kept)
+        ones = np.ones_like(kept)
         ends = self.starts + self.lengths - 1
         starts = np.stack([self.starts[a], ends[a], self.starts[b] + 1, ends[b]], axis=1)
-        counts = np.stack([kept + 1, one, more, one], axis=1)  # tokens of [CLS] a, [SEP], b, [SEP]
+        counts = np.stack([kept + 1, ones, more, ones], axis=1)  # tokens of [CLS] a, [SEP], b, [SEP]
         lengths = np.concatenate([self.lengths, counts.sum(1)])
         ids = self.ids[_ranges(starts.reshape(-1), counts.reshape(-1))]
         numbers = dict(self.numbers)

@@ -32,4 +32,4 @@ class Suite(Part):
 
     @abstractmethod
     def load(self, project: Path) -> Data:
-        """Return the examples; relative folders start at `project`. Raise DataError with file and line."""
+        """Load the examples; relative folders are relative to `project`. Raise DataError with file and line."""

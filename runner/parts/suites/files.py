@@ -45,9 +45,9 @@ class Source(Part):
     train: str
     """File of the training examples."""
     dev: str
-    """File of the examples that epochs, members and weights are chosen on."""
+    """File of the dev examples, on which epochs, members and weights are chosen."""
     test: str | None = None
-    """File of the examples that nothing is chosen on; its labels may be missing."""
+    """File of the test examples, on which nothing is chosen; labels may be missing."""
 
     @model_validator(mode="after")
     def _range_is_not_empty(self) -> Self:
@@ -64,17 +64,17 @@ class Source(Part):
 class Files(Suite):
     """Tables with a header line, separated by tabs, commas or semicolons and quoted as pandas writes them.
 
-    Columns are found by name; a header that lacks the name of its first column (a pandas index) is understood.
+    Columns are found by name; a header may lack the name of its first column (a pandas index).
     """
 
     type = "files"
 
     tasks: dict[str, Source]
-    """The tasks by name; use sentiment, paraphrase and similarity for the same specs to run everywhere."""
+    """The tasks by name; if they are sentiment, paraphrase and similarity, specs run on the demo suite, too."""
     folder: str | None = None
-    """Where the files are, from the project's folder; left out: where MTRUN_DATA says, else `data`."""
+    """Folder of the files, relative to the project; by default that of MTRUN_DATA, else `data`."""
     bad_rows: Literal["error", "drop"] = "error"
-    """What to do with a row that lacks a sentence, an id or a valid label; dropped rows are counted and recorded."""
+    """Handling of rows that lack a sentence, an id or a valid label; the number of dropped rows is recorded."""
 
     def meanings(self) -> Mapping[str, Task]:
         """Return the tasks by name, without reading any data."""
@@ -97,7 +97,7 @@ class Files(Suite):
         return Path.cwd() / folder if not self.folder and os.environ.get("MTRUN_DATA") else project / folder
 
     def load(self, project: Path) -> Data:
-        """Return the examples; relative folders start at `project`. Raise DataError with file and line."""
+        """Load the examples; relative folders are relative to `project`. Raise DataError with file and line."""
         folder = self._folder(project)
         if missing := [name for name in self._names() if not (folder / name).is_file()]:
             raise DataError(Problem(f"no data file {', '.join(missing)} in {folder}", hint=(
