@@ -159,7 +159,7 @@ class Build:
             run = self.plan.registry.find(id)
             if run is None:
                 raise MtrunError(f"run {id} ({self.plan.nodes[id].name}) was not trained")
-            return run.predictions().known(data)
+            return run.predictions().with_suite_ids(data)
 
         data = self.plan.data[node.suite]
         if node.suite not in self._trees:

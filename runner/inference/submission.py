@@ -21,7 +21,7 @@ import numpy as np
 
 from ..errors import DataError, Place, Problem
 from ..tasks.data import Data, Task
-from ..tasks.metrics import decided, metric
+from ..tasks.metrics import metric, predict_labels
 from ..tasks.predictions import Predictions
 
 ARCHIVE = "cs224n_default_final_project_submission.zip"
@@ -86,8 +86,8 @@ def sheets(predictions: Predictions, data: Data) -> list[Sheet]:
             if scores is not None:
                 examples = data.splits[task][split]
                 reached = None if examples.labels is None else metric(meaning, scores, examples.labels)
-                sheets_.append(Sheet(_name(task, split), meaning, examples.ids, decided(meaning, scores), reached))
-    problems = [Problem(f"{sheet.name} cannot be handed in: {fault}") for sheet in sheets_ for fault in sheet.faults()]
+                made.append(Sheet(_name(task, split), meaning, examples.ids, predict_labels(meaning, scores), reached))
+    problems = [Problem(f"{sheet.name} cannot be handed in: {fault}") for sheet in made for fault in sheet.faults()]
     if problems:
         raise DataError(*problems)
     return sheets_

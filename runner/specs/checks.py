@@ -58,8 +58,8 @@ def misfits(model: Model, table: Table, project: Path) -> Iterator[Problem]:
         if getattr(model.track, name) and not find_spec(name):
             yield Problem(f"`track.{name}` needs the package `{name}`, which is not installed",
                           place(table, "track", name), hint=f"run `pip install 'mtrun[{name}]'`")
-    if model.regularizer and model.regularizer.needs_tokens and not model.encoder.tells_tokens:
-        fit = [part for part in names(Encoder) if _class(Encoder, part).tells_tokens]  # type: ignore[type-abstract]
+    if model.regularizer and model.regularizer.needs_tokens and not model.encoder.has_token_states:
+        fit = [part for part in names(Encoder) if _class(Encoder, part).has_token_states]  # type: ignore[type-abstract]
         yield Problem(f"the regularizer `{model.regularizer.type}` needs the states of single tokens, but the encoder "
                       f"`{model.encoder.type}` has none to tell", place(table, "regularizer", "type"),
                       (f"encoders for it: {', '.join(fit)}",))

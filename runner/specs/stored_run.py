@@ -42,8 +42,8 @@ def suite_of(run: Run, project: Path) -> Suite:
 
 def shape(model: Model) -> dict[str, Any]:
     """Return what decides the shapes and the meaning of a model's weights, by the key that sets it."""
-    encoder, passing = model.encoder.canonical(), type(model.encoder).passing
-    found = {f"encoder.{key}": value for key, value in encoder.items() if key not in passing}
+    encoder, training_only = model.encoder.canonical(), type(model.encoder).training_only
+    found = {f"encoder.{key}": value for key, value in encoder.items() if key not in training_only}
     for task, head in sorted(model.heads.items()):
         fields = {key: value for key, value in head.canonical().items() if key not in Head.model_fields}
         found |= {f"heads.{task}.{key}": value for key, value in fields.items()}

@@ -32,7 +32,7 @@ from ..specs.identity import changed, fingerprints, leaf_id
 from ..specs.job import TrainingJob
 from ..specs.spec import Model, SoupModel
 from ..tasks.data import Data
-from ..tasks.predictions import side_by_side
+from ..tasks.predictions import join_epochs
 from ..training import distillation, memory, stored_model
 from ..training.batches import seeded
 from ..training.distillation import distilled
@@ -135,7 +135,7 @@ def _files(trainer: Trainer, attempt: Attempt) -> dict[str, bytes]:
     files = {HISTORY: "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in trainer.state.history).encode(),
              LOG: attempt.log.read_bytes() if attempt.log.exists() else b""}
     if trainer.epochs:
-        files[EPOCHS] = side_by_side(trainer.epochs).to_bytes()
+        files[EPOCHS] = join_epochs(trainer.epochs).to_bytes()
     if trainer.model.resources.keep_weights:
         weights = trainer.network.weights().items()
         files[WEIGHTS] = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights})

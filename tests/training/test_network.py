@@ -81,7 +81,7 @@ def test_conflict_is_summed_up_as_the_definition_says(trainer: Trainer) -> None:
         trainer.network.clear()
         trainer.network.backward(trainer.batches.batch(step), Sum(), np.random.default_rng(3), compare=True)
         assert trainer.network.gram is not None
-        sums = gradient_conflict.added(sums, trainer.tasks, trainer.network.gram)
+        sums = gradient_conflict.accumulate(sums, trainer.tasks, trainer.network.gram)
     said = gradient_conflict.summary(sums)["conflict"]
     assert list(said["pairs"]) == ["paraphrase/sentiment", "paraphrase/similarity", "sentiment/similarity"]
     np.testing.assert_allclose(list(said["pairs"].values()), np.mean(cosines, axis=0), atol=1e-4)
@@ -136,7 +136,7 @@ def test_batches_cover_each_epoch_and_depend_on_seed_and_step_only(trainer: Trai
         one, two = first.batch(step), again.batch(step)
         assert torch.equal(one.packed.tokens, two.packed.tokens)
         assert all(torch.equal(one.labels[t], two.labels[t]) for t in tasks)
-    seen = [np.concatenate([first._chosen("sentiment", 60, e * first.steps_per_epoch + s)
+    seen = [np.concatenate([first._indices("sentiment", 60, e * first.steps_per_epoch + s)
                             for s in range(first.steps_per_epoch)]) for e in range(2)]
     assert sorted(seen[0]) == sorted(seen[1]) == list(range(60))
     assert seen[0].tolist() != seen[1].tolist()
@@ -149,6 +149,6 @@ def test_lengths_of_an_epoch(trainer: Trainer, change: dict[str, object], steps:
     train = trainer.model.train.model_copy(update=change)
     batches = Batches(trainer.data, trainer.batches.tokens, ("sentiment", "paraphrase"), train)
     assert batches.steps_per_epoch == steps
-    used = np.concatenate([batches._chosen("sentiment", 60, s) for s in range(steps)])
+    used = np.concatenate([batches._indices("sentiment", 60, s) for s in range(steps)])
     counts = np.bincount(used, minlength=60)
     assert counts.max() - counts.min() <= 1, "every example is used once before any is used again"

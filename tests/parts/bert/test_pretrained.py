@@ -96,7 +96,7 @@ def test_tokenizer_json_stands_for_vocab_txt(original: Path, folder: Path) -> No
     MinBert(init=str(folder), max_length=48).check(NOWHERE)
     assert torch.equal(embed(folder), embed(original))
     (folder / TOKENIZER).write_text('{"model": {"type": "BPE", "vocab": {"a": 0}}}')
-    with pytest.raises(CheckpointError, match=r"`model\.type` is 'BPE'"):
+    with pytest.raises(CheckpointError, match=r"`model.type` is 'BPE'"):
         MinBert(init=str(folder), max_length=48).check(NOWHERE)
 
 
