@@ -79,15 +79,16 @@ def _shown(task: Task, value: np.generic) -> str:
 
 def sheets(predictions: Predictions, data: Data) -> list[Sheet]:
     """Return what can be handed in, checked. Raise DataError with all that is wrong, RegistryError for other ids."""
-    sheets_ = []
+    sheets_ = list[Sheet]()
     for task, meaning in data.tasks.items():
         for split in SPLITS:
             scores = predictions.find(data, split, task)
             if scores is not None:
                 examples = data.splits[task][split]
                 reached = None if examples.labels is None else metric(meaning, scores, examples.labels)
-                made.append(Sheet(_name(task, split), meaning, examples.ids, predict_labels(meaning, scores), reached))
-    problems = [Problem(f"{sheet.name} cannot be handed in: {fault}") for sheet in made for fault in sheet.faults()]
+                labels = predict_labels(meaning, scores)
+                sheets_.append(Sheet(_name(task, split), meaning, examples.ids, labels, reached))
+    problems = [Problem(f"{sheet.name} cannot be handed in: {fault}") for sheet in sheets_ for fault in sheet.faults()]
     if problems:
         raise DataError(*problems)
     return sheets_

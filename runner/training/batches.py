@@ -75,7 +75,7 @@ class Batch:
             yield Batch(packed, labels, self.examples)
 
 
-class Split:
+class TokenizedExamples:
     """Examples of one task and split: row numbers in the token table, and labels."""
 
     def __init__(self, task: str, examples: Examples, tokens: Tokens) -> None:

@@ -122,7 +122,7 @@ class Network(nn.Module):
 
     def losses(self, batch: Batch, parameters: dict[str, Tensor] | None = None) -> list[Tensor]:
         """Return the weighted mean loss of each task of the batch; of a micro-batch, its share of that mean."""
-        step, regularizer = Step(self, batch, parameters), self.model.regularizer
+        step, regularizer = NetworkStep(self, batch, parameters), self.model.regularizer
         return regularizer.losses(step) if regularizer else step.losses(step.scores())
 
     def backward(self, batch: Batch, combiner: Combiner, random: np.random.Generator, parts: int = 1,
@@ -185,7 +185,7 @@ class Network(nn.Module):
 
 
 @dataclass(frozen=True)
-class Step:
+class NetworkStep:
     """Implements `runner.parts.regularizers.Step` for one batch or micro-batch."""
 
     network: Network
@@ -244,7 +244,7 @@ class Step:
         return [block.view(self._sequences(task), -1).mean(0).sum() / self.batch.examples[task]
                 for task, block in zip(self.batch.labels, losses.split_with_sizes(packed.sections), strict=True)]
 
-    def detached(self) -> Step:
+    def detached(self) -> NetworkStep:
         """Return the step with the encoder's parameters detached."""
         table = self.parameters[self.network.words_name]
         constants = {name: p.detach() for name, p in self.network.encoder.named_parameters()}

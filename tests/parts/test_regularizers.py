@@ -205,8 +205,8 @@ def test_noise_is_on_the_words_whatever_the_table(tmp_path: Path) -> None:
     wanted = spoken(network, batch, moved=noise)
     assert network.words
     rows, renumbered = network.words.gather(batch)
-    for step in (Step(network, batch), Step(network, renumbered, {"word.weight": rows}),
-                 Step(network, renumbered, {"word.weight": rows.expand(3, *rows.shape)})):
+    for step in (NetworkStep(network, batch), NetworkStep(network, renumbered, {"word.weight": rows}),
+                 NetworkStep(network, renumbered, {"word.weight": rows.expand(3, *rows.shape)})):
         for one in (step, step.detached()):
             torch.testing.assert_close(one.scores(noise=noise), wanted)
             torch.testing.assert_close(one.words, network.encoder.word.weight.detach()[batch.packed.tokens])

@@ -26,7 +26,7 @@ SCRATCH = ("width", "layers", "attention_heads", "vocabulary")
 @cache
 def _check(folder: Path, pooling: str, files: tuple[tuple[str, int, int], ...]) -> None:
     """Check a folder of weights, cached for all models of a sweep by `files`: names, modification times and sizes."""
-    pretrained.Checkpoint(folder, {}).check(pooling)
+    pretrained.PretrainedWeights(folder, {}).check(pooling)
 
 
 class MinBert(Encoder):

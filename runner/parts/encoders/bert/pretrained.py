@@ -124,7 +124,7 @@ def inputs(init: str, project: Path) -> dict[str, str]:
     return {file: sha256(checkpoint.path(file)) for file in checkpoint.files()}
 
 
-def find(init: str, project: Path) -> Checkpoint:
+def find(init: str, project: Path) -> PretrainedWeights:
     """Find pretrained weights by name or by folder; a relative folder is relative to `project`."""
     if init in NAMED:
         return PretrainedWeights(_folder(init, NAMED[init]), NAMED[init].sha256)
@@ -175,7 +175,7 @@ def _download(name: str, source: Named, looked: list[Path]) -> Path:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class PretrainedWeights:
     """A folder in Hugging Face's format: weights, config.json, vocab.txt or tokenizer.json, tokenizer_config.json."""
 
     folder: Path
