@@ -204,7 +204,7 @@ def test_the_worst_are_the_surest_of_the_wrong() -> None:
     logits = np.log(np.array([[.7, .2, .1], [.1, .8, .1], [.2, .1, .7], [.5, .4, .1], [.7, .2, .1]], np.float32))
     examples = Examples(tuple("abcde"), tuple("ABCDE"), (), np.array([0.0, 0.0, 0.0, 1.0, 2.0]))
     found = list(worst(task, logits, examples, 3))
-    assert [(m.id, m.label, m.said) for m in found] == [("b", "0", "1"), ("e", "2", "0"), ("c", "0", "2")]
+    assert [(m.id, m.label, m.predicted) for m in found] == [("b", "0", "1"), ("e", "2", "0"), ("c", "0", "2")]
     assert [m.size for m in found] == pytest.approx([0.7, 0.6, 0.5], abs=1e-6)
     assert [m.id for m in worst(task, logits, examples, 9)] == ["b", "e", "c", "d"]
 
