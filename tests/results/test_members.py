@@ -19,7 +19,7 @@ from scipy import stats
 from runner.cli.app import cli
 from runner.errors import UsageError
 from runner.results.members import shapley as worth
-from runner.results.members.agreement import alike
+from runner.results.members.agreement import agreement
 from runner.results.members.shapley import contributions
 from runner.results.members.subtrees import EnsembleSubsets, subsets_of
 from runner.tasks.data import Task
@@ -47,20 +47,20 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 many=average(*(f"m{i}" for i in range(14))))
 
 
-def grove(root: Path, spec: str, split: str = "dev") -> EnsembleSubsets:
+def subsets(root: Path, spec: str, split: str = "dev") -> EnsembleSubsets:
     return subsets_of(planned(root, spec), split)
 
 
-def mean(grove: EnsembleSubsets, names: str) -> dict[str, dict[str, np.ndarray]]:
+def mean(subsets: EnsembleSubsets, names: str) -> dict[str, dict[str, np.ndarray]]:
     """Return the mean of some models' scores, added up here."""
-    by_name = {player.name: grove.leaves[player.id] for player in grove.players}
-    tasks = grove.data.tasks
+    by_name = {player.name: subsets.leaves[player.id] for player in subsets.players}
+    tasks = subsets.data.tasks
     return {split: {task: np.mean([by_name[n].outputs[split][task].scores.astype(float) for n in names], axis=0)
                     for task in tasks} for split in ("dev",)}
 
 
-def bits(grove: EnsembleSubsets, names: str) -> int:
-    return sum(1 << i for i, player in enumerate(grove.players) if player.name in names)
+def bits(subsets: EnsembleSubsets, names: str) -> int:
+    return sum(1 << i for i, player in enumerate(subsets.players) if player.name in names)
 
 
 # ---------------------------------------------------------------------------------------------------------- the axioms
@@ -135,7 +135,7 @@ def test_gains_on_sampled_orders_add_up_and_come_near_the_exact_values() -> None
 # ---------------------------------------------------------------------------------------------------------- coalitions
 
 def test_a_coalition_is_the_tree_without_the_other_models(root: Path) -> None:
-    found = grove(root, "flat")
+    found = subsets(root, "flat")
     for names in ("a", "bc", "abc"):
         predictions = found.predictions(bits(found, names))
         assert predictions
@@ -145,7 +145,7 @@ def test_a_coalition_is_the_tree_without_the_other_models(root: Path) -> None:
 
 
 def test_inner_nodes_shrink_and_vanish_and_a_model_goes_wherever_it_stands(root: Path) -> None:
-    found = grove(root, "nested")
+    found = subsets(root, "nested")
     assert [player.name for player in found.players] == ["a", "b", "c", "d"]
     whole = found.predictions(found.whole)
     assert whole and whole.to_bytes() == found.plan.nodes[found.root.id].spec.ensemble.combine(  # type: ignore[union-attr]
@@ -162,14 +162,14 @@ def test_inner_nodes_shrink_and_vanish_and_a_model_goes_wherever_it_stands(root:
 
 
 def test_a_rule_chooses_among_those_that_are_left(root: Path) -> None:
-    found = grove(root, "best")
+    found = subsets(root, "best")
     alone = found.predictions(bits(found, "c"))
     assert alone and (alone.outputs["dev"]["sentiment"].scores == found.leaves[found.players[2].id].outputs["dev"][
         "sentiment"].scores).all()
 
 
 def test_without_a_task_the_most_frequent_label_is_said(root: Path) -> None:
-    found = grove(root, "r")
+    found = subsets(root, "r")
     values, _ = worth.points(found, [0, found.whole])
     for name, task in found.data.tasks.items():
         labels = found.labels(name)
@@ -179,7 +179,7 @@ def test_without_a_task_the_most_frequent_label_is_said(root: Path) -> None:
 
 
 def test_values_of_the_whole_are_its_scores(root: Path) -> None:
-    found = grove(root, "nested", "test")
+    found = subsets(root, "nested", "test")
     whole = found.predictions(found.whole)
     assert whole
     expected = score_split(whole, found.data, "test")
@@ -195,62 +195,62 @@ def test_what_cannot_be_appraised_is_said(root: Path) -> None:
         subsets_of(planned(root, "flat", "nested"), "dev")
     made(root, {}, untrained=average("sum.toml"))
     with pytest.raises(UsageError, match="not trained yet: sum; `mtrun build`"):
-        grove(root, "untrained")
+        subsets(root, "untrained")
 
 
 # --------------------------------------------------------------------------------------------------------------- worth
 
 def test_the_worth_of_members_adds_up_and_its_parts_agree(root: Path) -> None:
-    found = contributions(grove(root, "nested"))
+    found = contributions(subsets(root, "nested"))
     assert found.is_exact and found.coalitions == 16 and found.sampling_error == 0
-    assert sum(w.shapley.value for w in found.worths) == pytest.approx(found.whole.value - found.nothing)
-    tasks = found.grove.data.tasks
-    for w in found.worths:
+    assert sum(w.shapley.value for w in found.members) == pytest.approx(found.whole.value - found.nothing)
+    tasks = found.subsets.data.tasks
+    for w in found.members:
         shares = [gain / 2 if tasks[name].kind == "regression" else gain for name, gain in w.by_task.items()]
         assert w.shapley.value == pytest.approx(sum(shares) / len(shares))
         assert w.shapley.low <= w.shapley.value <= w.shapley.high
-    values, _ = worth.points(found.grove, [found.grove.whole, found.grove.whole ^ 2])
-    assert found.worths[1].left_out.value == pytest.approx(values["overall"][0] - values["overall"][1])
+    values, _ = worth.points(found.subsets, [found.subsets.whole, found.subsets.whole ^ 2])
+    assert found.members[1].left_out.value == pytest.approx(values["overall"][0] - values["overall"][1])
 
 
 def test_an_interval_is_that_of_the_resampled_trees(root: Path) -> None:
     """Draw the examples, score whole and rest on them, take the difference: the same as weights on resamples."""
     from runner.tasks import bootstrap
 
-    found = contributions(grove(root, "flat"))
-    data, differences = found.grove.data, np.zeros(worth.RESAMPLES)
+    found = contributions(subsets(root, "flat"))
+    data, differences = found.subsets.data, np.zeros(worth.RESAMPLES)
     for name, task in data.tasks.items():
-        labels = found.grove.labels(name)
-        seed = bootstrap.seed(found.grove.root.suite, "dev", name)
-        columns = found.grove.outcomes([found.grove.whole, found.grove.whole ^ 1])[name]
+        labels = found.subsets.labels(name)
+        seed = bootstrap.seed(found.subsets.root.suite, "dev", name)
+        columns = found.subsets.outcomes([found.subsets.whole, found.subsets.whole ^ 1])[name]
         draws = bootstrap.resampled(task, columns, labels, seed, worth.RESAMPLES)
         differences += (draws[:, 0] - draws[:, 1]) / (2 if task.kind == "regression" else 1) / 3
     ends = np.quantile(differences, [0.025, 0.975])
-    assert (found.worths[0].left_out.low, found.worths[0].left_out.high) == pytest.approx(ends, abs=1e-9)
+    assert (found.members[0].left_out.low, found.members[0].left_out.high) == pytest.approx(ends, abs=1e-9)
 
 
 def test_a_model_that_is_there_twice_is_worth_nothing_the_second_time_and_goes_first(root: Path) -> None:
-    found = contributions(grove(root, "again"), must_shrink=True)
-    assert [w.player.title for w in found.worths] == ["a", "b", "c", "a (again)"]
-    first, again = found.worths[0], found.worths[3]
+    found = contributions(subsets(root, "again"), must_shrink=True)
+    assert [w.player.title for w in found.members] == ["a", "b", "c", "a (again)"]
+    first, again = found.members[0], found.members[3]
     assert first.shapley.value == pytest.approx(again.shapley.value)
-    others = [w.left_out.value for w in found.worths[1:3]]
+    others = [w.left_out.value for w in found.members[1:3]]
     assert again.left_out.value <= 0.02 and again.left_out.value < max(others)
-    assert found.grove.models(found.grove.whole ^ 8) == found.grove.models(found.grove.whole)
-    by_rule = found.grove.predictions(found.grove.whole ^ 8)
-    flat = grove(root, "flat")
+    assert found.subsets.models(found.subsets.whole ^ 8) == found.subsets.models(found.subsets.whole)
+    by_rule = found.subsets.predictions(found.subsets.whole ^ 8)
+    flat = subsets(root, "flat")
     whole = flat.predictions(flat.whole)
     assert by_rule and whole and by_rule.to_bytes() == whole.to_bytes()
 
 
 def test_a_copy_under_another_id_goes_first(root: Path) -> None:
-    data = grove(root, "flat").data
+    data = subsets(root, "flat").data
     one = said(data, 1.0, 0)
     noisy = Predictions({split: {task: Output(o.ids, o.scores * np.float32(1 + 1e-6)) for task, o in tasks.items()}
                          for split, tasks in one.outputs.items()})
     made(root, {"twin": noisy}, copied=BEST.replace("count = 2\n", "").replace("b.", "twin."))
-    found = contributions(grove(root, "copied"), must_shrink=True)
-    by_name = {w.player.name: w for w in found.worths}
+    found = contributions(subsets(root, "copied"), must_shrink=True)
+    by_name = {w.player.name: w for w in found.members}
     assert [by_name[name].left_out.value for name in ("a", "twin")] == pytest.approx([0, 0], abs=1e-6)
     step = found.smallest(0.1)
     assert step.coalition.bit_count() == 1 and step.score == pytest.approx(found.whole.value)
@@ -258,8 +258,8 @@ def test_a_copy_under_another_id_goes_first(root: Path) -> None:
 
 @pytest.mark.parametrize("points", [0.0, 0.5, 3.0, 100.0])
 def test_the_smallest_tree_is_that_of_trying_all(root: Path, points: float) -> None:
-    found = contributions(grove(root, "nested"), must_shrink=True)
-    values = worth.points(found.grove, range(1, 16))[0]["overall"]
+    found = contributions(subsets(root, "nested"), must_shrink=True)
+    values = worth.points(found.subsets, range(1, 16))[0]["overall"]
     good = [(mask.bit_count(), -value) for mask, value in zip(range(1, 16), values, strict=True)
             if value >= found.whole.value - points / 100 - 1e-9]
     step = found.smallest(points)
@@ -269,9 +269,9 @@ def test_the_smallest_tree_is_that_of_trying_all(root: Path, points: float) -> N
 
 def test_many_members_are_sampled(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worth, "COALITIONS", 400)
-    found = contributions(grove(root, "many"), must_shrink=True)
+    found = contributions(subsets(root, "many"), must_shrink=True)
     assert not found.is_exact and 0 < found.sampling_error < 0.02
-    assert sum(w.shapley.value for w in found.worths) == pytest.approx(found.whole.value - found.nothing)
+    assert sum(w.shapley.value for w in found.members) == pytest.approx(found.whole.value - found.nothing)
     assert [s.coalition.bit_count() for s in found.steps] == list(range(14, 0, -1))
     for above, below in itertools.pairwise(found.steps):
         assert above.coalition & below.coalition == below.coalition
@@ -279,8 +279,8 @@ def test_many_members_are_sampled(root: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_one_member_is_worth_all(root: Path) -> None:
-    found = contributions(grove(root, "solo"), must_shrink=True)
-    (only,) = found.worths
+    found = contributions(subsets(root, "solo"), must_shrink=True)
+    (only,) = found.members
     assert only.shapley.value == pytest.approx(found.whole.value - found.nothing) and not found.agreements
     assert only.left_out.value == pytest.approx(only.shapley.value) and len(found.steps) == 1
 
@@ -291,12 +291,12 @@ def test_disagreement_and_errors_are_those_of_their_definitions() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 5, 200).astype(np.float64)
     one, other = (rng.standard_normal((200, 5)) + 2 * np.eye(5)[labels.astype(int)] for _ in range(2))
-    apart, errors = alike(Task(title="", kind="classification", classes=5), one, other, labels)
+    apart, errors = agreement(Task(title="", kind="classification", classes=5), one, other, labels)
     said_ = one.argmax(axis=1), other.argmax(axis=1)
     assert apart == np.mean(said_[0] != said_[1])
     assert errors == pytest.approx(stats.pearsonr(*(s != labels for s in said_)).statistic)
     x, y = (labels + rng.standard_normal(200) for _ in range(2))
-    apart, errors = alike(Task(title="", kind="regression"), x[:, None], y[:, None], labels)
+    apart, errors = agreement(Task(title="", kind="regression"), x[:, None], y[:, None], labels)
     assert apart == pytest.approx((1 - stats.pearsonr(x, y).statistic) / 2)
     left = [stats.zscore(s) - stats.zscore(labels) for s in (x, y)]
     assert errors == pytest.approx(stats.pearsonr(*left).statistic)
@@ -305,8 +305,8 @@ def test_disagreement_and_errors_are_those_of_their_definitions() -> None:
 def test_a_model_and_its_equal_never_disagree(root: Path) -> None:
     scores = np.arange(6.0)[:, None]
     labels = np.array([0.0, 1, 1, 0, 1, 0])
-    assert alike(Task(title="", kind="binary"), scores - 3, scores - 3, labels) == (0, pytest.approx(1))
-    assert alike(Task(title="", kind="binary"), scores + 1, scores + 2, np.ones(6)) == (0, 0), "nothing is wrong"
+    assert agreement(Task(title="", kind="binary"), scores - 3, scores - 3, labels) == (0, pytest.approx(1))
+    assert agreement(Task(title="", kind="binary"), scores + 1, scores + 2, np.ones(6)) == (0, 0), "nothing is wrong"
 
 
 # ------------------------------------------------------------------------------------------------------------- command
@@ -320,8 +320,8 @@ def test_the_command_tells_people_and_programs(root: Path, monkeypatch: pytest.M
     found = json.loads(line)
     assert found["v"] == 1 and found["exact"] and [m["name"] for m in found["members"]] == ["a", "b", "c", "d"]
     assert len(found["pairs"]) == 6 and found["smallest"]["points"] == 0.5
-    worths = [member["shapley"]["value"] for member in found["members"]]
-    assert sum(worths) == pytest.approx(found["overall"]["value"] - found["nothing"])
+    values = [member["shapley"]["value"] for member in found["members"]]
+    assert sum(values) == pytest.approx(found["overall"]["value"] - found["nothing"])
     plain = CliRunner().invoke(cli, ["members", "specs/nested.toml", "--split", "test"]).output
     assert "test overall" in plain and "may have been chosen" not in plain and "smallest" not in plain
 
