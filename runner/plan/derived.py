@@ -1,4 +1,4 @@
-"""Leaves that are made of others: what they are made of, by id, and what keeps them from being made."""
+"""Leaves derived from other nodes (students, soups, warm starts): resolve their sources by id and check them."""
 
 from __future__ import annotations
 
@@ -23,98 +23,99 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DerivedLeaf:
-    """A student, a soup or a model that begins with another's weights, with the nodes that it is made of."""
+    """A student, a soup or a model that starts from another's weights, with its source nodes."""
 
     leaf: Leaf
     needs: Sequence[str]
-    """Ids of the teacher and of the model to begin with, or of the members in their order."""
+    """Ids of the teacher and of the start, or of the members of a soup in the order of the spec."""
     nodes: Mapping[str, PlannedNode]
-    """The nodes planned so far, all of these among them."""
+    """The nodes planned so far, which include all sources."""
     suite: str
     """Content hash of the suite of the leaf."""
     registry: Registry
     project: Path
 
-    def settled(self) -> Model:
-        """Return the leaf's model with content ids in place of nodes, a soup's in order and each once."""
+    def resolved(self) -> Model:
+        """Return the model of the leaf with content ids in place of nodes; those of a soup are sorted and unique."""
         model = self.leaf.model
         if isinstance(model, SoupModel):
             least = sorted(set(self.needs))
             soup = model.soup.model_copy(update={"members": tuple(Known("", id) for id in least)})
             return SoupModel.of(self._model(least[0]), soup).model_copy(update={"resources": model.resources})
-        known: dict[str, Any] = {"start": Known("", self.needs[-1])} if model.start else {}
+        ids: dict[str, Any] = {"start": Known("", self.needs[-1])} if model.start else {}
         if model.teacher:
-            known["teacher"] = model.teacher.model_copy(update={"spec": Known("", self.needs[0])})
-        return model.model_copy(update=known)
+            ids["teacher"] = model.teacher.model_copy(update={"spec": Known("", self.needs[0])})
+        return model.model_copy(update=ids)
 
     def trees(self) -> dict[str, Ensemble]:
-        """Return the ensembles in a student's teacher by id, with content ids as their members."""
-        found = ((id, self.nodes[id].spec) for id in self._below())
-        return {id: self._known(node.ensemble, self.nodes[id].members) for id, node in found if isinstance(node, Tree)}
+        """Return the ensembles in the teacher of a student by id, with content ids as their members."""
+        specs = ((id, self.nodes[id].spec) for id in self._below())
+        return {id: self._with_ids(spec.ensemble, self.nodes[id].members)
+                for id, spec in specs if isinstance(spec, Tree)}
 
     def check(self) -> list[str]:
-        """Return what a person should be told. Raise SpecError with all that keeps the leaf from being made."""
+        """Return warnings for the user. Raise SpecError with all problems that prevent training the leaf."""
         soup = isinstance(self.leaf.model, SoupModel)
-        unfit = self._unlike() if soup else chain(self._untaught(), self._unbegun())
-        problems = [*self._foreign(), *self._weightless()] or [*unfit]
+        specific = self._unequal_shapes() if soup else chain(self._teacher_problems(), self._start_problem())
+        problems = [*self._other_suite(), *self._without_weights()] or [*specific]
         if problems:
             raise SpecError(*problems)
         return list(self._warnings()) if soup else []
 
-    def renewed(self, id: str) -> list[str]:
-        """Return what the finished leaf with an id is made of that was trained again since, with other weights."""
-        mine = self._run(id)
-        made_of = mine.manifest.get("made_of", {}) if mine else {}
-        return [self.nodes[other].title for other, weights in made_of.items()
-                if other in self.nodes and (run := self._run(other)) and run.weights not in (weights, None)]
+    def changed_sources(self, id: str) -> list[str]:
+        """Return the titles of source runs whose weights changed after the run with an id was finished."""
+        run = self._run(id)
+        source_weights = run.manifest.get("made_of", {}) if run else {}
+        return [self.nodes[other].title for other, weights in source_weights.items()
+                if other in self.nodes and (source := self._run(other)) and source.weights not in (weights, None)]
 
-    def _known(self, node: Ensemble, ids: Sequence[str]) -> Ensemble:
-        """Return an ensemble with content ids, which are in the order of its `children`, in place of its members."""
-        fresh = (Known(child.name, id) for id, child in zip(ids, node.children(), strict=True))
+    def _with_ids(self, node: Ensemble, ids: Sequence[str]) -> Ensemble:
+        """Return an ensemble whose members are replaced by content ids, given in the order of its `children`."""
+        new_ids = (Known(child.name, id) for id, child in zip(ids, node.children(), strict=True))
         update: dict[str, Any] = {}
         for field in member_fields(type(node)):
-            held = getattr(node, field)
-            update[field] = ({key: next(fresh) for key in sorted(held)} if isinstance(held, dict)
-                             else tuple(next(fresh) for _ in held))
+            members = getattr(node, field)
+            update[field] = ({key: next(new_ids) for key in sorted(members)} if isinstance(members, dict)
+                             else tuple(next(new_ids) for _ in members))
         return node.model_copy(update=update)
 
     def _below(self) -> list[str]:
-        """Return the ids of the needed nodes and of all members below them, members first."""
+        """Return the ids of the required nodes and of all members below them, members first."""
         wanted = set(self.needs)
         for id in reversed(list(self.nodes)):
             wanted |= set(self.nodes[id].members) if id in wanted else set()
         return [id for id in self.nodes if id in wanted]
 
     def _model(self, id: str) -> Model:
-        """Return what a leaf or a stored run was, or is to be, trained as."""
+        """Return the model of a leaf or of a stored run."""
         return trained_as(self.nodes[id].spec, self.project)
 
     def _run(self, id: str) -> Run | None:
-        """Return a finished run; None where there is none, a damaged one, or one that cannot be read."""
+        """Return a finished run, or None if it is missing, damaged or unreadable."""
         with contextlib.suppress(RegistryError, StorageError):
             return self.registry.find(id)
         return None
 
-    def _named(self) -> Iterator[tuple[str, Place]]:
-        """Yield each needed node with the place where it is named."""
+    def _places(self) -> Iterator[tuple[str, Place]]:
+        """Yield the id of each required node with the place in the spec that names it."""
         table, model = self.leaf.table, self.leaf.model
         own = [place(table, "teacher", "spec")] * bool(model.teacher) + [place(table, "start")] * bool(model.start)
         yield from zip(self.needs, self.leaf.member_places or own, strict=True)
 
-    def _foreign(self) -> Iterator[Problem]:
-        """Yield what is of another suite; a model may begin with weights of another where both read the same words."""
-        named = list(self._named())
+    def _other_suite(self) -> Iterator[Problem]:
+        """Yield a problem for each source of another suite; a start may differ if its vocabulary is pretrained."""
+        places = list(self._places())
         if self.leaf.model.start and self.leaf.model.encoder.inputs(self.project):
-            named.pop()  # the start, which comes last
-        for id, at in named:
+            places.pop()  # the start, which comes last
+        for id, at in places:
             if self.nodes[id].suite != self.suite:
                 yield Problem(f"`{self.nodes[id].title}` is of other data than `{self.leaf.name}`", at, (),
                               "only a `start` may be of another suite, and only where the vocabulary comes with "
                               "pretrained weights")
 
-    def _weightless(self) -> Iterator[Problem]:
-        """Yield the leaves whose weights are not kept, or are gone."""
-        places = dict(self._named())
+    def _without_weights(self) -> Iterator[Problem]:
+        """Yield a problem for each source leaf whose weights are missing or will not be kept."""
+        places = dict(self._places())
         for id in self._below():
             node, at = self.nodes[id].spec, places.get(id, next(iter(places.values())))
             if isinstance(node, Tree):
@@ -129,22 +130,22 @@ class DerivedLeaf:
             elif not run and isinstance(node, Leaf) and not node.model.resources.keep_weights:
                 yield Problem(message, at, ("`resources.keep_weights` is false there",), "let the weights be kept")
 
-    def _unlike(self) -> Iterator[Problem]:
-        """Yield each member of a soup whose weights cannot be averaged with those of the first."""
-        (first, _), *others = self._named()
-        first_shape = shape(self._model(first))
+    def _unequal_shapes(self) -> Iterator[Problem]:
+        """Yield a problem for each member of a soup whose parameter shapes differ from those of the first."""
+        (first, _), *others = self._places()
+        expected = shape(self._model(first))
         for id, at in others:
-            its = shape(self._model(id))
-            differing = [key for key in {**first_shape, **its} if first_shape.get(key) != its.get(key)]
+            actual = shape(self._model(id))
+            differing = [key for key in {**expected, **actual} if expected.get(key) != actual.get(key)]
             if differing:
-                notes = tuple(f"`{key}` is {_said(first_shape.get(key))} there and {_said(its.get(key))} here"
+                notes = tuple(f"`{key}` is {_shown(expected.get(key))} there and {_shown(actual.get(key))} here"
                               for key in differing[:3])
                 yield Problem(f"`{self.nodes[id].title}` is of another shape than `{self.nodes[first].title}`: their "
                               "weights have no mean", at, notes, 'an ensemble averages what they predict')
 
-    def _untaught(self) -> Iterator[Problem]:
-        """Yield each trained task that a student's teacher lacks, and tasks of unlabelled sentences not trained."""
-        model, (teacher, at) = self.leaf.model, next(self._named())
+    def _teacher_problems(self) -> Iterator[Problem]:
+        """Yield trained tasks that the teacher does not predict, and tasks of unlabelled sentences not trained."""
+        model, (teacher, at) = self.leaf.model, next(self._places())
         if not model.teacher:
             return
         predicted = self._predicted(teacher)
@@ -158,20 +159,20 @@ class DerivedLeaf:
                               place(self.leaf.table, "teacher", "unlabelled", task),
                               (f"trained tasks: {', '.join(model.trained)}",))
 
-    def _unbegun(self) -> Iterator[Problem]:
-        """Yield what keeps a model from beginning with the weights of the one that it names."""
-        *_, (id, at) = self._named()
+    def _start_problem(self) -> Iterator[Problem]:
+        """Yield the problem that prevents loading the weights named by `start`, if there is one."""
+        *_, (id, at) = self._places()
         if not self.leaf.model.start:
             return
         name = self.nodes[id].title
         if isinstance(self.nodes[id].spec, Tree):
             yield Problem(f"`{name}` has no weights to begin with: it is an ensemble", at, (), "name a model or a run")
             return
-        model, other = self.leaf.model, self._model(id)
-        mine, its = ({key: value for key, value in shape(one).items() if key.startswith("encoder.")}
-                     | {"its files": one.encoder.inputs(self.project)} for one in (model, other))
-        if differing := [key for key in {**mine, **its} if mine.get(key) != its.get(key)]:
-            notes = tuple(f"`{key}` is {_said(its.get(key))} there and {_said(mine.get(key))} here"
+        model, start = self.leaf.model, self._model(id)
+        own, source = ({key: value for key, value in shape(one).items() if key.startswith("encoder.")}
+                     | {"its files": one.encoder.inputs(self.project)} for one in (model, start))
+        if differing := [key for key in {**own, **source} if own.get(key) != source.get(key)]:
+            notes = tuple(f"`{key}` is {_shown(source.get(key))} there and {_shown(own.get(key))} here"
                           for key in differing[:3])
             yield Problem(f"`{name}` has another encoder than `{self.leaf.name}`, which is to begin with its weights",
                           at, notes, "give both the same `[encoder]`; dropout may differ")
@@ -186,7 +187,7 @@ class DerivedLeaf:
                                                                               self._predicted(member))))
 
     def _warnings(self) -> Iterator[str]:
-        """Yield what makes a soup unlikely to be any good: members that started from different weights."""
+        """Yield a warning if the members of a soup started from different weights."""
         models = [self._model(id) for id in self.needs]
         seeds = sorted({model.train.seed for model in models})
         files = {tuple(sorted(model.encoder.inputs(self.project).items())) for model in models}
@@ -197,5 +198,6 @@ class DerivedLeaf:
                    "from different starting points is seldom any good")
 
 
-def _said(value: Any) -> str:
+def _shown(value: Any) -> str:
+    """Format the value of a field for a note."""
     return "not set" if value is None else f"`{value}`"

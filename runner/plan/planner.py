@@ -1,4 +1,4 @@
-"""From specs to a plan."""
+"""Make a plan from specs: load them, compute the ids of their nodes and choose an action for each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .plan import NEW, Action, Plan, PlannedNode
 
 
 def make_plan(project: Path, specs: Sequence[Path], profile: str, settings: Sequence[str] = ()) -> Plan:
-    """Return the plan of some specs. Raise SpecError or DataError with every problem; nothing is started."""
+    """Return the plan of some specs without starting anything. Raise SpecError or DataError with every problem."""
     loader = Loader(project, profile, settings)
     plan = Plan(project, profile, Registry(Project(project).registry), settings=tuple(settings))
     planner = _Planner(plan, loader.suite)
@@ -31,7 +31,7 @@ def make_plan(project: Path, specs: Sequence[Path], profile: str, settings: Sequ
         for node in nodes:
             plan.roots[node.name] = planner.add(node)
             plan.specs[node.name] = os.path.relpath(os.path.realpath(path), os.path.realpath(project))
-    plan.settle()
+    plan.mark_spare()
     plan.files = loader.references.files()
     plan.settled = loader.settled
     dropped = [item for by_file in plan.data.dropped.values() for item in by_file.items()]
@@ -43,19 +43,19 @@ def make_plan(project: Path, specs: Sequence[Path], profile: str, settings: Sequ
 
 @dataclass
 class _Planner:
-    """Adds nodes bottom-up; equal ones become one."""
+    """Adds nodes to a plan bottom-up; nodes of equal id are merged."""
 
     plan: Plan
     profile_suite: Callable[[], Suite | None]
     suites: dict[str, str] = field(default_factory=dict)
     seen: dict[int, str] = field(default_factory=dict)
     open: list[Tree] = field(default_factory=list)
-    """The trees that are being added, outermost first."""
+    """The ensembles being added, outermost first."""
     files: dict[tuple[Path, str], PlannedNode] = field(default_factory=dict)
-    """Predictions files by suite, each read once."""
+    """Planned predictions files by path and suite; each file is read once."""
 
     def add(self, node: Node) -> str:
-        """Return the id of a node, added with all below it."""
+        """Add a node with all its dependencies and return its id."""
         if id(node) not in self.seen:
             adder = {Leaf: self._leaf, Tree: self._tree, Stored: self._stored, Filed: self._filed}[type(node)]
             planned = adder(node)  # type: ignore[operator]
@@ -67,19 +67,19 @@ class _Planner:
         suite = self._suite(leaf.model.suite)
         needs = [self.add(member) for member in leaf.model.needs]
         plan = self.plan
-        whole = DerivedLeaf(leaf, needs, plan.nodes, suite, plan.registry, plan.project) if needs else None
-        model = whole.settled() if whole else leaf.model
+        derived = DerivedLeaf(leaf, needs, plan.nodes, suite, plan.registry, plan.project) if needs else None
+        model = derived.resolved() if derived else leaf.model
         identity = leaf_id(model, suite, self.plan.project)
         action, reason, stale = self._state(identity, model)
-        if whole and action != "reuse":
-            self.plan.notes += whole.check()
-        elif whole and (renewed := whole.renewed(identity)):
-            stale, reason = (*stale, *renewed), f"made of {', '.join(renewed)} before it was trained again"
+        if derived and action != "reuse":
+            self.plan.notes += derived.check()
+        elif derived and (changed := derived.changed_sources(identity)):
+            stale, reason = (*stale, *changed), f"made of {', '.join(changed)} before it was trained again"
         return PlannedNode(identity, leaf.name, replace(leaf, model=model), (), action, reason, suite, stale,
-                       needs=tuple(dict.fromkeys(needs)), trees=whole.trees() if whole else {})
+                       needs=tuple(dict.fromkeys(needs)), trees=derived.trees() if derived else {})
 
     def _state(self, identity: str, model: Model) -> tuple[Action, str, tuple[str, ...]]:
-        """Return what is to be done for a leaf, why, and the files of older code that its run was trained with."""
+        """Return the action of a leaf, the reason, and the files of code that changed since its run was trained."""
         registry = self.plan.registry
         try:
             run = registry.find(identity)
@@ -110,7 +110,7 @@ class _Planner:
         return PlannedNode(content_id(content), tree.name, tree, members, "score", "", suite)
 
     def _check_tasks(self, tree: Tree, tasks: Mapping[str, Task]) -> None:
-        """Raise SpecError where a node names a task that the suite lacks."""
+        """Raise SpecError if an ensemble names a task that the suite lacks."""
         unknown = [(key, task) for key, task in tree.ensemble.names_tasks().items() if task not in tasks]
         if unknown:
             known = ", ".join(tasks)
@@ -127,7 +127,7 @@ class _Planner:
         return PlannedNode(run.id, run.manifest["name"], stored, (), "reuse", "finished", suite)
 
     def _filed(self, filed: Filed) -> PlannedNode:
-        """Return a predictions file. Raise DataError where it does not suit the examples."""
+        """Return the node of a predictions file. Raise DataError if the file does not match the examples."""
         suite = self._suite_for(filed)
         if (filed.path, suite) in self.files:
             return self.files[filed.path, suite]
@@ -146,9 +146,10 @@ class _Planner:
         return self.files[filed.path, suite]
 
     def _suite_for(self, filed: Filed) -> str:
-        """Return the content of the suite that a predictions file is for: that of the models beside it, or above.
+        """Return the hash of the suite that a predictions file belongs to.
 
-        Where there are none it is that of the profile. Raise SpecError where the profile has none either.
+        It is the suite of the models in the nearest enclosing ensemble that has any, else that of the profile. Raise
+        SpecError if the profile has none either.
         """
         for tree in reversed(self.open):
             if leaf := next(_leaves(tree), None):
@@ -159,7 +160,7 @@ class _Planner:
                                 "name a model beside it, or a `suite` in the profile"))
 
     def _suite(self, suite: Suite) -> str:
-        """Return the hash of a suite's content, which is found once."""
+        """Return the hash of the content of a suite, computed once."""
         key = suite.model_dump_json()
         if key not in self.suites:
             self.suites[key] = self.plan.data.add(suite)
@@ -168,7 +169,7 @@ class _Planner:
 
 
 def _leaves(tree: Tree) -> Iterator[Leaf | Stored]:
-    """Yield the models and stored runs of a tree."""
+    """Yield the models and stored runs in a tree."""
     seen, todo = {id(tree)}, [tree]
     while todo:
         new = [child for child in todo.pop().ensemble.children() if id(child) not in seen]

@@ -1,9 +1,9 @@
 """The suites of a plan by the hash of their content.
 
-Making or reading examples only to hash them is most of what a plan would cost, so hashes are remembered in the
-registry's cache under a key of all that decides the examples: the suite's parameters, the bytes of its files and of its
-code, the Python version. Times and paths are no part of it: copies and touched files are the same, changed ones are
-not. Who uses the examples has them compared with the hash.
+Loading examples only to hash them would dominate the time of a plan, so hashes are kept in the registry's cache under a
+key of everything that determines the examples: the parameters of the suite, the bytes of its files and of its code, the
+Python version. Times and paths are not part of the key, so copies and touched files hit the cache. Examples that are
+loaded are compared with the hash.
 """
 
 from __future__ import annotations
@@ -26,44 +26,44 @@ from ..tasks.table_files import Table
 
 @dataclass(eq=False)
 class SuiteStore(Mapping[str, Data]):
-    """Suites by content hash; their examples are loaded when they are asked for."""
+    """Examples of suites by content hash, loaded on access."""
 
     project: Path
     folder: Path
-    """Where hashes are remembered; what is in it can be deleted at any time."""
+    """Cache of hashes; its files can be deleted at any time."""
     suites: dict[str, Suite] = field(default_factory=dict)
     dropped: dict[str, dict[str, int]] = field(default_factory=dict)
-    """How many bad rows of which file were left out, by content hash."""
+    """Number of dropped rows by content hash and file."""
     _data: dict[str, Data] = field(default_factory=dict)
 
     def add(self, suite: Suite) -> str:
-        """Return the hash of a suite's content. Raise DataError."""
-        path = self._note(suite)
-        known = read_cache(path) if path else None
-        if known is not None:
-            note = json.loads(known)
+        """Add a suite and return the hash of its content. Raise DataError."""
+        path = self._cache_file(suite)
+        cached = read_cache(path) if path else None
+        if cached is not None:
+            entry = json.loads(cached)
         else:
             data = suite.load(self.project)
-            note = {"sha256": data.sha256(), "dropped": dict(data.dropped)}
-            self._data[note["sha256"]] = data
-            if path and path == self._note(suite):  # else a file changed while it was read
-                write_cache(path, json_bytes(note))
-        content: str = note["sha256"]
+            entry = {"sha256": data.sha256(), "dropped": dict(data.dropped)}
+            self._data[entry["sha256"]] = data
+            if path and path == self._cache_file(suite):  # else a file changed while it was read
+                write_cache(path, json_bytes(entry))
+        content: str = entry["sha256"]
         self.suites.setdefault(content, suite)
-        self.dropped[content] = note["dropped"]
+        self.dropped[content] = entry["dropped"]
         return content
 
     def put(self, content: str, data: Data) -> None:
-        """Take examples that stand for those of a hash, such as labels without their sentences."""
+        """Set the examples of a hash, for example labels without sentences."""
         self._data[content] = data
 
     def update(self, other: SuiteStore) -> None:
-        """Take what others know of suites."""
+        """Add the suites of another store."""
         self.suites, self.dropped = other.suites | self.suites, other.dropped | self.dropped
         self._data = other._data | self._data
 
     def __contains__(self, content: object) -> bool:
-        """Tell whether there are such examples, without loading them."""
+        """Return whether a hash is known, without loading its examples."""
         return content in self._data or content in self.suites
 
     def __iter__(self) -> Iterator[str]:
@@ -71,23 +71,23 @@ class SuiteStore(Mapping[str, Data]):
         return iter({**self.suites, **self._data})
 
     def __len__(self) -> int:
-        """Return how many suites there are."""
+        """Return the number of suites."""
         return len({*self.suites, *self._data})
 
     def __getitem__(self, content: str) -> Data:
-        """Return a suite's examples. Raise DataError where they are no longer those that were hashed."""
+        """Return the examples of a suite. Raise DataError if their hash changed."""
         if content not in self._data:
             suite = self.suites[content]
             data = suite.load(self.project)
             if data.sha256() != content:
-                if note := self._note(suite):
-                    note.unlink(missing_ok=True)
+                if path := self._cache_file(suite):
+                    path.unlink(missing_ok=True)
                 raise DataError(f"the data of the suite `{suite.name}` changed meanwhile; build again")
             self._data[content] = data
         return self._data[content]
 
-    def _note(self, suite: Suite) -> Path | None:
-        """Return the file that may hold the hash of a suite's content; None where a suite does not say its inputs."""
+    def _cache_file(self, suite: Suite) -> Path | None:
+        """Return the cache file of the hash of a suite, or None if the suite does not list its inputs."""
         inputs = suite.inputs(self.project)
         if inputs is None:
             return None

@@ -1,4 +1,4 @@
-"""Mistakes: where a node's scores of one split of a task part from the labels."""
+"""Confusion matrix and worst mistakes of a node on one split of a task."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ..tasks.data import Examples, Task
 from ..tasks.metrics import least_squares, probabilities
 
 GRADES = 6
-"""To how many equally spaced values a regression is rounded; of a range from 0 to 5 these are the whole numbers."""
+"""Number of equally spaced bins of a regression; for a range from 0 to 5 these are the whole numbers."""
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often each label (row) was answered by each class (column)."""
+    """Confusion matrix: number of examples by label (row) and predicted class (column)."""
 
     names: tuple[str, ...]
     counts: np.ndarray
@@ -25,19 +25,19 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Mistake:
-    """An example that was judged wrongly."""
+    """An example that was predicted wrongly."""
 
     id: str
     sentences: tuple[str, ...]
     label: str
-    said: str
+    predicted: str
     size: float
-    """How far off: of classes the share given to the one that was said less that of the label; of a regression, the
-    distance in units of the label."""
+    """Size of the error: probability of the predicted class less that of the label; for a regression, the absolute
+    error in units of the label."""
 
 
 def confusion(task: Task, scores: np.ndarray, labels: np.ndarray) -> Confusion:
-    """Return the confusion of scores [n, k] and labels [n]; of a regression, rounded."""
+    """Return the confusion matrix of scores [n, k] and labels [n]; those of a regression are binned."""
     if task.kind == "regression":
         grades = np.linspace(task.low, task.high, GRADES)
         names = tuple(f"{grade:.3g}" for grade in grades)
@@ -52,7 +52,7 @@ def confusion(task: Task, scores: np.ndarray, labels: np.ndarray) -> Confusion:
 
 
 def calibrated(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return scores [n, 1] brought to the scale of labels [n] by the line of least squares, which leaves r as it is."""
+    """Map scores [n, 1] to the scale of labels [n] by least squares, which leaves Pearson r unchanged."""
     x = scores[:, 0].astype(np.float64)
     slope, level = least_squares(x, labels)
     line: np.ndarray = slope * x + level
@@ -60,17 +60,17 @@ def calibrated(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def worst(task: Task, scores: np.ndarray, examples: Examples, count: int) -> Iterator[Mistake]:
-    """Yield the mistakes that are furthest off, at most `count`; of equal ones the earlier in the file come first."""
+    """Yield at most `count` mistakes of the largest errors; equal ones in the order of the file."""
     labels = examples.labels
     assert labels is not None
     if task.kind == "regression":
-        said = calibrated(scores, labels)
-        sizes, texts = np.abs(said - labels), [f"{value:.2f}" for value in said]
+        predicted = calibrated(scores, labels)
+        sizes, texts = np.abs(predicted - labels), [f"{value:.2f}" for value in predicted]
         names = [f"{label:g}" for label in labels]
     else:
-        given, rows = probabilities(task, scores), np.arange(len(labels))
-        best, true = given.argmax(axis=1), labels.astype(int)
-        sizes = given[rows, best] - given[rows, true]
+        shares, rows = probabilities(task, scores), np.arange(len(labels))
+        best, true = shares.argmax(axis=1), labels.astype(int)
+        sizes = shares[rows, best] - shares[rows, true]
         classes = ("no", "yes") if task.kind == "binary" else tuple(map(str, range(task.classes)))
         texts, names = [classes[i] for i in best], [classes[i] for i in true]
     for row in np.argsort(-sizes, kind="stable")[:count].tolist():

@@ -1,4 +1,4 @@
-"""What published models cost."""
+"""Read published costs: seconds of training and of inference."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from .result import COSTS, _is_cost
 
 
 def costs(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return what each model in a folder of results cost, by id; nothing where that is not known or makes no sense."""
+    """Return the costs of each model in a folder of results by id; unknown and invalid entries are left out."""
     try:
-        found = json.loads((folder / COSTS).read_bytes())
+        costs_by_id = json.loads((folder / COSTS).read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
-    return {id: cost for id, cost in found.items() if _is_cost(cost)} if isinstance(found, dict) else {}
+    return {id: cost for id, cost in costs_by_id.items() if _is_cost(cost)} if isinstance(costs_by_id, dict) else {}
 
 
 def spent(costs: Mapping[str, Mapping[str, Any]], leaves: Iterable[str], fact: str) -> float | None:
-    """Return `seconds` of training or of `inference` of some models together; None where one of them is not known.
+    """Return the sum of `seconds` of training or of `inference` over some models, or None if one of them is unknown.
 
-    What soups and students are made of had to be trained, too, and is counted once.
+    The sum of training includes the source runs of soups and students, each once.
     """
-    counted, todo = set(), list(leaves)
+    ids, todo = set(), list(leaves)
     while todo:
         id = todo.pop()
-        if id not in counted:
-            counted.add(id)
+        if id not in ids:
+            ids.add(id)
             todo += costs.get(id, {}).get("made_of", ()) if fact == "seconds" else ()
-    found = [costs.get(id, {}).get(fact) for id in sorted(counted)]
-    known = [float(value) for value in found if isinstance(value, int | float)]
-    return sum(known) if known and len(known) == len(found) else None
+    values = [costs.get(id, {}).get(fact) for id in sorted(ids)]
+    known = [float(value) for value in values if isinstance(value, int | float)]
+    return sum(known) if known and len(known) == len(values) else None

@@ -1,4 +1,4 @@
-"""Formats: a sheet as text for people and for programs."""
+"""Output formats of tables: markdown, plain text, LaTeX, HTML, CSV, JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasci
 
 
 def markdown(sheets: Sequence[Sheet]) -> str:
-    """Return sheets as markdown tables, each under a heading."""
+    """Format sheets as markdown tables, each under a heading."""
     parts = []
     for sheet in sheets:
         table = _tabulated(sheet, "pipe", escaped, "**", "**")
@@ -30,7 +30,7 @@ def markdown(sheets: Sequence[Sheet]) -> str:
 
 
 def plain(sheets: Sequence[Sheet]) -> str:
-    """Return sheets as aligned text; the best of a column has a `>`."""
+    """Format sheets as aligned text; the best of a column is marked with `>`."""
     parts = []
     for sheet in sheets:
         table = _tabulated(sheet, "simple", clean, "> ", "")
@@ -39,7 +39,7 @@ def plain(sheets: Sequence[Sheet]) -> str:
 
 
 def latex(sheets: Sequence[Sheet]) -> str:
-    """Return sheets as LaTeX tables for the package booktabs, each with its notes as comments."""
+    """Format sheets as LaTeX tables for the package booktabs, with notes as comments."""
     parts = []
     for sheet in sheets:
         table = _tabulated(sheet, "latex_raw", _latex, r"\textbf{", "}")
@@ -50,18 +50,18 @@ def latex(sheets: Sequence[Sheet]) -> str:
 
 
 def html_(sheets: Sequence[Sheet]) -> str:
-    """Return sheets as HTML tables, to be put into a page."""
+    """Format sheets as HTML tables to embed in a page."""
     parts = []
     for sheet in sheets:
         table = _tabulated(sheet, "unsafehtml", _html, "<b>", "</b>")
-        table = re.sub(r"(?<=>) +| +(?=</t[dh]>)", "", table)  # which align nothing on a page
+        table = re.sub(r"(?<=>) +| +(?=</t[dh]>)", "", table)  # alignment blanks are useless in HTML
         table = table.replace("<table>", f"<table>\n<caption>{_html(sheet.title)}</caption>", 1)
         parts.append("\n".join([table, *(f"<p>{_html(note)}</p>" for note in sheet.notes)]) + "\n")
     return "\n".join(parts)
 
 
 def csv_(sheets: Sequence[Sheet]) -> str:
-    """Return all sheets as one CSV table of full numbers; a column that a suite lacks is empty there."""
+    """Format all sheets as one CSV table with unrounded numbers; columns that a suite lacks are empty."""
     keys = list(dict.fromkeys(key for sheet in sheets for key in sheet.columns))
     out = io.StringIO()
     writer = csv.DictWriter(out, ["profile", "suite", "sha256", "split", *keys], lineterminator="\n")
@@ -74,32 +74,32 @@ def csv_(sheets: Sequence[Sheet]) -> str:
 
 
 def json_(sheets: Sequence[Sheet]) -> str:
-    """Return sheets as one JSON list of full numbers."""
-    found = [{**sheet.facts, "rows": [dict(zip(sheet.columns, [cell.value for cell in row], strict=True))
+    """Format sheets as one JSON list with unrounded numbers."""
+    tables = [{**sheet.facts, "rows": [dict(zip(sheet.columns, [cell.value for cell in row], strict=True))
                                       for row in sheet.rows]} for sheet in sheets]
-    return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(tables, indent=1, ensure_ascii=False) + "\n"
 
 
 FORMATS: dict[str, Callable[[Sequence[Sheet]], str]] = {
     "md": markdown, "csv": csv_, "json": json_, "latex": latex, "html": html_, "plain": plain}
 
 EXACT = ("csv", "json")
-"""Formats for programs, which get every column."""
+"""Formats for programs, with all columns by default."""
 
 
 def escaped(text: str) -> str:
-    """Return text that markdown shows as it is, in a cell of a table or in a heading."""
+    """Escape text for a markdown heading or table cell."""
     return re.sub(r"[\\`*\[\]<>|~&$#]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", clean(text))
 
 
 def _marked(cell: Cell, escape: Callable[[str], str], before: str, after: str) -> str:
-    """Return a cell's text, the best in its column between two marks, a tied one behind a sign."""
+    """Format a cell: the best of its column between two marks, a tied one after `≈`."""
     text = escape(cell.text)
     return f"{before}{text}{after}" if cell.is_best else f"{escape('≈')} {text}" if cell.is_tied else text
 
 
 def _tabulated(sheet: Sheet, style: str, escape: Callable[[str], str], before: str, after: str) -> str:
-    """Return a sheet's rows in a format of tabulate that escapes nothing; the best of a column between two marks."""
+    """Format the rows of a sheet with a tabulate format that does not escape; `before` and `after` mark the best."""
     from tabulate import tabulate  # here, since not every command shows a table
 
     titles = [escape(title) for title in sheet.columns.values()]
@@ -117,7 +117,7 @@ def _html(text: str) -> str:
 
 
 def _plain(cell: Cell) -> str:
-    """Return a value for a program that reads text; that of an interval has a space between its ends."""
+    """Format a value for CSV; the ends of an interval are separated by a space."""
     if isinstance(cell.value, tuple):
         return " ".join(map(str, cell.value))
     return "" if cell.value is None else clean(str(cell.value))

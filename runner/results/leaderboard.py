@@ -1,4 +1,4 @@
-"""Leaderboards: the tables of a folder of results, as they are asked for and as they are published."""
+"""Leaderboards: tables of a folder of results for the command line, and the published page of a profile."""
 
 from __future__ import annotations
 
@@ -19,81 +19,81 @@ from .table import Board, Published
 PAGE = "leaderboard.md"
 
 SYSTEMS = ("name", "what", "parameters", "members")
-"""Columns that say what the systems are."""
+"""Columns that describe the systems."""
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables of a folder of results as text, and what is to be said beside them."""
+    """The tables of a folder of results as text, with notes and problems."""
 
     text: str
     notes: Sequence[str]
-    """Results that are left out, and why."""
+    """Results left out, with reasons."""
     problems: Sequence[Problem]
-    """What is wrong with files that are not shown."""
+    """Problems of files that are not shown."""
 
 
-def tables(profiles: Sequence[ResultFolder], style: str = "md", split: str = "dev", group: str = "*", columns: str = "",
+def tables(folders: Sequence[ResultFolder], style: str = "md", split: str = "dev", group: str = "*", columns: str = "",
            sort: str = OVERALL) -> Tables:
-    """Return the tables of some profiles, one for each profile and suite.
+    """Return the tables of some profiles, one per profile and suite.
 
-    `group` are patterns of names between spaces, `columns` keys between commas, `sort` is a key. Raise UsageError where
-    nothing is like them, RegistryError where no profile can be shown.
+    `group` holds name patterns separated by spaces, `columns` keys separated by commas, `sort` a key. Raise UsageError
+    if one of them matches nothing, RegistryError if no profile can be shown.
     """
-    problems = [problem for one in profiles for problem in one.problems]
-    if problems and not any(one.files for one in profiles):
+    problems = [problem for folder in folders for problem in folder.problems]
+    if problems and not any(folder.files for folder in folders):
         raise RegistryError(*problems)
-    everything = [row for one in profiles for part in by_suite(one.results).values() for row in leaderboard(part)]
+    everything = [row for folder in folders for part in by_suite(folder.results).values() for row in leaderboard(part)]
     selected(everything, group, must=True)
-    sheets_ = []
-    for one in profiles:
-        for facts, board in boards(one, split, group):
+    sheets = []
+    for folder in folders:
+        for facts, board in boards(folder, split, group):
             keys = table.chosen(board, columns, table.usual(board, style in formats.EXACT))
-            sheets_.append(table.sheet(board, facts, keys, table.checked(board, sort)))
-    if not sheets_:
+            sheets.append(table.sheet(board, facts, keys, table.checked(board, sort)))
+    if not sheets:
         raise UsageError(f"no system of `{group}` has scores on {split}")
-    notes = [f"{one.profile}: {note}" for one in profiles for note in one.notes]
-    return Tables(formats.FORMATS[style](sheets_), notes, problems)
+    notes = [f"{folder.profile}: {note}" for folder in folders for note in folder.notes]
+    return Tables(formats.FORMATS[style](sheets), notes, problems)
 
 
-def boards(one: ResultFolder, split: str, group: str = "*") -> Iterator[tuple[dict[str, str], Board]]:
-    """Yield one profile's systems by suite, each suite after its facts; none of a suite without scores on the split."""
-    known = costs(one.path)
-    published, machines = _published(one)
-    for (suite, sha256), found in by_suite(one.results).items():
-        rows = [row for row in selected(leaderboard(found), group) if row.scores.get(split)]
+def boards(folder: ResultFolder, split: str, group: str = "*") -> Iterator[tuple[dict[str, str], Board]]:
+    """Yield the facts and the board of each suite of a profile; suites without scores on the split are skipped."""
+    known = costs(folder.path)
+    published, machines = _published(folder)
+    for (suite, sha256), results in by_suite(folder.results).items():
+        rows = [row for row in selected(leaderboard(results), group) if row.scores.get(split)]
         if rows:
-            evidence = one.significance.suites.get(sha256, Evidence())
-            board = Board([*rows, *over_seeds(rows)], found[0].tasks, split, evidence, known, published, machines)
-            yield {"profile": one.profile, "suite": suite, "sha256": sha256, "split": split}, board
+            evidence = folder.significance.suites.get(sha256, Evidence())
+            board = Board([*rows, *over_seeds(rows)], results[0].tasks, split, evidence, known, published, machines)
+            yield {"profile": folder.profile, "suite": suite, "sha256": sha256, "split": split}, board
 
 
-def _published(one: ResultFolder) -> tuple[Published, list[str]]:
-    """Return what the repository publishes of the nodes of a profile, and on which machines that was made."""
-    folder = one.path.parent / PUBLISHED / one.path.name
-    if one.path.parent.name == PUBLISHED or not folder.is_dir():
+def _published(folder: ResultFolder) -> tuple[Published, list[str]]:
+    """Return the published scores of the nodes of a profile, and the machines on which they were computed."""
+    published = folder.path.parent / PUBLISHED / folder.path.name
+    if folder.path.parent.name == PUBLISHED or not published.is_dir():
         return {}, []
-    nodes = [node for result in read_profile(folder).results for node in result.tree.nodes()]
-    made_on = {str(cost.get("device", "")) for cost in costs(folder).values()}
-    return {node.id: node.shown() for node in nodes}, sorted(made_on - {""})
+    nodes = [node for result in read_profile(published).results for node in result.tree.nodes()]
+    machines = {str(cost.get("device", "")) for cost in costs(published).values()}
+    return {node.id: node.shown() for node in nodes}, sorted(machines - {""})
 
 
-def page(one: ResultFolder) -> str:
-    """Return one profile's leaderboard as markdown: dev, test, and what the systems are; byte-stable."""
-    sheets_ = []
+def page(folder: ResultFolder) -> str:
+    """Return the leaderboard of a profile as markdown: dev, test, descriptions of the systems; byte-stable."""
+    sheets = []
     for split in ("dev", "test"):
-        for facts, board in boards(one, split):
+        for facts, board in boards(folder, split):
             keys = ["name", *(f"{column}{part}" for column in board.titles for part in ("", ".interval"))]
-            sheets_.append(table.sheet(board, facts, keys))
-    for facts, board in boards(one, "dev"):
-        what = table.sheet(board, {**facts, "split": "what the systems are"}, SYSTEMS)
-        sheets_.append(replace(what, notes=()))
-    return f"# Leaderboard: {formats.escaped(one.profile)}\n\n{formats.markdown(sheets_)}"
+            sheets.append(table.sheet(board, facts, keys))
+    for facts, board in boards(folder, "dev"):
+        descriptions = table.sheet(board, {**facts, "split": "what the systems are"}, SYSTEMS)
+        sheets.append(replace(descriptions, notes=()))
+    return f"# Leaderboard: {formats.escaped(folder.profile)}\n\n{formats.markdown(sheets)}"
 
 
-def publish(found: Sequence[ResultFolder]) -> None:
-    """Bring the page of each profile up to date. Raise StorageError where one cannot be written."""
-    for one in found:
-        made, file = page(one).encode(), one.path / PAGE
-        if one.files and not (file.exists() and file.read_bytes() == made):
-            write_bytes(file, made)
+def publish(folders: Sequence[ResultFolder]) -> None:
+    """Update the page of each profile. Raise StorageError if one cannot be written."""
+    for folder in folders:
+        content, file = page(folder).encode(), folder.path / PAGE
+        if folder.files and not (file.exists() and file.read_bytes() == content):
+            write_bytes(file, content)

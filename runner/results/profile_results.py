@@ -1,6 +1,6 @@
-"""The published results of a profile with what the registry and the specs still tell of their nodes.
+"""Results of a profile joined with the runs and the specs of their nodes.
 
-Results alone make tables. Runs add histories and environments, specs add places and sentences; each may be missing.
+Results are enough for tables. Runs add histories and environments, specs add commands and sentences; both are optional.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from .significance import Evidence
 
 @dataclass
 class ProfileResults:
-    """What is known of the nodes of one profile's results."""
+    """Results of one profile, with lazy access to runs, plan, data and predictions of their nodes."""
 
     source: ResultFolder
     project: Path
     notes: list[str] = field(default_factory=list)
-    """What could not be had, and why."""
+    """Missing information, with reasons."""
     _trees: dict[str, TreePredictions] = field(default_factory=dict)
-    """By the hash of the suite's content."""
+    """Trees by the hash of the suite."""
 
     @property
     def folder(self) -> Path:
-        """Where the results lie."""
+        """Folder of the results."""
         return self.source.path
 
     @property
@@ -55,45 +55,45 @@ class ProfileResults:
 
     @cached_property
     def nodes(self) -> dict[str, ResultNode]:
-        """Every node of the results by id, under the shortest of its names."""
-        found: dict[str, ResultNode] = {}
+        """All nodes of the results by id, each with the shortest of its names."""
+        nodes: dict[str, ResultNode] = {}
         for node in (node for result in self.results for node in result.tree.nodes()):
-            if _rank(node.name) < _rank(found.setdefault(node.id, node).name):
-                found[node.id] = node
-        return found
+            if _rank(node.name) < _rank(nodes.setdefault(node.id, node).name):
+                nodes[node.id] = node
+        return nodes
 
     @cached_property
     def suites(self) -> dict[str, Result]:
-        """A result of the suite that each node was scored on, by the node's id."""
+        """Node id -> a result on the suite that the node was scored on."""
         return {node.id: result for result in self.results for node in result.tree.nodes()}
 
     def aliases(self, node: ResultNode) -> tuple[str, ...]:
-        """Return the other names of a node, shortest first: specs that mean the same are one node."""
+        """Return the other names of a node, shortest first; equivalent specs share one node."""
         names = {other.name for result in self.results for other in result.tree.nodes() if other.id == node.id}
         return tuple(sorted(names - {node.name, ""}, key=_rank))
 
     @property
     def by_suite(self) -> dict[str, Result]:
-        """A result of each suite, by the hash of the suite's content."""
+        """One result of each suite, by the hash of the suite."""
         return dict(sorted({result.sha256: result for result in self.results}.items()))
 
     def on(self, result: Result) -> list[ResultNode]:
-        """Return the nodes that were scored on the suite of a result, each once."""
+        """Return the nodes scored on the suite of a result, each once."""
         return [node for id, node in self.nodes.items() if self.suites[id].sha256 == result.sha256]
 
     @cached_property
     def leaves(self) -> list[ResultNode]:
-        """The leaves by name, each once."""
+        """The leaves sorted by name, each once."""
         return sorted((n for n in self.nodes.values() if n.kind == "leaf"), key=lambda n: (n.name, n.id))
 
     @cached_property
     def plan(self) -> Plan:
-        """The plan of the project's specs under the profile, without those that cannot be planned."""
+        """The plan of the specs of the results under the profile, without those that cannot be planned."""
         return replanned(self.project, self.results[0].profile, self.results)
 
     @cached_property
     def runs(self) -> dict[str, Run]:
-        """The finished runs of the leaves that are still there."""
+        """The finished runs of the leaves that are in the registry."""
         registry, runs = Registry(Project(self.project).registry), {}
         for leaf in self.leaves:
             with contextlib.suppress(MtrunError):
@@ -105,26 +105,26 @@ class ProfileResults:
         return runs
 
     def history(self, id: str) -> list[dict[str, Any]]:
-        """Return a leaf's history, an entry an epoch; nothing where its run is gone or damaged."""
+        """Return the history of a leaf, one entry per epoch; empty if its run is missing or damaged."""
         run = self.runs.get(id)
         with contextlib.suppress(MtrunError, ValueError):
             return [json.loads(line) for line in run.read(HISTORY).splitlines()] if run else []
         return []
 
     def data(self, id: str) -> Data | None:
-        """Return the examples that a node was scored on, where the specs still name them."""
+        """Return the examples that a node was scored on, or None if the specs no longer name them."""
         with contextlib.suppress(MtrunError, KeyError):
             return self.plan.data[self.suites[id].sha256]
         return None
 
     def predictions(self, id: str) -> Predictions | None:
-        """Return a node's Predictions, of an ensemble made again from its members; None where something is missing."""
+        """Return the Predictions of a node, computed from its members if it is an ensemble; None if one is missing."""
         with contextlib.suppress(MtrunError, KeyError):
             return self._predict(id)
         return None
 
     def _predict(self, id: str) -> Predictions:
-        """Return a node's Predictions. Raise MtrunError where something is missing or does not fit."""
+        """Return the Predictions of a node. Raise MtrunError if some are missing or do not match the data."""
         def leaf(id: str) -> Predictions:
             if id in self.runs:
                 return self.runs[id].predictions()
@@ -138,33 +138,33 @@ class ProfileResults:
         return self._trees[sha256].of(id)
 
     def interval(self, id: str, column: str, split: str = "dev") -> tuple[float, float] | None:
-        """Return the ends of the 95 % interval of a score; None where it is not known."""
+        """Return the ends of the 95 % interval of a score, or None if it is unknown."""
         suite = self.source.significance.suites.get(self.suites[id].sha256, Evidence())
         return suite.interval(id, split, column, self.nodes[id].shown().get(split, {}).get(column))
 
     def cost(self, node: ResultNode, fact: str) -> float | None:
-        """Return `seconds` or `inference` of all leaves of a node together; None where one of them is not known."""
+        """Return the sum of `seconds` or `inference` over the leaves of a node, or None if one of them is unknown."""
         return spent(self._costs, {leaf.id for leaf in node.nodes() if leaf.kind == "leaf"}, fact)
 
     @cached_property
     def _costs(self) -> dict[str, dict[str, Any]]:
-        """What each leaf cost, by its run or, where that is gone, by what was published."""
+        """Costs of each leaf by id, from its run or else as published."""
         return costs(self.folder) | {id: dict(run.manifest) for id, run in self.runs.items()}
 
 
 def gather(folder: Path) -> list[ProfileResults]:
-    """Return the gathered of each profile under a folder of results, which may be that of one profile.
+    """Return the ProfileResults of each profile under a folder of results, which may be that of one profile.
 
-    Raise UsageError where there are no results, RegistryError where none can be shown.
+    Raise UsageError if there are no results, RegistryError if none can be shown.
     """
     project = Project.of(folder / "results").folder
-    found = read(folder)
-    if not any(one.files for one in found):
-        raise RegistryError(*(problem for one in found for problem in one.problems))
-    return [ProfileResults(one, project, [*one.notes, *(p.message for p in one.problems)])
-            for one in found if one.files]
+    profiles = read(folder)
+    if not any(profile.files for profile in profiles):
+        raise RegistryError(*(problem for profile in profiles for problem in profile.problems))
+    return [ProfileResults(profile, project, [*profile.notes, *(p.message for p in profile.problems)])
+            for profile in profiles if profile.files]
 
 
 def _rank(name: str) -> tuple[bool, int, str]:
-    """Return what names are sorted by: shorter ones come first, none comes last."""
+    """Return the sort key of a name: shortest first, the empty name last."""
     return not name, len(name), name

@@ -1,4 +1,4 @@
-"""Plans made again from results: the specs that results name, each with the settings that it was built with."""
+"""Make the plan of existing results again, from the specs and the settings that they name."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .result import Result
 
 
 def replanned(project: Path, profile: str, results: Sequence[Result]) -> Plan:
-    """Return one plan of the specs of some results, without those that are gone or can no longer be planned.
+    """Return one plan of the specs of some results; missing and invalid specs are skipped.
 
-    Results of older versions do not name their specs: then it is each spec called as a node of the results is.
+    Results of older versions do not name their specs; for these, use each spec with the name of a node in the result.
     """
     plan = Plan(project, profile, Registry(Project(project).registry))
     groups: dict[tuple[str, ...], list[Path]] = {}
     for result in results:
-        specs = [project / result.spec] if result.spec else _called(project, result)
+        specs = [project / result.spec] if result.spec else _specs_by_name(project, result)
         groups.setdefault(result.settings, []).extend(specs)
     for settings, specs in groups.items():
         for part in _plans(project, list(dict.fromkeys(filter(Path.is_file, specs))), profile, settings):
@@ -30,22 +30,22 @@ def replanned(project: Path, profile: str, results: Sequence[Result]) -> Plan:
     return plan
 
 
-def _called(project: Path, result: Result) -> list[Path]:
-    """Return the specs that are called as the nodes of a result are, those with the root's name first."""
+def _specs_by_name(project: Path, result: Result) -> list[Path]:
+    """Return the specs named as the nodes of a result, those with the name of the root first."""
     names = {node.name.partition("@")[0] for node in result.tree.nodes()}
     specs = [path for path in spec_files(project) if path.stem in names]
     return sorted(specs, key=lambda path: (path.stem != result.tree.name, len(path.parts), path))
 
 
 def spec_files(project: Path) -> Iterator[Path]:
-    """Yield the files of models, soups and ensembles."""
+    """Yield the spec files of models, soups and ensembles."""
     for path in sorted(project.glob("specs/**/*.toml")):
         if not {"profiles", "suites"} & set(path.relative_to(Project(project).specs).parts[:-1]):
             yield path
 
 
 def _plans(project: Path, specs: Sequence[Path], profile: str, settings: Sequence[str]) -> Iterator[Plan]:
-    """Yield one plan of some specs or, where some cannot be planned together, one for each that can."""
+    """Yield one plan of all specs or, if that fails, one plan for each valid spec."""
     with contextlib.suppress(MtrunError):
         yield make_plan(project, specs, profile, settings)
         return

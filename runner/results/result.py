@@ -1,6 +1,6 @@
-"""Results: the scored tree of one spec, as it is published.
+"""Results: the scored tree of one spec, as published.
 
-`results/<profile>/<name>.json` is one `Result`; it has no times in it, so that the same build gives the same bytes.
+`results/<profile>/<name>.json` is one `Result`. It contains no times, so that equal builds write equal bytes.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from ..tasks.metrics import OVERALL, Scores
 _Score = Annotated[float, Field(ge=-1, le=1)]
 
 COSTS = "costs.json"
-"""What the models cost: the only published file that differs from run to run."""
+"""Costs of the models: the only published file that differs between equal builds."""
 
 SIGNIFICANCE = "significance.json"
-"""Intervals and tests of the published scores."""
+"""Confidence intervals and tests of the published scores."""
 
 _Hash = Annotated[str, Field(pattern="^[0-9a-f]{12,64}$")]
 
 
 class Column(StrictRecord):
-    """A task as the tables know it."""
+    """A task as a column of a table."""
 
     name: str
     title: str
@@ -45,21 +45,21 @@ class ResultNode(StrictRecord):
     id: _Hash
     kind: Literal["leaf", "ensemble"]
     what: str
-    """What it is, in a few words."""
+    """Short description of the node."""
     digest: str = Field(default="", pattern="^([0-9a-f]{12})?$")
-    """Of a leaf: which predictions the scores are of, as `Run.digest` says; empty in results of older versions."""
+    """Digest of the predictions of a leaf, as `Run.digest`; empty in results of older versions."""
     parameters: int | None = Field(default=None, ge=0)
-    """Numbers in a model."""
+    """Number of parameters of a leaf."""
     apparent: bool = False
-    """Whether dev labels were used to choose something in this very node: an epoch, members, weights."""
+    """Whether dev labels were used to choose something in this node itself: an epoch, members, weights."""
     scores: dict[str, dict[str, _Score | None]]
-    """As `runner.scores.score` returns them."""
+    """Split -> column -> score, as `tasks.metrics.score` returns them."""
     honest: dict[str, _Score | None] | None = None
-    """Cross-fitted dev scores, as `runner.crossfit` makes them, where something was chosen in the node or below it."""
+    """Cross-fitted dev scores (`results.crossfit`), if something was chosen on dev in the node or below it."""
     chosen: tuple[int, ...] | None = None
     """Positions of the members that a rule chose, best first."""
     roles: tuple[str, ...] = ()
-    """What each member is for, such as a route's task."""
+    """Role of each member, such as the task of a route."""
     members: tuple[ResultNode, ...] = ()
 
     @model_validator(mode="after")
@@ -86,48 +86,48 @@ class ResultNode(StrictRecord):
 
     @cached_property
     def answer(self) -> str:
-        """Which of several replicas this is: a digest of its leaves' digests.
+        """Identity of the replica: a hash of the digests of its leaves.
 
-        Two nodes of one id with the same answer must have the same scores. Where a leaf has no digest the scores
-        themselves stand for it, so that results of older versions are replicas and never damage.
+        Two nodes of the same id and answer must have the same scores. If a leaf has no digest, the scores are hashed
+        instead, so that results of older versions count as replicas and not as contradictions.
         """
         digests = [leaf.digest for leaf in self.leaves()]
         known: Any = digests if all(digests) else [self.scores, self.honest]
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]
 
     def shown(self) -> Scores:
-        """Return the scores to show and to rank by: those of dev are honest where something was chosen."""
+        """Return the scores to show and rank by: honest dev scores if there are any, else the apparent ones."""
         return self.scores | ({"dev": dict(self.honest)} if self.honest else {})
 
     def used(self) -> list[tuple[str, ResultNode]]:
-        """Return the members that the node makes use of with their roles, the best of those that a rule chose first."""
+        """Return the members that the node uses, with their roles; those chosen by a rule best first."""
         roles = self.roles or ("",) * len(self.members)
         places = range(len(self.members)) if self.chosen is None else self.chosen
         return [(roles[place], self.members[place]) for place in places]
 
     def unused(self) -> list[ResultNode]:
-        """Return the members that a rule did not choose."""
+        """Return the members not chosen by a rule."""
         return [] if self.chosen is None else [m for i, m in enumerate(self.members) if i not in self.chosen]
 
     def is_apparent(self) -> bool:
-        """Return whether dev labels were used to choose something in the node or below it."""
+        """Return whether something was chosen on dev labels in the node or below it."""
         return any(node.apparent or node.chosen is not None for node in self.nodes())
 
 
 class Result(StrictRecord):
-    """The scored tree of one spec, and the suite that it was scored on."""
+    """The scored tree of one spec with the suite that it was scored on."""
 
     format: Literal[1] = 1
     profile: str
     suite: str
-    """The suite's name."""
+    """Name of the suite."""
     sha256: _Hash
-    """Hash of the suite's content."""
+    """Hash of the content of the suite."""
     tasks: tuple[Column, ...]
     spec: str = ""
-    """The spec's file, from the project's folder; empty where that is not known."""
+    """File of the spec, relative to the project folder; empty if unknown."""
     settings: tuple[str, ...] = ()
-    """What `--set` said."""
+    """Values of `--set`."""
     tree: ResultNode
 
     @model_validator(mode="after")
@@ -142,24 +142,24 @@ class Result(StrictRecord):
         return self
 
     def to_json(self) -> bytes:
-        """Return the bytes of the file: what is at its default is left out, except `format`."""
+        """Serialize to JSON without default values, except for `format`."""
         values = {"format": self.format, **self.model_dump(mode="json", exclude_defaults=True)}
         return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
 
     @classmethod
     def from_json(cls, data: bytes, shown_as: str) -> Result:
-        """Return what a file holds; raise RegistryError, which names the file, where it is damaged or foreign."""
+        """Parse the content of a file. Raise RegistryError, with `shown_as` as its place, if it is invalid."""
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
-            found = error.errors(include_url=False, include_context=False, include_input=False)
-        notes = tuple(f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in found[:5])
+            errors = error.errors(include_url=False, include_context=False, include_input=False)
+        notes = tuple(f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in errors[:5])
         raise RegistryError(Problem("this is not a result that can be shown", Place(shown_as), notes,
                                     hint="build its spec again, or move the file out of the folder of results"))
 
 
 class _Cost(BaseModel):
-    """What is made use of in an entry of costs.json; other keys may be there."""
+    """The keys of an entry of costs.json that are used; other keys are allowed."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
@@ -171,6 +171,7 @@ class _Cost(BaseModel):
 
 
 def _is_cost(cost: Any) -> bool:
+    """Return whether an entry of costs.json is valid."""
     with contextlib.suppress(ValidationError):
         return bool(_Cost.model_validate(cost))
     return False

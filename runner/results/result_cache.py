@@ -1,7 +1,7 @@
-"""Results that earlier builds published, by all that decides them, so that a build with nothing to do computes nothing.
+"""Cache of results, so that a build with nothing to do computes nothing.
 
-What is remembered of a system is its scored tree. It is found again by the ids of all nodes in it, the manifests of its
-runs, the code of its nodes and the code that scores them. Whoever uses it has read the runs and found them sound.
+The value is the scored tree of a system. The key covers everything that determines it: the ids of all nodes in it, the
+manifests of its runs, the code of its nodes and the code that scores them. The caller must have verified the runs.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from .result import Result
 CODE = ("build/build.py", "results/result_cache.py", "results/result.py", "tasks/metrics.py", "results/crossfit.py",
         "tasks/folds.py", "parts/ensembles/_scales.py", "tasks/predictions.py", "parts/ensembles/__init__.py",
         "tasks/data.py")
-"""The code that results depend on besides that of the nodes."""
+"""Code that results depend on, except the code of the nodes."""
 
 
 @dataclass(frozen=True)
 class ResultCache:
-    """The results of a plan's systems, in a folder of which anything can be deleted at any time."""
+    """Cache of the results of the systems of a plan; its files can be deleted at any time."""
 
     plan: Plan
     runs: Mapping[str, Run]
     """The finished runs by id."""
 
     def find(self, name: str) -> Result | None:
-        """Return the result of a system; None where it is not known, or where what is kept of it is damaged."""
+        """Return the result of a system, or None if it is not cached or the cached file is damaged."""
         with contextlib.suppress(MtrunError, KeyError):
             path = self._path(name)
             if data := read_cache(path):
@@ -47,21 +47,21 @@ class ResultCache:
         return None
 
     def keep(self, name: str, result: Result) -> None:
-        """Remember the result of a system; nothing happens where it cannot be written."""
+        """Store the result of a system; a failure to write is ignored."""
         with contextlib.suppress(KeyError):
             write_cache(self._path(name), result.to_json())
 
     def _path(self, name: str) -> Path:
-        """Return the file of a system. Raise KeyError where a run of it is not known."""
+        """Return the cache file of a system. Raise KeyError if one of its runs is missing."""
         root = self.plan.roots[name]
-        below = [self._facts(node) for node in self.plan.nodes.values() if node.id in self._beneath(root)]
+        below = [self._node_key(node) for node in self.plan.nodes.values() if node.id in self._nodes_of(root)]
         suite = self.plan.nodes[root].suite
-        asked = [self.plan.profile, name, self.plan.specs.get(name), self.plan.settings]
-        key = json.dumps([self._code, *asked, self.plan.suites[suite], suite, below])
+        request = [self.plan.profile, name, self.plan.specs.get(name), self.plan.settings]
+        key = json.dumps([self._code, *request, self.plan.suites[suite], suite, below])
         return self.plan.registry.cache / "results" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
 
-    def _beneath(self, root: str) -> set[str]:
-        """Return the ids of the nodes in a tree."""
+    def _nodes_of(self, root: str) -> set[str]:
+        """Return the ids of all nodes in a tree."""
         ids, todo = {root}, [root]
         while todo:
             new = set(self.plan.nodes[todo.pop()].members) - ids
@@ -69,8 +69,8 @@ class ResultCache:
             todo += new
         return ids
 
-    def _facts(self, node: PlannedNode) -> list[Any]:
-        """Return all that decides what a node adds to a result."""
+    def _node_key(self, node: PlannedNode) -> list[Any]:
+        """Return everything that determines the part of a node in a result."""
         if isinstance(node.spec, Tree):
             code = {file: sha256(path) for file, path in sources(node.spec.ensemble).items()}
             return [node.id, node.name, node.members, code]

@@ -1,7 +1,7 @@
-"""Folders of results: which of the results of a profile belong together, and what is wrong with the others.
+"""Read folders of results: select results of one set of replicas, and report the others.
 
-An id says what was asked, a digest which predictions answered it: leaves that two machines trained from one spec have
-one id and, as a rule, two digests. They are replicas, and a table never mixes them.
+An id identifies a spec, a digest the predictions of a run: leaves that two machines trained from one spec have the same
+id and, as a rule, different digests. They are replicas, and a table never mixes them.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from .result import COSTS, SIGNIFICANCE, Result, ResultNode
 from .significance import Significance
 
 SHOWN = 5
-"""How many files a note names."""
+"""Maximal number of files in a note."""
 
 
 @dataclass(frozen=True)
 class ResultFolder:
-    """The results of one profile that are made of one set of predictions, and what is to be said of the others."""
+    """The results of one profile, all from one set of replicas, with the results left out and the problems."""
 
     path: Path
     files: Mapping[Path, Result]
-    """The results by their files."""
+    """The results by file."""
     left_out: Mapping[Path, Result] = field(default_factory=dict)
-    """Results that are made of other replicas than `files`."""
+    """Results of other replicas than those of `files`."""
     significance: Significance = field(default_factory=Significance)
     """Intervals and tests of the results."""
     problems: Sequence[Problem] = ()
-    """Files that cannot be read, and results that contradict one another; then there are no `files`."""
+    """Unreadable files and contradictory results; after a contradiction, `files` is empty."""
 
     @property
     def results(self) -> list[Result]:
@@ -53,7 +53,7 @@ class ResultFolder:
 
     @property
     def notes(self) -> list[str]:
-        """What a person should know besides the results."""
+        """Notes for the user about the results left out."""
         if not self.left_out:
             return []
         names = [path.name for path in self.left_out]
@@ -63,28 +63,28 @@ class ResultFolder:
 
 
 def read(folder: Path) -> list[ResultFolder]:
-    """Return what is in a folder of results, a profile after the other; `folder` may be that of one profile.
+    """Read a folder of results with one folder per profile; `folder` may also be that of one profile.
 
-    Where nothing was built yet it is what the repository publishes. Raise UsageError where there are no results.
+    Fall back to the published results of the repository. Raise UsageError if there are no results.
     """
     if not folder.is_dir():
         raise UsageError(f"there is no folder of results at {folder}")
     for above in (folder, folder / PUBLISHED):
         profiles = [above, *sorted(path for path in _listed(above) if path.is_dir() and path.name != PUBLISHED)]
-        if found := [read_profile(path) for path in profiles if result_files(path)]:
-            return found[:1] if found[0].path == folder else found
+        if folders := [read_profile(path) for path in profiles if result_files(path)]:
+            return folders[:1] if folders[0].path == folder else folders
     raise UsageError(f"there are no results in {folder}: `mtrun build SPEC` makes some")
 
 
 def read_profile(folder: Path) -> ResultFolder:
-    """Return the results in the folder of one profile. Raise StorageError where it cannot be listed."""
+    """Read the results in the folder of one profile. Raise StorageError if it cannot be listed."""
     files, problems = read_files(folder)
     significance = Significance()
     try:
         significance = Significance.read(folder)
     except RegistryError as error:
         problems += error.problems
-    is_published = folder.resolve().parent.name == PUBLISHED  # whatever runs are here
+    is_published = folder.resolve().parent.name == PUBLISHED  # published results do not depend on the registry
     kept = _one_set(files, None if is_published else Registry(Project.of(folder / "results").registry))
     if damage := list(_contradictions(kept)):
         return ResultFolder(folder, {}, problems=[*problems, *damage])
@@ -93,9 +93,9 @@ def read_profile(folder: Path) -> ResultFolder:
 
 
 def read_files(folder: Path, names: Container[str] | None = None) -> tuple[dict[Path, Result], list[Problem]]:
-    """Return the results in the folder of one profile by their files, and what is wrong with those that are none.
+    """Return the results in the folder of one profile by file, and the problems of files that are no valid results.
 
-    Where `names` are given, only the results that are called so.
+    `names` limits them to the results of these names.
     """
     files, problems = dict[Path, Result](), list[Problem]()
     for path in result_files(folder):
@@ -113,21 +113,21 @@ def read_files(folder: Path, names: Container[str] | None = None) -> tuple[dict[
 
 
 def result_files(folder: Path) -> list[Path]:
-    """Return the files of results in the folder of one profile; hidden ones are not ours."""
+    """Return the files of results in the folder of one profile, without hidden files."""
     return sorted(path for path in _listed(folder)
                   if path.suffix == ".json" and path.name not in (COSTS, SIGNIFICANCE))
 
 
 def _listed(folder: Path) -> list[Path]:
-    """Return what is in a folder and not hidden; nothing where there is no folder."""
+    """Return the paths in a folder that are not hidden; an empty list if there is no folder."""
     with reported("read", folder):
         return [path for path in folder.iterdir() if path.name[0] != "."] if folder.is_dir() else []
 
 
 def _one_set(files: Mapping[Path, Result], registry: Registry | None) -> dict[Path, Result]:
-    """Return results no two of which hold different replicas of one node, in the order of their files.
+    """Return results without two replicas of one node, in the order of their files.
 
-    Preferred are those that are of the runs in the registry, then those whose replicas most other results hold, too.
+    Results of the runs in the registry come first, then those whose replicas occur in most other results.
     """
     files = _of_runs_here(files, registry)
     nodes = {path: {node.id: node for node in result.tree.nodes()} for path, result in files.items()}
@@ -137,13 +137,13 @@ def _one_set(files: Mapping[Path, Result], registry: Registry | None) -> dict[Pa
         return dict(files)
     total = Counter(id for by_id in nodes.values() for id in by_id)
 
-    def order(path: Path) -> tuple[float, int, str]:
+    def sort_key(path: Path) -> tuple[float, int, str]:
         shares = [held[node.id, node.answer] / total[node.id] for node in nodes[path].values()]
         return -sum(shares) / len(shares), -len(shares), path.name
 
     chosen: dict[str, str] = {}
     kept = set()
-    for path in sorted(files, key=order):
+    for path in sorted(files, key=sort_key):
         answers = {id: node.answer for id, node in nodes[path].items()}
         if all(chosen.get(id, answer) == answer for id, answer in answers.items()):
             chosen |= answers
@@ -152,20 +152,21 @@ def _one_set(files: Mapping[Path, Result], registry: Registry | None) -> dict[Pa
 
 
 def _of_runs_here(files: Mapping[Path, Result], registry: Registry | None) -> dict[Path, Result]:
-    """Return the results without those of other replicas than the runs in the registry; all where none is of these."""
+    """Drop results of other replicas than the runs in the registry; return all results if none is of these runs."""
     if registry is None:
         return dict(files)
     ids = {leaf.id for result in files.values() for leaf in result.tree.leaves() if leaf.digest}
-    here = {id: digest for id in ids if (digest := run_digest(registry, id))}
-    pairs = {path: {(here[leaf.id], leaf.digest) for leaf in result.tree.leaves() if leaf.digest and leaf.id in here}
+    digests = {id: digest for id in ids if (digest := run_digest(registry, id))}
+    pairs = {path: {(digests[leaf.id], leaf.digest)
+                    for leaf in result.tree.leaves() if leaf.digest and leaf.id in digests}
              for path, result in files.items()}
-    others = {path for path, found in pairs.items() if any(mine != theirs for mine, theirs in found)}
-    is_of_them = any(found and path not in others for path, found in pairs.items())
-    return {path: result for path, result in files.items() if path not in others or not is_of_them}
+    others = {path for path, of_leaves in pairs.items() if any(here != held for here, held in of_leaves)}
+    has_matches = any(of_leaves and path not in others for path, of_leaves in pairs.items())
+    return {path: result for path, result in files.items() if path not in others or not has_matches}
 
 
 def run_digest(registry: Registry, id: str) -> str | None:
-    """Return which predictions a finished run has; None where there is none that can be read."""
+    """Return the digest of the predictions of a finished run, or None if there is no readable run."""
     try:
         run = registry.find_by_manifest(id)
     except MtrunError:
@@ -174,14 +175,14 @@ def run_digest(registry: Registry, id: str) -> str | None:
 
 
 def _contradictions(files: Mapping[Path, Result]) -> Iterable[Problem]:
-    """Yield a problem for each node that two results give different scores made of the same predictions."""
+    """Yield a problem for each node that has different scores in two results though its predictions are the same."""
     first: dict[str, tuple[Path, ResultNode]] = {}
-    seen = set()
+    reported_ids = set()
     for path, result in files.items():
         for node in result.tree.nodes():
             where, other = first.setdefault(node.id, (path, node))
-            if node.id not in seen and (node.scores, node.honest) != (other.scores, other.honest):
-                seen.add(node.id)
+            if node.id not in reported_ids and (node.scores, node.honest) != (other.scores, other.honest):
+                reported_ids.add(node.id)
                 yield Problem(
                     f"`{node.name or node.what}` ({node.id}) has other scores here than in {where.name}, though made "
                     "of the same predictions: one of the two was changed by hand, or another version of mtrun made it",
@@ -190,7 +191,7 @@ def _contradictions(files: Mapping[Path, Result]) -> Iterable[Problem]:
 
 
 def _build(result: Result, path: Path) -> str:
-    """Return the command that makes a result."""
+    """Return the command that builds a result."""
     spec = result.spec or f"specs/{path.stem.partition('@')[0]}.toml"
-    settings = [word for one in result.settings for word in ("--set", one)]
+    settings = [word for setting in result.settings for word in ("--set", setting)]
     return shlex.join(["mtrun", "build", spec, "--profile", result.profile, *settings])

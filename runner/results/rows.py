@@ -1,4 +1,4 @@
-"""Tables: many results as one leaderboard."""
+"""Rows of a leaderboard: the named nodes of many results, merged by id, and their means over seeds."""
 
 from __future__ import annotations
 
@@ -16,45 +16,45 @@ from .result import Result, ResultNode
 
 @dataclass(frozen=True)
 class Row:
-    """One named node of a leaderboard; a node with several names has them all, the shortest first."""
+    """One named node of a leaderboard, with all of its names, shortest first."""
 
     names: tuple[str, ...]
     id: str
-    """Empty for the mean over seeds."""
+    """Empty for a mean over seeds."""
     kind: str
     what: str
     scores: Scores
-    """Of what was fitted on all of dev."""
+    """Scores of the node fitted on all of dev."""
     shown: Scores
-    """What is shown and ranked by: on dev honest, where something was chosen and that could be had."""
+    """Scores to show and rank by; on dev the honest ones, if available."""
     members: tuple[str, ...]
-    """Direct members of an ensemble, only the chosen ones where a rule chose."""
+    """Titles of the direct members of an ensemble; only the chosen ones if a rule chose."""
     apparent: bool
-    """Whether the dev scores that are shown are on data that was used to choose something."""
+    """Whether the shown dev scores are apparent."""
     leaves: dict[str, int | None]
-    """Id -> parameters of each model that the node is made of."""
+    """Id -> number of parameters of each leaf below the node."""
     seeds: int = 1
-    """Runs of which the scores are the mean."""
+    """Number of runs of which the scores are the mean."""
     sd: Scores = field(default_factory=dict)
     """Standard deviation over the seeds."""
 
     @property
     def parameters(self) -> int | None:
-        """Numbers in all models of the node together; None where one does not say."""
+        """Total number of parameters of all leaves, or None if one is unknown."""
         counts = [count for count in self.leaves.values() if count is not None]
         return sum(counts) if counts and len(counts) == len(self.leaves) else None
 
     def score(self, split: str, column: str) -> float | None:
-        """Return the score that is shown and ranked by, or None."""
+        """Return the score to show and rank by, or None."""
         return self.shown.get(split, {}).get(column)
 
 
 def leaderboard(results: Sequence[Result]) -> list[Row]:
-    """Return the named nodes of trees scored on one suite, each once, by honest dev overall and then by name.
+    """Return the named nodes of results on one suite, each once, sorted by shown dev overall and then by name.
 
-    A name that several nodes have, as after a spec was changed, is followed by the node's id.
+    A name shared by several nodes, as after a change of the spec, is followed by the id of the node.
 
-    Raise RegistryError where two results give one node different scores.
+    Raise RegistryError if two results have different scores of one node.
     """
     nodes: dict[str, ResultNode] = {}
     names: dict[str, set[str]] = {}
@@ -64,36 +64,36 @@ def leaderboard(results: Sequence[Result]) -> list[Row]:
                                         hint="build the specs that contain it again, from one registry"))
         names.setdefault(node.id, set()).update({node.name} - {""})
     shared = {name for name, count in Counter(chain.from_iterable(names.values())).items() if count > 1}
-    called = {key: tuple(sorted((f"{name} ({key})" if name in shared else name for name in found),
-                                key=lambda name: (len(name), name))) for key, found in names.items()}
-    rows = [Row(called[key], key, node.kind, node.what, node.scores, node.shown(), _members(node, called),
+    titles = {key: tuple(sorted((f"{name} ({key})" if name in shared else name for name in own),
+                                key=lambda name: (len(name), name))) for key, own in names.items()}
+    rows = [Row(titles[key], key, node.kind, node.what, node.scores, node.shown(), _members(node, titles),
                 node.is_apparent() and node.honest is None,
                 {leaf.id: leaf.parameters for leaf in node.nodes() if leaf.kind == "leaf"})
-            for key, node in nodes.items() if called[key]]
+            for key, node in nodes.items() if titles[key]]
     return sorted(rows, key=lambda row: rank(row, "dev", OVERALL))
 
 
 def rank(row: Row, split: str, column: str) -> tuple[bool, float, tuple[str, ...]]:
-    """Return what rows are sorted by: those without the score come last."""
+    """Return the sort key of a row: highest score first, rows without the score last."""
     score = row.score(split, column)
     return score is None, -(score or 0.0), row.names
 
 
-def _members(node: ResultNode, called: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """Return what the members are called, with their roles; an unnamed one is described, its own members after it."""
+def _members(node: ResultNode, titles: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the titles of the members with their roles; an unnamed member is described with its own members."""
     shown = range(len(node.members)) if node.chosen is None else node.chosen
     texts = []
     for position in shown:
         member = node.members[position]
-        inner = ", ".join(_members(member, called))
-        text = called[member.id][0] if called[member.id] else f"{member.what}{inner and f' ({inner})'}"
+        inner = ", ".join(_members(member, titles))
+        text = titles[member.id][0] if titles[member.id] else f"{member.what}{inner and f' ({inner})'}"
         role = node.roles[position] if node.roles else ""
         texts.append(f"{role}: {text}" if role else text)
     return tuple(texts)
 
 
 def over_seeds(rows: Iterable[Row]) -> list[Row]:
-    """Return the mean of each group of rows whose names differ in the seed of a sweep alone, with its deviation."""
+    """Return mean and standard deviation of each group of rows whose names differ only in the seed of a sweep."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         for name in row.names:
@@ -105,9 +105,9 @@ def over_seeds(rows: Iterable[Row]) -> list[Row]:
 
 
 def _mean(base: str, group: Sequence[Row]) -> Row:
-    """Return several runs as one row."""
+    """Return the row of the mean over a group."""
     first, n = group[0], len(group)
-    scores, shown, sd = (_over(found, how) for found, how in (
+    scores, shown, sd = (_over(group_scores, how) for group_scores, how in (
         ([row.scores for row in group], statistics.fmean), ([row.shown for row in group], statistics.fmean),
         ([row.shown for row in group], statistics.stdev)))
     return Row((f"{base} over {n} seeds",), "", first.kind, first.what, scores, shown, (),
@@ -115,30 +115,30 @@ def _mean(base: str, group: Sequence[Row]) -> Row:
 
 
 def _over(group: Sequence[Scores], how: Callable[[list[float]], float]) -> Scores:
-    """Return what becomes of the scores of several runs, None where one lacks a score."""
-    return {split: {column: how(found) if None not in (each := [run.get(split, {}).get(column) for run in group])
-                    and (found := [x for x in each if x is not None]) else None for column in scores}
+    """Aggregate the scores of several runs with `how`; None if one lacks the score."""
+    return {split: {column: how(values) if None not in (raw := [run.get(split, {}).get(column) for run in group])
+                    and (values := [x for x in raw if x is not None]) else None for column in scores}
             for split, scores in group[0].items()}
 
 
 def selected(rows: Sequence[Row], patterns: str, must: bool = False) -> list[Row]:
-    """Return the rows of which a name is like one of some patterns, such as `ensemble? sum-lr@*`.
+    """Return the rows with a name that matches one of the patterns, such as `ensemble? sum-lr@*`.
 
-    Raise UsageError, if so told, for a pattern that is like the name of no row.
+    If `must` is set, raise UsageError for a pattern that matches no row.
     """
-    rows_by_name: dict[str, Row] = {}
+    matches: dict[str, Row] = {}
     for pattern in patterns.split():
-        like = [row for row in rows if any(fnmatchcase(name, pattern) for name in row.names)]
-        if must and not like:
+        rows_of_pattern = [row for row in rows if any(fnmatchcase(name, pattern) for name in row.names)]
+        if must and not rows_of_pattern:
             hint = did_you_mean(pattern, {name for row in rows for name in row.names})
             raise UsageError(f"no system is called `{pattern}`. {hint}".rstrip())
-        rows_by_name |= {row.id: row for row in like}
-    return [row for row in rows if row.id in rows_by_name]
+        matches |= {row.id: row for row in rows_of_pattern}
+    return [row for row in rows if row.id in matches]
 
 
 def by_suite(results: Iterable[Result]) -> dict[tuple[str, str], list[Result]]:
-    """Return results by name and content hash of the suite that they were scored on, in this order."""
-    found: dict[tuple[str, str], list[Result]] = {}
+    """Group results by name and content hash of their suite, sorted by these."""
+    groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
-        found.setdefault((result.suite, result.sha256), []).append(result)
-    return dict(sorted(found.items()))
+        groups.setdefault((result.suite, result.sha256), []).append(result)
+    return dict(sorted(groups.items()))

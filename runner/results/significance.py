@@ -1,8 +1,8 @@
-"""Significance: intervals of published scores, and the p-values of all pairs of published systems.
+"""Significance: confidence intervals of published scores, and p-values of all pairs of published systems.
 
-`results/<profile>/significance.json` is made of the predictions of a build and of those that earlier builds kept, so
-that a table needs neither data nor predictions. It is byte-stable: an entry depends on the suite and on the systems
-named in it alone, whenever and with whichever others it was made.
+`results/<profile>/significance.json` is computed from the predictions of a build and from those stored by earlier
+builds, so that a table needs neither data nor predictions. It is byte-stable: an entry depends only on the suite and on
+the systems named in it, not on when or with which others it was computed.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ with deferred("numpy"):
 SPLITS = ("dev", "test")
 
 MOST = 100
-"""How many systems of a suite, the best on dev, are tested in pairs, whose number grows with the square."""
+"""Maximal number of systems of a suite, the best on dev, that are tested in pairs; the pairs grow quadratically."""
 
 Find = Callable[[str], Predictions | None]
-"""From the id of a node to its Predictions, where they are at hand."""
+"""Function from the id of a node to its Predictions, or None if they are not available."""
 
 _Share = Annotated[float, Field(ge=-1, le=1)]
 
@@ -45,48 +45,48 @@ _Score = tuple[_Share, _Share, _Share] | None
 
 
 class Evidence(StrictRecord):
-    """What is known of the systems of one suite, each list in the order of `columns`."""
+    """Intervals and p-values of the systems of one suite; each tuple is in the order of `columns`."""
 
     columns: tuple[str, ...] = ()
-    """The suite's tasks, and overall."""
+    """Tasks of the suite, and overall."""
     systems: dict[str, dict[str, tuple[_Score, ...]]] = Field(default_factory=dict)
-    """Id -> split -> score, as it is shown, and both ends of its interval."""
+    """Id -> split -> (shown score, low, high) of each column."""
     pairs: dict[str, dict[str, tuple[_Share | None, ...]]] = Field(default_factory=dict)
-    """Two ids in their order -> split -> p-value."""
+    """Two sorted ids -> split -> p-value of each column."""
 
     def interval(self, id: str, split: str, column: str, score: float | None) -> tuple[float, float] | None:
-        """Return both ends of a score's interval; None where it is not known of this very score."""
-        found = self._at(self.systems.get(id, {}), split, column)
-        return (found[1], found[2]) if found and found[0] == score else None
+        """Return the ends of the interval of a score, or None if the score differs or its interval is unknown."""
+        entry = self._at(self.systems.get(id, {}), split, column)
+        return (entry[1], entry[2]) if entry and entry[0] == score else None
 
     def p(self, one: str, other: str, split: str, column: str) -> float | None:
-        """Return the p-value of the difference between two systems, or None where it is not known."""
-        found = self._at(self.pairs.get(_pair(one, other), {}), split, column)
-        return None if found is None else float(found)
+        """Return the p-value of the difference between two systems, or None if it is unknown."""
+        value = self._at(self.pairs.get(_pair(one, other), {}), split, column)
+        return None if value is None else float(value)
 
     def only(self, systems: Mapping[str, Scores], tested: Collection[str]) -> Evidence:
-        """Return what is known of systems that still have these scores, as they are shown, and of pairs of some."""
-        kept = {id: found for id, found in self.systems.items() if id in systems and all(
+        """Return the evidence of systems whose shown scores are unchanged, and of their pairs within `tested`."""
+        kept = {id: by_split for id, by_split in self.systems.items() if id in systems and all(
             [at and at[0] for at in by_column] == [systems[id].get(split, {}).get(c) for c in self.columns]
-            for split, by_column in found.items())}
+            for split, by_column in by_split.items())}
         pairs = {pair: p for pair, p in self.pairs.items() if kept.keys() & set(tested) >= set(pair.split())}
         return Evidence(columns=self.columns, systems=kept, pairs=pairs)
 
     def _at(self, by_split: Mapping[str, Sequence[Any]], split: str, column: str) -> Any:
-        found = by_split.get(split)
-        return found[self.columns.index(column)] if found and column in self.columns else None
+        values = by_split.get(split)
+        return values[self.columns.index(column)] if values and column in self.columns else None
 
 
 class Significance(StrictRecord):
-    """The file of one profile."""
+    """Content of the file of one profile."""
 
     format: Literal[1] = 1
     suites: dict[str, Evidence] = Field(default_factory=dict)
-    """By the hash of the suite's content."""
+    """Evidence by the hash of the suite."""
 
     @classmethod
     def read(cls, folder: Path) -> Significance:
-        """Return the file in a folder of results, empty where there is none; raise RegistryError for damage."""
+        """Read the file in a folder of results; empty if there is none. Raise RegistryError if it is damaged."""
         path = folder / SIGNIFICANCE
         if not path.exists():
             return cls()
@@ -100,7 +100,7 @@ class Significance(StrictRecord):
                                     hint="remove it; the next build makes it again"))
 
     def to_json(self) -> bytes:
-        """Return the bytes of the file, one line for each system and pair."""
+        """Serialize to JSON with one line for each system and pair."""
         suites = []
         for sha256, evidence in sorted(self.suites.items()):
             parts = [f'  "columns": {json.dumps(evidence.columns)}']
@@ -112,22 +112,23 @@ class Significance(StrictRecord):
 
 
 def _pair(one: str, other: str) -> str:
+    """Return the key of a pair of ids."""
     return f"{min(one, other)} {max(one, other)}"
 
 
 @dataclass(frozen=True)
 class ScoredSystem:
-    """A published node: its Predictions, and its scores as they are shown, which are honest on dev."""
+    """A published node: its Predictions and its shown scores (honest on dev)."""
 
-    said: Predictions
+    predictions: Predictions
     shown: Scores
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One split's scores [S] of S systems as shown, both ends [S] of their intervals, by column.
+    """Shown scores [S] of S systems on one split, ends [S] of their intervals, and p-values [T, T] of the first T.
 
-    With the p-values [T, T] of the first T of them. What a system lacks is nan.
+    All by column; nan where a system has no score.
     """
 
     shown: dict[str, np.ndarray]
@@ -136,155 +137,153 @@ class Measured:
 
 
 def measured(data: Data, sha256: str, split: str, systems: Sequence[ScoredSystem], tested: int) -> Measured:
-    """Return how far the scores of some systems can be trusted; `sha256` is the hash of `data`, `tested` is T."""
+    """Compute intervals and p-values of some systems; `sha256` is the hash of `data`, `tested` is T."""
     columns = (*data.tasks, OVERALL)
     shown = _listed([system.shown.get(split, {}) for system in systems], columns)
-    points = _listed([score_split(system.said, data, split) for system in systems], columns)
+    points = _listed([score_split(system.predictions, data, split) for system in systems], columns)
     draws: dict[str, np.ndarray] = {}
     p: dict[str, np.ndarray] = {}
     for name, task in data.tasks.items():
         draws[name] = np.full((bootstrap.RESAMPLES, len(systems)), np.nan)
         p[name] = np.full((tested, tested), np.nan)
-        having = np.flatnonzero(np.isfinite(points[name])).tolist()
-        if having:
-            outcomes_, labels = _outcomes(data, name, split, [systems[i].said for i in having])
-            seen = bootstrap.resampled(task, outcomes_, labels, bootstrap.seed(sha256, split, name))
-            draws[name][:, having] = seen
-            both = [i for i in having if i < tested]
+        available = np.flatnonzero(np.isfinite(points[name])).tolist()
+        if available:
+            observed, labels = _outcomes(data, name, split, [systems[i].predictions for i in available])
+            resamples = bootstrap.resampled(task, observed, labels, bootstrap.seed(sha256, split, name))
+            draws[name][:, available] = resamples
+            both = [i for i in available if i < tested]
             p[name][np.ix_(both, both)] = (
-                bootstrap.paired(shown[name][both], points[name][both], seen[:, : len(both)])
-                if task.kind == "regression" else bootstrap.mcnemar(outcomes_[:, : len(both)], shown[name][both]))
+                bootstrap.paired(shown[name][both], points[name][both], resamples[:, : len(both)])
+                if task.kind == "regression" else bootstrap.mcnemar(observed[:, : len(both)], shown[name][both]))
     draws[OVERALL] = bootstrap.overall(draws, data.tasks)
     p[OVERALL] = bootstrap.paired(shown[OVERALL][:tested], points[OVERALL][:tested], draws[OVERALL][:, :tested])
     return Measured(shown, {column: _ends(draws[column], shown[column] - points[column]) for column in columns}, p)
 
 
 def _listed(systems: Sequence[Mapping[str, float | None]], columns: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return scores [S] by column, nan for None."""
+    """Return the scores [S] by column, with nan for None."""
     return {column: np.array([np.nan if (value := scores.get(column)) is None else value for scores in systems])
             for column in columns}
 
 
 def _outcomes(data: Data, task: str, split: str, systems: Sequence[Predictions]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the outcomes [n, S] of one task, which all systems predict, and the labels [n]."""
+    """Return the outcomes [n, S] of one task, predicted by all systems, and its labels [n]."""
     labels = data.splits[task][split].labels
-    said = [system.find(data, split, task) for system in systems]
+    scores = [system.find(data, split, task) for system in systems]
     assert labels is not None
-    return np.stack([outcomes(data.tasks[task], s, labels) for s in said if s is not None], axis=1), labels
+    return np.stack([outcomes(data.tasks[task], s, labels) for s in scores if s is not None], axis=1), labels
 
 
 def _ends(draws: np.ndarray, optimism: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return both ends [S] of the intervals of draws [b, S], brought to where the scores are that are shown."""
+    """Return the ends [S] of the intervals of draws [b, S], shifted by the optimism [S] to the shown scores."""
     low, high = (np.clip(end + optimism, -1, 1) for end in bootstrap.interval(draws))
     return low, high
 
 
-def evidence(data: Data, sha256: str, scored: Mapping[str, ScoredSystem], untested: Collection[str] = ()) -> Evidence:
-    """Return intervals of systems by id, and p-values of all pairs but those of some of them."""
-    ids = sorted(scored, key=lambda id: (id in untested, id))
+def evidence(data: Data, sha256: str, systems: Mapping[str, ScoredSystem], untested: Collection[str] = ()) -> Evidence:
+    """Compute the intervals of systems by id, and the p-values of all pairs without `untested` systems."""
+    ids = sorted(systems, key=lambda id: (id in untested, id))
     tested = [id for id in ids if id not in untested]
-    evidence_ = Evidence(columns=(*data.tasks, OVERALL), systems={id: {} for id in ids},
+    result = Evidence(columns=(*data.tasks, OVERALL), systems={id: {} for id in ids},
                     pairs={_pair(*pair): {} for pair in combinations(tested, 2)})
     for split in SPLITS:
-        this = measured(data, sha256, split, [scored[id] for id in ids], len(tested))
-        if all(np.isnan(scores).all() for scores in this.shown.values()):
+        measurement = measured(data, sha256, split, [systems[id] for id in ids], len(tested))
+        if all(np.isnan(scores).all() for scores in measurement.shown.values()):
             continue
         for i, id in enumerate(ids):
-            evidence_.systems[id][split] = tuple(_score(this, column, i) for column in evidence_.columns)
+            result.systems[id][split] = tuple(_score(measurement, column, i) for column in result.columns)
         for i, j in combinations(range(len(tested)), 2):
-            evidence_.pairs[_pair(ids[i], ids[j])][split] = tuple(_p(this.p[c][i, j], this.shown[c][[i, j]])
-                                                             for c in evidence_.columns)
-    return evidence_
+            result.pairs[_pair(ids[i], ids[j])][split] = tuple(_p(measurement.p[c][i, j], measurement.shown[c][[i, j]])
+                                                             for c in result.columns)
+    return result
 
 
-def _score(this: Measured, column: str, i: int) -> _Score:
-    """Return one system's score with its interval to 4 digits, or None."""
-    value, low, high = (float(each[i]) for each in (this.shown[column], *this.ends[column]))
+def _score(measurement: Measured, column: str, i: int) -> _Score:
+    """Return the score of one system with its interval, rounded to 4 digits, or None."""
+    value, low, high = (float(values[i]) for values in (measurement.shown[column], *measurement.ends[column]))
     return None if np.isnan([value, low]).any() else (value, round(low, 4) + 0.0, round(high, 4) + 0.0)
 
 
 def _p(value: float, shown: np.ndarray) -> float | None:
-    """Return a p-value to 4 significant digits, or None where one of the two has no score."""
+    """Return a p-value to 4 significant digits, or None if one of the two has no score."""
     return None if np.isnan([value, *shown]).any() else float(f"{value:.4g}")
 
 
-# The file, kept up to date -------------------------------------------------------------------------------------------
+# Updating the file ---------------------------------------------------------------------------------------------------
 
 
-def update(folder: Path, results: Sequence[Result], data: Mapping[str, Data], find: Find, cache: Path) -> None:
-    """Bring the file in a folder up to date with its results, as far as data and predictions are at hand.
+def update(folder: Path, results: Sequence[Result], data: Mapping[str, Data], find: Find) -> None:
+    """Update the file in a folder to its results, as far as data and predictions are available.
 
-    `cache` is where the hash of the file is kept: one that was changed since is computed again. Raise StorageError
-    where the file cannot be written.
+    Raise StorageError if the file cannot be written.
     """
     systems: dict[str, dict[str, ResultNode]] = {}
     for result in results:
         nodes = systems.setdefault(result.sha256, {})
         nodes.update({node.id: node for node in result.tree.nodes() if node.name})
-    path = folder / SIGNIFICANCE
-    is_ours = False
     try:
         is_ours = path.exists() and read_cache(cache) in (None, file_hash(path).encode())
         old = Significance.read(folder) if is_ours else Significance()
     except RegistryError:
-        old = Significance()  # it is made again
+        old = Significance()  # the damaged file is replaced
     new = Significance(suites={
-        sha256: _renewed(old.suites.get(sha256, Evidence()), sha256, nodes, data, find)
+        sha256: _updated(old.suites.get(sha256, Evidence()), sha256, nodes, data, find)
         for sha256, nodes in systems.items()})
-    if not path.exists() or new != old or not is_ours:
-        write_bytes(path, new.to_json())
-    write_cache(cache, file_hash(path).encode())
+    if not (folder / SIGNIFICANCE).exists() or new != old:
+        write_bytes(folder / SIGNIFICANCE, new.to_json())
 
 
-def _renewed(old: Evidence, sha256: str, systems: Mapping[str, ResultNode], datas: Mapping[str, Data],
+def _updated(old: Evidence, sha256: str, systems: Mapping[str, ResultNode], datas: Mapping[str, Data],
              find: Find) -> Evidence:
-    """Return what is still true of the old evidence, with what can be added; data are asked for where they are needed.
+    """Return the old evidence that is still valid, with the missing entries that can be computed.
+
+    `datas` is accessed only if something is missing, since that loads the data.
     """
     tested = sorted(sorted(systems, key=lambda id: _rank(systems[id]))[:MOST])
     kept = old.only({id: node.shown() for id, node in systems.items()}, tested)
-    lacking = [pair for pair in combinations(tested, 2) if _pair(*pair) not in kept.pairs]
-    alone = systems.keys() - kept.systems.keys()
-    if not (lacking or alone) or sha256 not in datas:
+    missing = [pair for pair in combinations(tested, 2) if _pair(*pair) not in kept.pairs]
+    unknown = systems.keys() - kept.systems.keys()
+    if not (missing or unknown) or sha256 not in datas:
         return kept
     data = datas[sha256]
-    wanted = {id: find(id) for id in sorted({*alone, *(id for pair in lacking for id in pair)})}
-    found = {id: ScoredSystem(said, systems[id].shown()) for id, said in wanted.items()
-             if said and score(said, data) == systems[id].scores}
-    if not (alone & found.keys()) and not any(one in found and other in found for one, other in lacking):
+    candidates = {id: find(id) for id in sorted({*unknown, *(id for pair in missing for id in pair)})}
+    available = {id: ScoredSystem(predictions, systems[id].shown()) for id, predictions in candidates.items()
+             if predictions and score(predictions, data) == systems[id].scores}
+    if not (unknown & available.keys()) and not any(one in available and other in available for one, other in missing):
         return kept
-    new = evidence(data, sha256, found, systems.keys() - set(tested))
+    new = evidence(data, sha256, available, systems.keys() - set(tested))
     return Evidence(columns=new.columns, systems=kept.systems | new.systems, pairs=kept.pairs | new.pairs)
 
 
 def _rank(node: ResultNode) -> tuple[float, str]:
-    """Return what systems are sorted by: the best on dev first, those without an overall last."""
+    """Return the sort key of a system: best on dev first, without an overall last."""
     overall = node.shown().get("dev", {}).get(OVERALL)
     return 2.0 if overall is None else -overall, node.id
 
 
 @dataclass(frozen=True)
 class PredictionsCache:
-    """Predictions of published systems that are no runs of their own, such as ensembles; all can be made again."""
+    """Cache of Predictions of published systems that are not runs, such as ensembles."""
 
     folder: Path
 
     def find(self, id: str) -> Predictions | None:
-        """Return what is kept of a system, or None."""
+        """Return the cached Predictions of a system, or None."""
         with contextlib.suppress(MtrunError):
             return Predictions.read(self._path(id))
         return None
 
     def has(self, id: str) -> bool:
-        """Tell whether something is kept of a system."""
+        """Return whether Predictions of a system are cached."""
         return self._path(id).exists()
 
     def keep(self, predictions: Mapping[str, Predictions], ids: Collection[str]) -> None:
-        """Keep what is new and remove what is of none of `ids`. Raise StorageError."""
+        """Store Predictions by id and delete those of other ids than `ids`. Raise StorageError."""
         for path in self.folder.glob("*.safetensors"):
             if path.stem not in ids:
                 remove(path)
-        for id, said in predictions.items():
-            data, path = said.to_bytes(), self._path(id)
+        for id, prediction in predictions.items():
+            data, path = prediction.to_bytes(), self._path(id)
             if not path.exists() or path.read_bytes() != data:
                 write_bytes(path, data)
 

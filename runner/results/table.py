@@ -1,4 +1,4 @@
-"""Sheets: what of a leaderboard is shown, and what its intervals and tests say."""
+"""Tables of a leaderboard: columns, cells, marks for best and tied scores, notes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Published = Mapping[str, Scores]
 NOTHING = "—"
 
 SHOWN = 5
-"""How many names a note has."""
+"""Maximal number of names in a note."""
 
 FACTS = {"name": "name", "what": "what it is", "members": "members", "id": "id", "kind": "kind",
          "parameters": "parameters", "seconds": "training s", "inference": "s / 1,000 sentences", "seeds": "seeds"}
-"""Columns that are no scores, with their titles."""
+"""Keys of columns other than scores -> titles."""
 
 OF_SCORES = {"": "", "interval": "95 %", "low": "from", "high": "to", "p": "p", "tied": "tied", "apparent": "apparent",
              "published": "published"}
-"""What there is of each score, such as `overall.interval`, with its title."""
+"""Columns of each score, by key suffix (such as `overall.interval`) -> title suffix."""
 
 APPARENT = "* chosen on dev, or made of what was, and not cross-fitted: its dev score is apparent"
 
@@ -43,7 +43,7 @@ OVER_SEEDS = "±: standard deviation over the seeds"
 
 @dataclass(frozen=True)
 class Cell:
-    """One value, the text that a person reads, and what the text is marked as."""
+    """A value, its text for people, and its marks."""
 
     value: Any
     text: str
@@ -53,7 +53,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table that is ready to be written in any format."""
+    """A table independent of the output format."""
 
     facts: Mapping[str, str]
     """Profile, suite, sha256 and split."""
@@ -64,14 +64,14 @@ class Sheet:
 
     @property
     def title(self) -> str:
-        """What the table shows, in a line."""
+        """Heading of the table, one line."""
         facts = self.facts
         return f"{facts['profile']}: suite {facts['suite']}, content {facts['sha256'][:12]}, {facts['split']}"
 
 
 @dataclass(frozen=True)
 class Board:
-    """The systems of one suite on one split, and what is known of them."""
+    """The systems of one suite on one split, with costs, intervals and tests."""
 
     rows: Sequence[Row]
     tasks: Sequence[Column]
@@ -79,13 +79,13 @@ class Board:
     evidence: Evidence
     costs: Mapping[str, Mapping[str, Any]]
     published: Published = field(default_factory=dict)
-    """Scores of the same nodes as the repository publishes them, as they are shown, by id."""
+    """Scores to show of the same nodes as published in the repository, by id."""
     published_on: Sequence[str] = ()
-    """The machines that the published scores were made on."""
+    """The machines on which the published scores were computed."""
 
     @cached_property
     def titles(self) -> dict[str, str]:
-        """Titles of the columns of scores."""
+        """Titles of the score columns by key."""
         return {**{task.name: task.title for task in self.tasks}, OVERALL: OVERALL}
 
     def title(self, key: str) -> str:
@@ -94,17 +94,17 @@ class Board:
         return f"{self.titles[column]} {OF_SCORES[part]}".rstrip() if column else FACTS[key]
 
     def parts(self, key: str) -> tuple[str, str]:
-        """Return the column of scores of a key, empty for one that is no score, and what is meant of it."""
+        """Split a key into score column and suffix; the column is empty if the key is not of a score."""
         column, _, part = (key, "", "") if key in self.titles else key.rpartition(".")
         return column, part
 
     def keys(self) -> list[str]:
-        """Return the keys of all columns, in their order."""
+        """Return the keys of all columns in display order."""
         scores = [f"{column}.{part}".rstrip(".") for column in self.titles for part in OF_SCORES]
         return ["name", "what", "members", "id", "kind", *scores, "parameters", "seconds", "inference", "seeds"]
 
     def value(self, row: Row, key: str) -> Any:
-        """Return what a row has in a column: text, a number, or None."""
+        """Return the value of a row in a column: text, a number, a pair of numbers, or None."""
         column, part = self.parts(key)
         if not column:
             return self._fact(row, key)
@@ -120,7 +120,7 @@ class Board:
         return row.scores.get(self.split, {}).get(column) if part == "apparent" else score
 
     def _fact(self, row: Row, key: str) -> Any:
-        """Return what is no score."""
+        """Return the value of a column that is not a score."""
         if key in ("seconds", "inference"):
             cost = spent(self.costs, row.leaves, key)
             return None if cost is None else round(cost, 3)
@@ -128,23 +128,23 @@ class Board:
         return ", ".join(value) if isinstance(value, tuple) else value or None
 
     def best(self, column: str) -> Row | None:
-        """Return the system with the highest score of a column."""
-        having = [row for row in self.rows if row.id and row.score(self.split, column) is not None]
-        return min(having, key=lambda row: rank(row, self.split, column), default=None)
+        """Return the system with the highest score in a column, or None."""
+        scored = [row for row in self.rows if row.id and row.score(self.split, column) is not None]
+        return min(scored, key=lambda row: rank(row, self.split, column), default=None)
 
     @property
     def is_honest(self) -> bool:
-        """Whether some score that is shown is another than that of what was fitted on all of dev."""
+        """Whether some shown score differs from the score of the node fitted on all of dev."""
         return any(row.shown.get(self.split) != row.scores.get(self.split) for row in self.rows)
 
     @property
     def is_published(self) -> bool:
-        """Whether the repository publishes scores of some system that is shown."""
+        """Whether some shown system has a published score."""
         return any(self.value(row, f"{OVERALL}.published") is not None for row in self.rows)
 
     @cached_property
     def tests(self) -> dict[str, dict[str, float]]:
-        """Id -> p-value against the best of a column, corrected for all that are tested in it; the best has none."""
+        """Column -> id -> p-value against the best of the column, Holm-corrected; the best itself has none."""
         return {column: self._tests(column) for column in self.titles}
 
     def _tests(self, column: str) -> dict[str, float]:
@@ -155,11 +155,11 @@ class Board:
         return {id: float(f"{p:.4g}") for id, p in zip(raw, holm(list(raw.values())), strict=True)}
 
     def _is_known(self, row: Row, column: str) -> bool:
-        """Tell whether the evidence is of the very scores of a system, not of a replica's."""
+        """Return whether the evidence belongs to the shown score of a system and not to a replica."""
         return self.evidence.interval(row.id, self.split, column, row.score(self.split, column)) is not None
 
     def untested(self) -> list[str]:
-        """Return the names of systems whose difference from the best of some column is not known."""
+        """Return the names of systems without a test against the best of some column."""
         return [row.names[0] for row in self.rows if row.id and any(
             row.score(self.split, column) is not None and row.id not in tests
             and (best := self.best(column)) and best.id != row.id for column, tests in self.tests.items())]
@@ -169,9 +169,9 @@ class Board:
 
 
 def chosen(board: Board, wanted: str, usual: Sequence[str]) -> list[str]:
-    """Return the keys that a comma-separated list names; `+key` adds to the usual ones, `all` stands for all.
+    """Parse a comma-separated list of keys; a leading `+` adds them to the usual ones, `all` means all.
 
-    Raise UsageError for a key that there is not.
+    Raise UsageError for an unknown key.
     """
     known = board.keys()
     if not wanted:
@@ -182,7 +182,7 @@ def chosen(board: Board, wanted: str, usual: Sequence[str]) -> list[str]:
 
 
 def checked(board: Board, key: str) -> str:
-    """Return a column's key. Raise UsageError where there is no such column."""
+    """Return a key if it is one of a column. Raise UsageError otherwise."""
     known = board.keys()
     if key not in known:
         whole = ", ".join(name for name in known if "." not in name)
@@ -193,9 +193,9 @@ def checked(board: Board, key: str) -> str:
 
 
 def usual(board: Board, is_exact: bool = False) -> list[str]:
-    """Return the keys that are shown unless told otherwise: names, scores and the interval of the overall to people.
+    """Return the default keys: for people, names, scores and the interval of the overall.
 
-    To programs, which is `exact`, all; an interval as its two ends.
+    For programs (`is_exact`), all keys, with intervals as two columns.
     """
     if is_exact:
         known = board.keys()
@@ -205,7 +205,7 @@ def usual(board: Board, is_exact: bool = False) -> list[str]:
 
 
 def sheet(board: Board, facts: Mapping[str, str], keys: Sequence[str], sort: str = OVERALL) -> Sheet:
-    """Return some columns of a board, sorted by one: scores from the highest, all else from the lowest."""
+    """Make a table of some columns of a board, sorted by one: scores descending, everything else ascending."""
     rows = sorted(board.rows, key=lambda row: _order(board, row, sort))
     best = {key: _text(row.score(board.split, key)) for key in keys if (row := board.best(key))}
     cells = [[_cell(board, row, key, best.get(key, "")) for key in keys] for row in rows]
@@ -213,7 +213,7 @@ def sheet(board: Board, facts: Mapping[str, str], keys: Sequence[str], sort: str
 
 
 def _order(board: Board, row: Row, key: str) -> tuple[bool, Any, tuple[str, ...]]:
-    """Return what rows are sorted by; those that have nothing there come last."""
+    """Return the sort key of a row; rows without a value come last."""
     value = board.value(row, key)
     if value is None:
         return True, 0, row.names
@@ -221,7 +221,7 @@ def _order(board: Board, row: Row, key: str) -> tuple[bool, Any, tuple[str, ...]
 
 
 def _cell(board: Board, row: Row, key: str, best: str) -> Cell:
-    """Return one cell; `best` is the text of the column's highest score, which marks all that look like it."""
+    """Return one cell; `best` is the text of the highest score, and all cells of equal text are marked as best."""
     value = board.value(row, key)
     if key == "name":
         return Cell(value, f"{value}{'*' * _is_apparent(board, row)}")
@@ -234,7 +234,7 @@ def _cell(board: Board, row: Row, key: str, best: str) -> Cell:
 
 
 def _text(value: Any, key: str = "") -> str:
-    """Return a value as a person reads it."""
+    """Format a value for people."""
     if value is None or isinstance(value, str):
         return value or (NOTHING if key not in ("members", "what") else "")
     if isinstance(value, bool):
@@ -247,12 +247,12 @@ def _text(value: Any, key: str = "") -> str:
 
 
 def _is_apparent(board: Board, row: Row) -> bool:
-    """Tell whether the scores that are shown of a row are on data that was used to choose something."""
+    """Return whether the shown scores of a row are apparent."""
     return board.split == "dev" and row.apparent
 
 
 def _notes(board: Board, keys: Sequence[str]) -> list[str]:
-    """Return what explains the marks that are there."""
+    """Return the notes that explain the marks in use."""
     untested = board.untested()
     notes = {
         HONEST: board.is_honest,
@@ -268,6 +268,6 @@ def _notes(board: Board, keys: Sequence[str]) -> list[str]:
 
 
 def _few(names: Sequence[str]) -> str:
-    """Return some names, and how many more there are."""
+    """Join some names, with the number of the others."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more

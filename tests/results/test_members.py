@@ -19,7 +19,7 @@ from scipy import stats
 from runner.cli.app import cli
 from runner.errors import UsageError
 from runner.results.members import shapley as worth
-from runner.results.members.agreement import alike
+from runner.results.members.agreement import agreement
 from runner.results.members.shapley import contributions
 from runner.results.members.subtrees import EnsembleSubsets, subsets_of
 from runner.tasks.data import Task
@@ -291,12 +291,12 @@ def test_disagreement_and_errors_are_those_of_their_definitions() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 5, 200).astype(np.float64)
     one, other = (rng.standard_normal((200, 5)) + 2 * np.eye(5)[labels.astype(int)] for _ in range(2))
-    apart, errors = alike(Task(title="", kind="classification", classes=5), one, other, labels)
+    apart, errors = agreement(Task(title="", kind="classification", classes=5), one, other, labels)
     said_ = one.argmax(axis=1), other.argmax(axis=1)
     assert apart == np.mean(said_[0] != said_[1])
     assert errors == pytest.approx(stats.pearsonr(*(s != labels for s in said_)).statistic)
     x, y = (labels + rng.standard_normal(200) for _ in range(2))
-    apart, errors = alike(Task(title="", kind="regression"), x[:, None], y[:, None], labels)
+    apart, errors = agreement(Task(title="", kind="regression"), x[:, None], y[:, None], labels)
     assert apart == pytest.approx((1 - stats.pearsonr(x, y).statistic) / 2)
     left = [stats.zscore(s) - stats.zscore(labels) for s in (x, y)]
     assert errors == pytest.approx(stats.pearsonr(*left).statistic)
@@ -305,8 +305,8 @@ def test_disagreement_and_errors_are_those_of_their_definitions() -> None:
 def test_a_model_and_its_equal_never_disagree(root: Path) -> None:
     scores = np.arange(6.0)[:, None]
     labels = np.array([0.0, 1, 1, 0, 1, 0])
-    assert alike(Task(title="", kind="binary"), scores - 3, scores - 3, labels) == (0, pytest.approx(1))
-    assert alike(Task(title="", kind="binary"), scores + 1, scores + 2, np.ones(6)) == (0, 0), "nothing is wrong"
+    assert agreement(Task(title="", kind="binary"), scores - 3, scores - 3, labels) == (0, pytest.approx(1))
+    assert agreement(Task(title="", kind="binary"), scores + 1, scores + 2, np.ones(6)) == (0, 0), "nothing is wrong"
 
 
 # ------------------------------------------------------------------------------------------------------------- command
@@ -320,8 +320,8 @@ def test_the_command_tells_people_and_programs(root: Path, monkeypatch: pytest.M
     found = json.loads(line)
     assert found["v"] == 1 and found["exact"] and [m["name"] for m in found["members"]] == ["a", "b", "c", "d"]
     assert len(found["pairs"]) == 6 and found["smallest"]["points"] == 0.5
-    worths = [member["shapley"]["value"] for member in found["members"]]
-    assert sum(worths) == pytest.approx(found["overall"]["value"] - found["nothing"])
+    values = [member["shapley"]["value"] for member in found["members"]]
+    assert sum(values) == pytest.approx(found["overall"]["value"] - found["nothing"])
     plain = CliRunner().invoke(cli, ["members", "specs/nested.toml", "--split", "test"]).output
     assert "test overall" in plain and "may have been chosen" not in plain and "smallest" not in plain
 

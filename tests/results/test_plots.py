@@ -38,19 +38,19 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def gathered(project: Path) -> ProfileResults:
+def profile_results(project: Path) -> ProfileResults:
     return gather(project / "results")[0]
 
 
-def figures(gathered: ProfileResults, kind: str) -> dict[str, object]:
+def figures(profile_results: ProfileResults, kind: str) -> dict[str, object]:
     import matplotlib
 
     with matplotlib.rc_context(plots.STYLE):
-        return dict(plots.kinds()[kind](gathered))
+        return dict(plots.kinds()[kind](profile_results))
 
 
-def test_each_picture_is_a_sound_svg_that_asks_for_nothing(gathered: ProfileResults) -> None:
-    drawn = dict(plots.drawn(gathered))
+def test_each_picture_is_a_sound_svg_that_asks_for_nothing(profile_results: ProfileResults) -> None:
+    drawn = dict(plots.drawn(profile_results))
     assert drawn.keys() >= NAMES
     for data in drawn.values():
         root = ET.fromstring(data)
@@ -71,19 +71,19 @@ def test_the_same_bytes_in_every_process(project: Path) -> None:
     assert said[0].count("\n") >= len(NAMES)
 
 
-def test_curves_are_the_history(gathered: ProfileResults) -> None:
-    leaf = next(leaf for leaf in gathered.leaves if leaf.name == "sum")
-    history = [json.loads(line) for line in gathered.runs[leaf.id].read("history.jsonl").splitlines()]
-    axes = figures(gathered, "curves")["curves-sum"].axes
+def test_curves_are_the_history(profile_results: ProfileResults) -> None:
+    leaf = next(leaf for leaf in profile_results.leaves if leaf.name == "sum")
+    history = [json.loads(line) for line in profile_results.runs[leaf.id].read("history.jsonl").splitlines()]
+    axes = figures(profile_results, "curves")["curves-sum"].axes
     assert list(axes[0].lines[0].get_ydata()) == [entry["losses"]["sentiment"] for entry in history]
     assert list(axes[2].lines[0].get_ydata()) == [sum(entry["losses"].values()) for entry in history]
     assert list(axes[4].lines[0].get_ydata()) == [entry["dev"]["similarity"] for entry in history]
     assert list(axes[3].lines[1].get_xdata()) == [EPOCHS]  # the ring
 
 
-def test_a_sweep_has_all_its_points_whatever_they_are_called(gathered: ProfileResults) -> None:
-    axes = figures(gathered, "sweeps")["sweep-rates-lr_scale"].axes
-    by_name = {node.name: node for node in gathered.nodes.values()}
+def test_a_sweep_has_all_its_points_whatever_they_are_called(profile_results: ProfileResults) -> None:
+    axes = figures(profile_results, "sweeps")["sweep-rates-lr_scale"].axes
+    by_name = {node.name: node for node in profile_results.nodes.values()}
     points = [by_name[name] for name in ("sum", "rates@lr_scale=2.0", "rates@lr_scale=3.0")]
     for panel, column in zip(axes, ("sentiment", "similarity", "overall"), strict=True):
         line = panel.lines[0]
@@ -92,49 +92,50 @@ def test_a_sweep_has_all_its_points_whatever_they_are_called(gathered: ProfileRe
         assert list(line.get_ydata()) == scores
         bars = panel.collections[0].get_segments()
         for score, node, bar in zip(scores, points, bars, strict=True):
-            low, high = gathered.interval(node.id, column) or (None, None)
+            low, high = profile_results.interval(node.id, column) or (None, None)
             assert low < score < high
             assert [y for _, y in bar] == pytest.approx([low, high])
 
 
-def of_results(gathered: ProfileResults, *more: Result) -> ProfileResults:
-    """Return a gathered of some more results, in a project without specs."""
-    files = {Path(f"{number}.json"): result for number, result in enumerate((*gathered.results, *more))}
-    return ProfileResults(replace(gathered.source, files=files), gathered.folder / "nowhere")
+def of_results(profile_results: ProfileResults, *more: Result) -> ProfileResults:
+    """Return the ProfileResults of some more results, in a project without specs."""
+    files = {Path(f"{number}.json"): result for number, result in enumerate((*profile_results.results, *more))}
+    return ProfileResults(replace(profile_results.source, files=files), profile_results.folder / "nowhere")
 
 
-def test_a_sweep_has_all_its_points_where_the_specs_are_gone(gathered: ProfileResults) -> None:
-    (one,) = (result for result in gathered.results if result.tree.name == "sum")
+def test_a_sweep_has_all_its_points_where_the_specs_are_gone(profile_results: ProfileResults) -> None:
+    (one,) = (result for result in profile_results.results if result.tree.name == "sum")
     alias = one.model_copy(update={"tree": one.tree.model_copy(update={"name": "rates@lr_scale=1.0"})})
-    alone = of_results(gathered, alias)
+    alone = of_results(profile_results, alias)
     line = figures(alone, "sweeps")["sweep-rates-lr_scale"].axes[0].lines[0]
     assert list(line.get_xdata()) == [1.0, 2.0, 3.0]
 
 
-def test_seeds_are_no_axis(gathered: ProfileResults) -> None:
-    names = dict(zip((result.tree.name for result in gathered.results), ("some@seed=1", "some@seed=2"), strict=False))
+def test_seeds_are_no_axis(profile_results: ProfileResults) -> None:
+    new = ("some@seed=1", "some@seed=2")
+    names = dict(zip((result.tree.name for result in profile_results.results), new, strict=False))
     named = [result.model_copy(update={"tree": result.tree.model_copy(update={"name": names[result.tree.name]})})
-             for result in gathered.results if result.tree.name in names]
+             for result in profile_results.results if result.tree.name in names]
     assert len(named) == 2
-    alone = of_results(gathered, *named)
+    alone = of_results(profile_results, *named)
     assert not any("seed" in name for name in figures(alone, "sweeps"))
 
 
-def test_a_tree_shows_the_score_that_each_member_is_there_for(gathered: ProfileResults) -> None:
-    tree = next(result.tree for result in gathered.results if result.tree.name == "way")
-    texts = [text.get_text() for text in figures(gathered, "trees")["tree-way"].axes[0].texts]
+def test_a_tree_shows_the_score_that_each_member_is_there_for(profile_results: ProfileResults) -> None:
+    tree = next(result.tree for result in profile_results.results if result.tree.name == "way")
+    texts = [text.get_text() for text in figures(profile_results, "trees")["tree-way"].axes[0].texts]
     for node, column in ((tree, "overall"), (tree.members[0], "sentiment"), (tree.members[1], "similarity")):
         assert node.name in texts
         assert f"{node.shown()['dev'][column]:.3f}" in texts
     assert "2 not chosen" in texts
 
 
-def test_honest_and_apparent_scores_are_side_by_side(gathered: ProfileResults) -> None:
-    axes, gaps = figures(gathered, "honesty")["honesty-tiny"].axes
+def test_honest_and_apparent_scores_are_side_by_side(profile_results: ProfileResults) -> None:
+    axes, gaps = figures(profile_results, "honesty")["honesty-tiny"].axes
     apparent, honest = (next(line.get_xdata() for line in axes.lines if line.get_label() == f"dev, {which}")
                         for which in ("apparent", "honest"))
     names = [label.get_text() for label in axes.get_yticklabels()]
-    by_name = {node.name: node for node in gathered.nodes.values()}
+    by_name = {node.name: node for node in profile_results.nodes.values()}
     assert len(names) == len(by_name)
     assert list(apparent) == [by_name[name].scores["dev"]["overall"] for name in names]
     assert list(honest) == [by_name[name].honest["overall"] for name in names]
@@ -142,17 +143,17 @@ def test_honest_and_apparent_scores_are_side_by_side(gathered: ProfileResults) -
     assert [bar.get_width() for bar in gaps.patches] == [a - h for a, h in zip(apparent, honest, strict=True)]
 
 
-def test_conflict_is_the_mean_over_the_epochs(gathered: ProfileResults) -> None:
-    left, right = figures(gathered, "conflict")["conflict"].axes
+def test_conflict_is_the_mean_over_the_epochs(profile_results: ProfileResults) -> None:
+    left, right = figures(profile_results, "conflict")["conflict"].axes
     dots = [line.get_xdata()[0] for line in left.lines if line.get_marker() == "o"]
-    for leaf, dot in zip(gathered.leaves, dots, strict=True):
-        values = [entry["conflict"]["pairs"]["sentiment/similarity"] for entry in gathered.history(leaf.id)]
+    for leaf, dot in zip(profile_results.leaves, dots, strict=True):
+        values = [entry["conflict"]["pairs"]["sentiment/similarity"] for entry in profile_results.history(leaf.id)]
         assert dot == pytest.approx(sum(values) / len(values))
-    assert [bar.get_width() for bar in right.patches] == [0.25] * len(gathered.leaves)
+    assert [bar.get_width() for bar in right.patches] == [0.25] * len(profile_results.leaves)
 
 
-def test_an_ensemble_costs_what_all_its_leaves_cost(gathered: ProfileResults) -> None:
-    axes = figures(gathered, "costs")["costs-tiny"].axes[0]
+def test_an_ensemble_costs_what_all_its_leaves_cost(profile_results: ProfileResults) -> None:
+    axes = figures(profile_results, "costs")["costs-tiny"].axes[0]
     leaves, trees = axes.lines[:2]
     assert set(leaves.get_xdata()) == {20.0}
     assert sorted(trees.get_xdata()) == [60.0, 60.0, 80.0]  # top and way: three rates; both: pcgrad, too
@@ -160,19 +161,19 @@ def test_an_ensemble_costs_what_all_its_leaves_cost(gathered: ProfileResults) ->
 
 def test_what_only_a_registry_knows_is_left_out_with_a_word(project: Path, tmp_path: Path) -> None:
     shutil.copytree(project / "results", tmp_path / "results")
-    gathered = gather(tmp_path / "results")[0]
-    drawn = {name for name, _ in plots.drawn(gathered)}
+    profile_results = gather(tmp_path / "results")[0]
+    drawn = {name for name, _ in plots.drawn(profile_results)}
     assert drawn == {"costs-tiny.svg", "honesty-tiny.svg", "sweep-rates-lr_scale.svg", "tree-both.svg", "tree-way.svg"}
-    assert any("4 of 4 runs are not in the registry" in note for note in gathered.notes)
+    assert any("4 of 4 runs are not in the registry" in note for note in profile_results.notes)
 
 
 def test_a_history_without_conflict_is_told(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gathered = gather(project / "results")[0]
+    profile_results = gather(project / "results")[0]
     history = ProfileResults.history
     monkeypatch.setattr(ProfileResults, "history", lambda self, id: [
         {key: value for key, value in entry.items() if key != "conflict"} for entry in history(self, id)])
-    assert not figures(gathered, "conflict")
-    assert any("conflict" in note for note in gathered.notes)
+    assert not figures(profile_results, "conflict")
+    assert any("conflict" in note for note in profile_results.notes)
 
 
 def test_a_hostile_name_stays_in_the_folder(project: Path, tmp_path: Path) -> None:
@@ -184,11 +185,11 @@ def test_a_hostile_name_stays_in_the_folder(project: Path, tmp_path: Path) -> No
     assert {path.parent for path in tmp_path.rglob("*.svg")} == {tmp_path / "out"}
 
 
-def test_without_matplotlib_it_is_said_what_to_install(gathered: ProfileResults,
+def test_without_matplotlib_it_is_said_what_to_install(profile_results: ProfileResults,
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plots.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"mtrun\[plots\]"):
-        list(plots.drawn(gathered))
+        list(plots.drawn(profile_results))
 
 
 def test_the_command_writes_beside_the_results(project: Path, tmp_path: Path) -> None:
@@ -216,8 +217,8 @@ def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
         gather(tmp_path)
 
 
-def test_mermaid_draws_each_node_once_and_chosen_members_only(gathered: ProfileResults) -> None:
-    tree = next(result.tree for result in gathered.results if result.tree.name == "both")
+def test_mermaid_draws_each_node_once_and_chosen_members_only(profile_results: ProfileResults) -> None:
+    tree = next(result.tree for result in profile_results.results if result.tree.name == "both")
     text = graph.result_mermaid(tree)
     drawn = dict(re.findall(r'^    n(\w+)[\[(]+"([^"]*)"', text, re.M))
 

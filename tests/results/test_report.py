@@ -34,13 +34,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def gathered(project: Path) -> ProfileResults:
+def profile_results(project: Path) -> ProfileResults:
     return gather(project / "results")[0]
 
 
 @pytest.fixture(scope="module")
-def page(gathered: ProfileResults) -> str:
-    return html([gathered]).decode()
+def page(profile_results: ProfileResults) -> str:
+    return html([profile_results]).decode()
 
 
 class Seen(HTMLParser):
@@ -98,12 +98,12 @@ def test_nothing_is_fetched_and_every_link_has_its_target(page: str) -> None:
     assert set(seen.values("aria-labelledby")) <= set(ids)
 
 
-def test_every_node_has_its_page(page: str, gathered: ProfileResults) -> None:
-    for id, node in gathered.nodes.items():
+def test_every_node_has_its_page(page: str, profile_results: ProfileResults) -> None:
+    for id, node in profile_results.nodes.items():
         article = page.partition(f'<article class="page" id="demo-{id}"')[2].partition("</article>")[0]
         assert node.what in article.replace("&#39;", "'")
         for column, value in node.shown()["dev"].items():
-            low, high = gathered.interval(id, column) or (0, 0)
+            low, high = profile_results.interval(id, column) or (0, 0)
             assert f"{value:.3f}" in article and f"{low:.3f}\u2013{high:.3f}" in article
         assert "dev, apparent" in article and f"{node.scores['dev']['overall']:.3f}" in article
         assert "mtrun build specs/" in article or "mtrun build " in article
@@ -117,8 +117,8 @@ def test_a_spec_is_shown_with_its_places(page: str, project: Path) -> None:
     assert re.search(rf"lr = 0.001 +# .*specs/profiles/demo.toml:{profile.index('lr = 1e-3') + 1}\n", page)
 
 
-def test_without_sentences_there_are_none(gathered: ProfileResults) -> None:
-    page = html([gathered], sentences=False).decode()
+def test_without_sentences_there_are_none(profile_results: ProfileResults) -> None:
+    page = html([profile_results], sentences=False).decode()
     assert "owned" not in page and "example.org" not in page
     assert "Mistakes on dev" in page
 
@@ -133,9 +133,9 @@ def test_the_same_bytes_in_every_process(project: Path) -> None:
     assert said[0].endswith(b"</html>")
 
 
-def test_a_page_is_small(page: str, gathered: ProfileResults) -> None:
+def test_a_page_is_small(page: str, profile_results: ProfileResults) -> None:
     articles = page.partition("<article")[2]
-    assert len(articles) / len(gathered.nodes) < 25_000  # of a hundred runs 2.5 MB
+    assert len(articles) / len(profile_results.nodes) < 25_000  # of a hundred runs 2.5 MB
 
 
 def test_without_registry_and_specs_there_is_less_on_it(project: Path, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_the_worst_are_the_surest_of_the_wrong() -> None:
     logits = np.log(np.array([[.7, .2, .1], [.1, .8, .1], [.2, .1, .7], [.5, .4, .1], [.7, .2, .1]], np.float32))
     examples = Examples(tuple("abcde"), tuple("ABCDE"), (), np.array([0.0, 0.0, 0.0, 1.0, 2.0]))
     found = list(worst(task, logits, examples, 3))
-    assert [(m.id, m.label, m.said) for m in found] == [("b", "0", "1"), ("e", "2", "0"), ("c", "0", "2")]
+    assert [(m.id, m.label, m.predicted) for m in found] == [("b", "0", "1"), ("e", "2", "0"), ("c", "0", "2")]
     assert [m.size for m in found] == pytest.approx([0.7, 0.6, 0.5], abs=1e-6)
     assert [m.id for m in worst(task, logits, examples, 9)] == ["b", "e", "c", "d"]
 
@@ -235,9 +235,9 @@ def click(tab: Browser, heading: int) -> list[str]:
 
 
 @needs_browser
-def test_headings_sort(tab: tuple[Browser, str], gathered: ProfileResults) -> None:
+def test_headings_sort(tab: tuple[Browser, str], profile_results: ProfileResults) -> None:
     tab[0].open(tab[1])
-    nodes = {node.name: node.shown()["dev"] for node in gathered.nodes.values()}
+    nodes = {node.name: node.shown()["dev"] for node in profile_results.nodes.values()}
     names = click(tab[0], 0)
     assert names == sorted(names)
     assert click(tab[0], 0) == names[::-1]
@@ -293,8 +293,8 @@ def test_looks(tab: tuple[Browser, str]) -> None:
 
 
 @needs_browser
-def test_a_phone_scrolls_down_only(tab: tuple[Browser, str], gathered: ProfileResults) -> None:
-    for anchor in ["", *(f"#demo-{id}" for id in gathered.nodes)]:
+def test_a_phone_scrolls_down_only(tab: tuple[Browser, str], profile_results: ProfileResults) -> None:
+    for anchor in ["", *(f"#demo-{id}" for id in profile_results.nodes)]:
         tab[0].open(tab[1] + anchor, width=390, height=844)
         tab[0].do("document.querySelectorAll('details').forEach(one => one.open = true)")
         assert tab[0].do("document.documentElement.scrollWidth") == 390

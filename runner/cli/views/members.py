@@ -120,14 +120,13 @@ def json_line(result: Contributions, points: float | None) -> str:
     """Render contributions as one line of JSON."""
     subsets = result.subsets
     members = [{"name": w.player.title, "id": w.player.id, "alone": w.alone, "left_out": asdict(w.left_out),
-               "shapley": asdict(w.shapley), "by_task": w.by_task, "inference": w.inference,
-               "per_second": per_second(w)} for w in result.members]
+                "shapley": asdict(w.shapley), "by_task": w.by_task, "inference": w.inference,
+                "per_second": per_second(w)} for w in result.members]
     pairs = [{"ids": ids, **asdict(pair)} for ids, pair in result.agreements.items()]
     out: dict[str, Any] = {
         "v": 1, "name": subsets.root.name, "id": subsets.root.id, "split": subsets.split,
         "overall": asdict(result.whole), "nothing": result.nothing, "exact": result.is_exact,
-        "coalitions": result.coalitions,
-        "sampling_error": result.sampling_error, "members": members, "pairs": pairs}
+        "coalitions": result.coalitions, "sampling_error": result.sampling_error, "members": members, "pairs": pairs}
     if points is not None:
         out["steps"] = [_smaller_json(result, step) for step in result.steps]
         out["smallest"] = {"points": points, **_smaller_json(result, result.smallest(points))}

@@ -1,4 +1,4 @@
-"""Likeness: how often two models of a tree say different things, and whether they are wrong together."""
+"""Agreement of pairs of models of a tree: disagreement of their predictions and correlation of their errors."""
 
 from __future__ import annotations
 
@@ -14,43 +14,44 @@ from .subtrees import EnsembleSubsets
 
 @dataclass(frozen=True)
 class Agreement:
-    """How alike two models are, per task and in the mean over the tasks (`overall`)."""
+    """Agreement of two models, per task and as the mean over the tasks (`overall`)."""
 
     disagreement: dict[str, float]
-    """Share of the examples on which they say different things; (1 - r) / 2 of a regression."""
+    """Share of examples with different predictions; (1 - r) / 2 for a regression."""
     errors: dict[str, float]
-    """Correlation of their errors: of being wrong, or of what is left of a regression's standardised scores."""
+    """Correlation of their errors: indicators of a wrong prediction, or residuals of standardised regression scores."""
 
 
 def agreements(subsets: EnsembleSubsets) -> dict[tuple[str, str], Agreement]:
-    """Return how alike each two models are."""
-    by_pair = {pair: Agreement({}, {}) for pair in combinations(subsets.leaves, 2)}
+    """Return the agreement of each pair of models, by their ids."""
+    pairs = {pair: Agreement({}, {}) for pair in combinations(subsets.leaves, 2)}
     for name, task in subsets.data.tasks.items():
         labels = subsets.labels(name)
-        told = {id: scores for id, said in subsets.leaves.items()
-                if (scores := said.find(subsets.data, subsets.split, name)) is not None}
-        for (one, other), pair in by_pair.items():
-            if one in told and other in told:
-                different, errors = alike(task, told[one], told[other], labels)
+        scores_of = {id: scores for id, predictions in subsets.leaves.items()
+                if (scores := predictions.find(subsets.data, subsets.split, name)) is not None}
+        for (first, second), pair in pairs.items():
+            if first in scores_of and second in scores_of:
+                different, errors = agreement(task, scores_of[first], scores_of[second], labels)
                 pair.disagreement[name], pair.errors[name] = different, errors
-    for pair in by_pair.values():
+    for pair in pairs.values():
         for by_task in (pair.disagreement, pair.errors):
             if by_task:
                 by_task[OVERALL] = sum(by_task.values()) / len(by_task)
-    return by_pair
+    return pairs
 
 
-def alike(task: Task, one: np.ndarray, other: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Return disagreement and correlation of errors of scores [n, k] and [n, k]; a constant correlates with nothing."""
+def agreement(task: Task, first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Return disagreement and error correlation of two models by their scores [n, k]; constant errors give 0."""
     if task.kind == "regression":
-        errors = [_standard(scores[:, 0]) - _standard(labels) for scores in (one, other)]
-        return (1 - pearson(one[:, 0], other[:, 0])) / 2, pearson(*errors)
-    said = [scores.argmax(axis=1) if task.kind == "classification" else scores[:, 0] > 0 for scores in (one, other)]
-    return float((said[0] != said[1]).mean()), pearson(*(answers != labels for answers in said))
+        errors = [_standard(scores[:, 0]) - _standard(labels) for scores in (first, second)]
+        return (1 - pearson(first[:, 0], second[:, 0])) / 2, pearson(*errors)
+    decisions = [scores.argmax(axis=1) if task.kind == "classification" else scores[:, 0] > 0
+                 for scores in (first, second)]
+    return float((decisions[0] != decisions[1]).mean()), pearson(*(predicted != labels for predicted in decisions))
 
 
 def _standard(values: np.ndarray) -> np.ndarray:
-    """Return values less their mean, in standard deviations; zeros where they are constant."""
+    """Standardise values; zeros if they are constant."""
     centred = values - values.astype(np.float64).mean()
     deviation = centred.std()
     return np.asarray(centred / deviation if deviation > 0 else np.zeros_like(centred))

@@ -1,9 +1,9 @@
-"""What each member of an ensemble is worth, and what a smaller ensemble would lose.
+"""Contributions of the members of an ensemble (Shapley values, leave-one-out), and smaller ensembles.
 
-The value of a coalition is its score; of nothing at all, that of always saying the most frequent label. The Shapley
-value (Shapley 1953) is a member's mean gain over all orders in which the members can join: with up to 12 members it is
-taken over all coalitions, beyond over random orders (Castro et al. 2009), each with its rotations and their reverses.
-It is linear in the values, so that its interval comes from the coalitions' resamples.
+The value of a coalition is its score; that of the empty coalition is the score of predicting the most frequent label.
+The Shapley value (Shapley 1953) of a member is its mean gain over all orders in which the members can join: exact, over
+all coalitions, for up to 12 members; else over random orders (Castro et al. 2009), each with its rotations and their
+reverses. It is linear in the values, so its interval follows from bootstrap resamples of the coalitions.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from .agreement import Agreement, agreements
 from .subtrees import EnsembleSubsets, Player
 
 EXACT = 12
-"""Most members for which all coalitions are looked at."""
+"""Maximal number of members for which all coalitions are evaluated."""
 
 COALITIONS = 1 << EXACT
-"""About how many coalitions are looked at beyond."""
+"""Approximate number of coalitions evaluated for more members."""
 
 RESAMPLES = 1000
 
 CHUNK = 1024
-"""Coalitions that are resampled at a time."""
+"""Number of coalitions resampled at a time."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and both ends of its 95 % interval."""
+    """An estimate with the ends of its 95 % interval."""
 
     value: float
     low: float
@@ -43,22 +43,22 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Contribution:
-    """What one member is worth, in the unit of scores."""
+    """Contribution of one member, in the unit of scores."""
 
     player: Player
     alone: float
     left_out: Estimate
-    """What the whole loses without it."""
+    """Loss of the whole ensemble without the member."""
     shapley: Estimate
     by_task: dict[str, float]
-    """Shapley values in each task's own metric."""
+    """Shapley values in the metric of each task."""
     inference: float | None
-    """Seconds to predict 1,000 sentences, where that was measured."""
+    """Seconds to predict 1,000 sentences, if measured."""
 
 
 @dataclass(frozen=True)
 class SmallerEnsemble:
-    """A smaller tree, and its score."""
+    """A smaller tree with its score."""
 
     coalition: int
     score: float
@@ -66,29 +66,29 @@ class SmallerEnsemble:
 
 @dataclass(frozen=True)
 class Contributions:
-    """Everything about one tree's members."""
+    """Contributions of all members of one tree, their agreement, and the best smaller trees."""
 
     subsets: EnsembleSubsets
     whole: Estimate
     nothing: float
-    """Score of always saying the most frequent label."""
+    """Score of predicting the most frequent label."""
     members: Sequence[Contribution]
     agreements: dict[tuple[str, str], Agreement]
-    """By the ids of two models, in the order of the players."""
+    """Agreement by the ids of two models, in the order of the players."""
     coalitions: int
-    """How many were looked at."""
+    """Number of coalitions evaluated."""
     sampling_error: float
-    """Largest standard error that a Shapley value has from the orders; 0 where it is exact."""
+    """Largest standard error of a Shapley value from sampling orders; 0 if exact."""
     steps: Sequence[SmallerEnsemble]
-    """The best tree found of each number of members, from the whole downwards."""
+    """The best tree found for each number of members, in decreasing size."""
 
     @property
     def is_exact(self) -> bool:
-        """Whether all coalitions were looked at."""
+        """Whether all coalitions were evaluated."""
         return len(self.members) <= EXACT
 
     def smallest(self, points: float) -> SmallerEnsemble:
-        """Return the smallest tree found whose overall is at most so many points (hundredths) below the whole's."""
+        """Return the smallest tree whose overall is at most `points` (hundredths) below that of the whole tree."""
         close = [step for step in self.steps if step.score >= self.whole.value - points / 100 - 1e-9]
         return min(close, key=lambda step: (step.coalition.bit_count(), -step.score))
 
@@ -97,7 +97,7 @@ class Contributions:
 
 
 def exact_weights(n: int) -> tuple[list[int], np.ndarray]:
-    """Return all coalitions of n players, and the weights [n, 2^n] of their values in each player's Shapley value."""
+    """Return all coalitions of n players, and the weights [n, 2^n] of their values in the Shapley values."""
     masks = np.arange(1 << n)
     sizes = np.array([mask.bit_count() for mask in masks.tolist()])
     share = np.array([1 / (n * math.comb(n - 1, size)) for size in range(n)] or [0.0])
@@ -109,9 +109,10 @@ def exact_weights(n: int) -> tuple[list[int], np.ndarray]:
 
 
 def drawn_orders(n: int, key: str) -> np.ndarray:
-    """Return groups [g, o, n] of orders of n players; `key` decides them.
+    """Draw groups [g, o, n] of orders of n players, seeded by `key`.
 
-    A group is one random order, its rotations, so that each player is as often at each place, and their reverses.
+    A group is one random order with its rotations, so that each player is equally often at each position, and their
+    reverses.
     """
     shifts = np.linspace(0, n, min(n, max(1, COALITIONS // (4 * n))), endpoint=False).astype(np.intp)
     groups = max(2, COALITIONS // (n * len(shifts)))
@@ -122,7 +123,7 @@ def drawn_orders(n: int, key: str) -> np.ndarray:
 
 
 def joined(orders: np.ndarray) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """Return the coalitions on the way of orders [o, n], and which [o, n] each player finds and leaves behind."""
+    """Return the coalitions along orders [o, n], and the index [o, n] of the one before and after each player joins."""
     places: dict[int, int] = {}
     before, after = np.empty_like(orders), np.empty_like(orders)
     for number, order in enumerate(orders.tolist()):
@@ -135,7 +136,7 @@ def joined(orders: np.ndarray) -> tuple[list[int], np.ndarray, np.ndarray]:
 
 
 def mean_weights(before: np.ndarray, after: np.ndarray, coalitions: int) -> np.ndarray:
-    """Return the weights [n, C] of the coalitions' values in each player's mean gain over the orders."""
+    """Return the weights [n, C] of the values of coalitions in the mean gain of each player over the orders."""
     weights = np.zeros((before.shape[1], coalitions))
     for player in range(before.shape[1]):
         np.add.at(weights[player], after[:, player], 1 / len(before))
@@ -143,7 +144,7 @@ def mean_weights(before: np.ndarray, after: np.ndarray, coalitions: int) -> np.n
     return weights
 
 
-# Appraisal -----------------------------------------------------------------------------------------------------------
+# Contributions -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ class Values:
     """The values [C] of coalitions and their resamples [b, C], by task and overall."""
 
     coalitions: dict[int, int]
-    """Coalition -> its place."""
+    """Coalition -> index."""
     points: dict[str, np.ndarray]
     resamples: dict[str, np.ndarray]
 
@@ -160,7 +161,7 @@ class Values:
         return float(self.points[OVERALL][self.coalitions[coalition]])
 
     def unit(self, coalition: int) -> np.ndarray:
-        """Return the weights [C] of one coalition's value."""
+        """Return the weights [C] that select the value of one coalition."""
         return np.asarray(np.arange(len(self.coalitions)) == self.coalitions[coalition], np.float64)
 
     def estimate(self, weights: np.ndarray) -> Estimate:
@@ -170,7 +171,7 @@ class Values:
 
 
 def points(subsets: EnsembleSubsets, coalitions: Sequence[int]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return the values [C] of coalitions by task and overall, and the outcomes [n, C] that they are made of."""
+    """Return the values [C] of coalitions by task and overall, and the outcomes [n, C] behind them."""
     outcomes, values = subsets.outcomes(coalitions), {}
     for name, task in subsets.data.tasks.items():
         labels = subsets.labels(name)
@@ -180,23 +181,23 @@ def points(subsets: EnsembleSubsets, coalitions: Sequence[int]) -> tuple[dict[st
 
 
 def valued(subsets: EnsembleSubsets, coalitions: Sequence[int]) -> Values:
-    """Return the values of coalitions with their resamples, drawn as for a table."""
-    values, found = points(subsets, coalitions)
+    """Return the values of coalitions with bootstrap resamples, drawn with the seeds of the tables."""
+    values, outcomes = points(subsets, coalitions)
     draws = {}
     for name, task in subsets.data.tasks.items():
         seed = bootstrap.seed(subsets.root.suite, subsets.split, name)
-        blocks = [resampled(task, found[name][:, at : at + CHUNK], subsets.labels(name), seed, RESAMPLES)
-                  for at in range(0, len(coalitions), CHUNK)]
+        blocks = [resampled(task, outcomes[name][:, start : start + CHUNK], subsets.labels(name), seed, RESAMPLES)
+                  for start in range(0, len(coalitions), CHUNK)]
         draws[name] = np.concatenate(blocks, axis=1)
     draws[OVERALL] = bootstrap.overall(draws, subsets.data.tasks)
     return Values({mask: place for place, mask in enumerate(coalitions)}, values, draws)
 
 
 def contributions(subsets: EnsembleSubsets, must_shrink: bool = False) -> Contributions:
-    """Return what the members of a tree are worth, and the smaller trees where told."""
+    """Compute the contributions of the members of a tree and, if `must_shrink`, the best smaller trees."""
     seconds = subsets.seconds()
     is_exact = len(subsets.players) <= EXACT
-    values, weights, error = _all(subsets) if is_exact else _sampled(subsets)
+    values, weights, error = _exact(subsets) if is_exact else _sampled(subsets)
     members = [_contribution(subsets, values, weights[i], i, seconds) for i in range(len(subsets.players))]
     whole = values.estimate(values.unit(subsets.whole))
     shrink = _best_of_each_size if is_exact else _eliminated
@@ -205,14 +206,14 @@ def contributions(subsets: EnsembleSubsets, must_shrink: bool = False) -> Contri
                          steps)
 
 
-def _all(subsets: EnsembleSubsets) -> tuple[Values, np.ndarray, float]:
-    """Return the values of all coalitions, the weights [n, C] of Shapley values, and that nothing was sampled."""
+def _exact(subsets: EnsembleSubsets) -> tuple[Values, np.ndarray, float]:
+    """Return the values of all coalitions, the weights [n, C] of the Shapley values, and sampling error 0."""
     coalitions, weights = exact_weights(len(subsets.players))
     return valued(subsets, coalitions), weights, 0.0
 
 
 def _sampled(subsets: EnsembleSubsets) -> tuple[Values, np.ndarray, float]:
-    """Return the same of the coalitions on the way of random orders, and the largest standard error of a value."""
+    """Return the same for the coalitions along random orders, with the largest standard error of a Shapley value."""
     n = len(subsets.players)
     orders = drawn_orders(n, subsets.root.id)
     coalitions, before, after = joined(orders.reshape(-1, n))
@@ -225,7 +226,7 @@ def _sampled(subsets: EnsembleSubsets) -> tuple[Values, np.ndarray, float]:
 
 def _contribution(subsets: EnsembleSubsets, values: Values, weights: np.ndarray, i: int,
            seconds: Mapping[str, float]) -> Contribution:
-    """Return what one member is worth."""
+    """Compute the contribution of one member."""
     player, rest = subsets.players[i], subsets.whole ^ 1 << i
     left_out = values.estimate(values.unit(subsets.whole) - values.unit(rest))
     by_task = {name: float(values.points[name] @ weights) for name in subsets.data.tasks}
@@ -236,26 +237,26 @@ def _contribution(subsets: EnsembleSubsets, values: Values, weights: np.ndarray,
 # Smaller trees -------------------------------------------------------------------------------------------------------
 
 
-def _goodness(subsets: EnsembleSubsets, step: SmallerEnsemble) -> tuple[float, int, int]:
-    """Return what trees of one size are sorted by: score, and of equals the one without what is there again."""
+def _sort_key(subsets: EnsembleSubsets, step: SmallerEnsemble) -> tuple[float, int, int]:
+    """Return the sort key of trees of one size: best score first, then fewest repeated players."""
     again = sum(player.number for i, player in enumerate(subsets.players) if step.coalition >> i & 1)
     return -round(step.score, 9), again, step.coalition
 
 
 def _best_of_each_size(subsets: EnsembleSubsets, values: Values) -> list[SmallerEnsemble]:
-    """Return the best of all trees of each number of members."""
+    """Return the best tree of each number of members."""
     sizes: dict[int, list[SmallerEnsemble]] = {}
     for mask in values.coalitions:
         sizes.setdefault(mask.bit_count(), []).append(SmallerEnsemble(mask, values.overall(mask)))
-    return [min(sizes[size], key=lambda step: _goodness(subsets, step)) for size in range(len(subsets.players), 0, -1)]
+    return [min(sizes[size], key=lambda step: _sort_key(subsets, step)) for size in range(len(subsets.players), 0, -1)]
 
 
 def _eliminated(subsets: EnsembleSubsets, values: Values) -> list[SmallerEnsemble]:
-    """Return the trees that come of leaving out, one after another, the member whose loss is least."""
+    """Return the trees of backward elimination: leave out, one by one, the member whose loss is least."""
     steps = [SmallerEnsemble(subsets.whole, values.overall(subsets.whole))]
     while (left := steps[-1].coalition).bit_count() > 1:
         masks = [left ^ 1 << i for i in range(len(subsets.players)) if left >> i & 1]
-        found = points(subsets, masks)[0][OVERALL].tolist()
-        smaller = [SmallerEnsemble(mask, score) for mask, score in zip(masks, found, strict=True)]
-        steps.append(min(smaller, key=lambda step: _goodness(subsets, step)))
+        scores = points(subsets, masks)[0][OVERALL].tolist()
+        smaller = [SmallerEnsemble(mask, score) for mask, score in zip(masks, scores, strict=True)]
+        steps.append(min(smaller, key=lambda step: _sort_key(subsets, step)))
     return steps

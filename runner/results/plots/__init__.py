@@ -1,7 +1,7 @@
-"""Pictures of results, drawn with matplotlib: a file of this folder is a kind of picture.
+"""Plots of results, drawn with matplotlib; each module of this package is one kind of plot.
 
-Its `draw(gathered)` yields names and figures. It yields nothing, and adds a note to the gathered, where the data for it
-are missing. The same gathered gives the same bytes of SVG.
+Its `draw(profile_results)` yields names and figures. If data are missing it yields nothing and adds a note to
+`profile_results`. Equal results give equal SVG bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Drawing = Callable[[ProfileResults], "Iterator[tuple[str, Figure]]"]
 _UNSAFE = re.compile(r"[^\w.,=+@-]", re.ASCII)
 
 COLOURS = ("#0b6e99", "#d9730d", "#448361", "#9065b0", "#c14c8a", "#787774", "#cb912f", "#64473a")
-"""Colours of lines, told apart in grey and by those who see few colours by their order from dark to light."""
+"""Colours of lines, ordered so that they differ in greyscale and for colour-blind readers."""
 
 INK, FAINT, PAPER = "#37352f", "#9b9a97", "#ffffff"
 
@@ -38,17 +38,17 @@ STYLE: Any = {
     "legend.fontsize": 8, "lines.linewidth": 1.8, "lines.markersize": 4, "figure.facecolor": PAPER,
     "svg.hashsalt": "mtrun", "svg.fonttype": "path", "text.parse_math": False, "figure.constrained_layout.use": True,
 }
-"""The look of all pictures. Ids in an SVG are made of the salt; text is drawn, so that it looks the same anywhere."""
+"""Matplotlib style of all plots. The salt makes SVG ids reproducible; text is drawn as paths, without fonts."""
 
 
 def kinds() -> dict[str, Drawing]:
-    """Return the kinds of pictures by the names of their files."""
+    """Return the `draw` function of each kind of plot, by module name."""
     names = sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
     return {name: importlib.import_module(f"{__name__}.{name}").draw for name in names}
 
 
-def drawn(gathered: ProfileResults, formats: tuple[str, ...] = ("svg",)) -> Iterator[tuple[str, bytes]]:
-    """Yield the file name and bytes of every picture; raise UsageError where matplotlib is not installed."""
+def drawn(profile_results: ProfileResults, formats: tuple[str, ...] = ("svg",)) -> Iterator[tuple[str, bytes]]:
+    """Yield file name and bytes of every plot. Raise UsageError if matplotlib is not installed."""
     if not importlib.util.find_spec("matplotlib"):
         raise UsageError("pictures are drawn with matplotlib; run `pip install 'mtrun[plots]'`")
     import matplotlib
@@ -56,26 +56,26 @@ def drawn(gathered: ProfileResults, formats: tuple[str, ...] = ("svg",)) -> Iter
     matplotlib.use("svg")
     for draw in kinds().values():
         with matplotlib.rc_context(STYLE):
-            for name, figure in draw(gathered):
+            for name, figure in draw(profile_results):
                 for format in formats:
                     yield f"{_UNSAFE.sub('_', name)}.{format}", _bytes(figure, format)
 
 
 def _bytes(figure: Figure, format: str) -> bytes:
-    """Return a figure as a file without date and maker."""
+    """Save a figure to bytes without date and creator."""
     file = io.BytesIO()
-    lacking = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
-    figure.savefig(file, format=format, dpi=160, metadata=lacking[format])
+    metadata = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
+    figure.savefig(file, format=format, dpi=160, metadata=metadata[format])
     return file.getvalue()
 
 
 def columns(tasks: tuple[Column, ...]) -> list[tuple[str, str]]:
-    """Return the name and the title of each task and of the overall."""
+    """Return name and title of each task and of the overall."""
     return [*((task.name, task.title) for task in tasks), (OVERALL, OVERALL)]
 
 
 def figure(width: float, height: float) -> Figure:
-    """Return an empty figure of a size in inches."""
+    """Return an empty figure; width and height are in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height))

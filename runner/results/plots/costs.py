@@ -1,4 +1,4 @@
-"""Score versus cost: what each system reaches on dev for how many seconds of training."""
+"""Plot of dev overall against training time of each system."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ Point = tuple[float, float, str]
 """Seconds, score and name."""
 
 
-def draw(gathered: ProfileResults) -> Iterator[tuple[str, Figure]]:
-    """Yield one picture for each suite: leaves, and ensembles at the cost of all leaves below them."""
-    for result in gathered.by_suite.values():
-        named = [node for node in gathered.on(result) if node.name]
-        leaves, trees = ([point for node in named if node.kind == kind and (point := _point(gathered, node))]
+def draw(profile_results: ProfileResults) -> Iterator[tuple[str, Figure]]:
+    """Yield one plot per suite; the cost of an ensemble is the total of its leaves."""
+    for result in profile_results.by_suite.values():
+        named = [node for node in profile_results.on(result) if node.name]
+        leaves, trees = ([point for node in named if node.kind == kind and (point := _point(profile_results, node))]
                          for kind in ("leaf", "ensemble"))
         if len(leaves) + len(trees) > 1:
             yield f"costs-{result.suite}", _costs(leaves, trees)
 
 
-def _point(gathered: ProfileResults, node: ResultNode) -> Point | None:
-    """Return a node's place; None where its score or the cost of a leaf below it is not known."""
-    score, seconds = node.shown().get("dev", {}).get(OVERALL), gathered.cost(node, "seconds")
+def _point(profile_results: ProfileResults, node: ResultNode) -> Point | None:
+    """Return the point of a node, or None if its score or the cost of one of its leaves is unknown."""
+    score, seconds = node.shown().get("dev", {}).get(OVERALL), profile_results.cost(node, "seconds")
     return None if score is None or seconds is None else (seconds, score, node.name)
 
 
 def _costs(leaves: list[Point], trees: list[Point]) -> Figure:
-    """Return the scatter, with a line through those that nothing cheaper reaches."""
+    """Plot all points, with the Pareto front as a line."""
     picture = figure(7.4, 4.6)
     axes = picture.subplots()
     for points, label, marker, colour in ((leaves, "model", "o", COLOURS[0]), (trees, "ensemble", "s", COLOURS[1])):
@@ -58,9 +58,9 @@ def _costs(leaves: list[Point], trees: list[Point]) -> Figure:
 
 
 def _label(axes: Axes, size: Any, points: list[Point], bold: int) -> None:
-    """Write names beside points, the first `bold` ones in bold; where there is no room, later ones go without.
+    """Label points with their names, the first `bold` ones in bold; names that would overlap others are omitted.
 
-    `size` is that of the picture in points of type, of which a letter is about 4 wide and 7 high.
+    `size` is the size of the figure in typographic points; a letter is about 4 wide and 7 high.
     """
     marks = [axes.transLimits.transform(axes.transScale.transform((x, y))) * size for x, y, _ in points]
     taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in marks]

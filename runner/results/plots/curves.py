@@ -1,4 +1,4 @@
-"""Learning curves of each leaf: the training loss and the dev score of every task by epoch; over-fitting shows."""
+"""Plot of learning curves of each leaf: training loss and dev score of every task by epoch."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw(gathered: ProfileResults) -> Iterator[tuple[str, Figure]]:
-    """Yield a picture of each leaf whose history is there."""
-    for leaf in gathered.leaves:
-        if history := gathered.history(leaf.id):
-            tasks = gathered.suites[leaf.id].tasks
-            yield f"curves-{leaf.name or leaf.id}", _curves(leaf.name, history, gathered.runs[leaf.id].manifest, tasks)
+def draw(profile_results: ProfileResults) -> Iterator[tuple[str, Figure]]:
+    """Yield one plot per leaf with a history."""
+    for leaf in profile_results.leaves:
+        if history := profile_results.history(leaf.id):
+            tasks = profile_results.suites[leaf.id].tasks
+            manifest = profile_results.runs[leaf.id].manifest
+            yield f"curves-{leaf.name or leaf.id}", _curves(leaf.name, history, manifest, tasks)
 
 
 def _curves(name: str, history: list[dict[str, Any]], manifest: Any, tasks: tuple[Column, ...]) -> Figure:
-    """Return losses above dev scores, a column a task; the kept epoch is marked."""
+    """Plot losses above dev scores, one column per task; the kept epoch is marked."""
     shown = columns(tasks)
     picture = figure(2.3 * len(shown), 3.6)
     grid = picture.subplots(2, len(shown), sharex=True, squeeze=False)
@@ -41,13 +42,13 @@ def _curves(name: str, history: list[dict[str, Any]], manifest: Any, tasks: tupl
 
 
 def _loss(entry: dict[str, Any], task: str) -> float | None:
-    """Return the mean training loss of a task in an epoch, of all tasks together for the overall."""
+    """Return the mean training loss of a task in an epoch; for the overall, the sum over the tasks."""
     losses: dict[str, float] = entry["losses"]
     return losses.get(task) if task != OVERALL else sum(losses.values()) if losses else None
 
 
 def _line(axes: Axes, values: list[float | None], kept: int, colour: str) -> None:
-    """Draw one curve, and a ring at the epoch whose weights are kept."""
+    """Draw one curve, with a circle at the kept epoch."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))

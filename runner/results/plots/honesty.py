@@ -1,4 +1,4 @@
-"""Honesty: how much lower a score is once choices are judged on examples that had no part in them."""
+"""Plot of apparent against honest (cross-fitted) dev scores."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw(gathered: ProfileResults) -> Iterator[tuple[str, Figure]]:
-    """Yield a picture of each suite on which some node has both scores."""
-    for result in gathered.by_suite.values():
-        named = [node for node in gathered.on(result) if node.name]
-        found = [node for node in named if node.honest and node.honest[OVERALL] is not None]
-        if found:
-            yield f"honesty-{result.suite}", _honesty(sorted(found, key=_honest, reverse=True))
+def draw(profile_results: ProfileResults) -> Iterator[tuple[str, Figure]]:
+    """Yield one plot per suite on which some node has an honest score."""
+    for result in profile_results.by_suite.values():
+        named = [node for node in profile_results.on(result) if node.name]
+        nodes = [node for node in named if node.honest and node.honest[OVERALL] is not None]
+        if nodes:
+            yield f"honesty-{result.suite}", _honesty(sorted(nodes, key=_honest, reverse=True))
 
 
 def _honest(node: ResultNode) -> float:
@@ -28,16 +28,16 @@ def _honest(node: ResultNode) -> float:
 
 
 def _honesty(nodes: list[ResultNode]) -> Figure:
-    """Return a row a node: overall on dev apparent and honest, and on test where that is known; then the gap."""
+    """Plot one row per node: apparent and honest dev overall, test overall if known, and the optimism."""
     picture = figure(8.4, 1.2 + 0.2 * len(nodes))
     left, right = picture.subplots(1, 2, sharey=True, width_ratios=(3, 1))
     series = (("dev, apparent", [node.scores["dev"][OVERALL] for node in nodes], "o", COLOURS[1], "none"),
               ("dev, honest", [_honest(node) for node in nodes], "o", COLOURS[0], "full"),
               ("test", [node.scores.get("test", {}).get(OVERALL) for node in nodes], "D", COLOURS[2], "none"))
     for label, values, marker, colour, fill in series:
-        there = [(value, row) for row, value in enumerate(values) if value is not None]
-        if there:
-            left.plot(*zip(*there, strict=True), marker, color=colour, fillstyle=fill, label=label, markersize=4.5)
+        points = [(value, row) for row, value in enumerate(values) if value is not None]
+        if points:
+            left.plot(*zip(*points, strict=True), marker, color=colour, fillstyle=fill, label=label, markersize=4.5)
     gaps = [(node.scores["dev"][OVERALL] or 0.0) - _honest(node) for node in nodes]
     right.barh(range(len(nodes)), gaps, height=0.6, color=COLOURS[1])
     right.axvline(0, color=INK, linewidth=0.8)

@@ -1,4 +1,4 @@
-"""Trees: each ensemble with the dev scores of its nodes, as the paper's Figure 3 has it."""
+"""Plot of trees: each ensemble with the dev scores of its nodes (Figure 3 of the paper)."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDE, TALL, ROW, GAP = 2.1, 0.4, 0.52, 0.8
-"""Inches of a box's width and height, of a row, and between two columns."""
+"""Width and height of a box, height of a row, and gap between columns, in inches."""
 
 ROOM = 19
-"""Letters of a name that stand beside a score in full size; longer ones are smaller."""
+"""Maximal length of a name in full font size; longer names are smaller."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """A node at its place: column and row, the root in column 0; without a node, members of which no use is made."""
+    """A node with its column and row, the root in column 0; `node` is None for a summary of unused members."""
 
     node: ResultNode | None
     role: str
@@ -34,11 +34,11 @@ class Box:
     row: float
     members: tuple[Box, ...] = ()
     task: str = OVERALL
-    """What it is there for: the nearest role above it, or its own."""
+    """Task that the node is used for: its own role, or the nearest role above it."""
 
     @property
     def score(self) -> float | None:
-        """The dev score on the task that a route above has the node for, else the overall."""
+        """Dev score on `task`, or None."""
         return _score(self.node, self.task) if self.node else None
 
     def all(self) -> Iterator[Box]:
@@ -52,15 +52,15 @@ def _score(node: ResultNode, task: str) -> float | None:
     return node.shown().get("dev", {}).get(task)
 
 
-def draw(gathered: ProfileResults) -> Iterator[tuple[str, Figure]]:
-    """Yield a picture of each ensemble."""
-    for result in gathered.results:
+def draw(profile_results: ProfileResults) -> Iterator[tuple[str, Figure]]:
+    """Yield one plot per ensemble."""
+    for result in profile_results.results:
         if result.tree.members:
             yield f"tree-{result.tree.name}", _tree(result.tree)
 
 
 def _tree(root: ResultNode) -> Figure:
-    """Return the tree, its root at the left and a leaf in each row."""
+    """Plot a tree with its root at the left and one leaf per row."""
     rows = iter(range(10**6))
     top = _placed(root, "", 0, rows, OVERALL)
     height, depth = next(rows), max(box.column for box in top.all()) + 1
@@ -77,20 +77,20 @@ def _tree(root: ResultNode) -> Figure:
 
 
 def _placed(node: ResultNode, role: str, column: int, rows: Iterator[int], task: str) -> Box:
-    """Return a node's box with all below it; an ensemble stands in the middle of its members."""
+    """Return the box of a node with the boxes of its members; an ensemble is centred on its members."""
     used = node.used()
-    asked = [(role, member) for role, member in used
+    relevant = [(role, member) for role, member in used
              if (role or task) == OVERALL or _score(member, role or task) is not None] or used
-    members = [_placed(member, role, column + 1, rows, role or task) for role, member in asked]
-    for left, what in ((len(used) - len(asked), f"without {task}"), (len(node.unused()), "not chosen")):
-        if left:
-            members.append(Box(None, "", f"{left} {what}", "", column + 1, next(rows)))
+    members = [_placed(member, role, column + 1, rows, role or task) for role, member in relevant]
+    for count, reason in ((len(used) - len(relevant), f"without {task}"), (len(node.unused()), "not chosen")):
+        if count:
+            members.append(Box(None, "", f"{count} {reason}", "", column + 1, next(rows)))
     row = (members[0].row + members[-1].row) / 2 if members else next(rows)
     return Box(node, role, node.name or node.what, node.what if node.name else "", column, row, tuple(members), task)
 
 
 def _draw(axes: Axes, box: Box, low: float, high: float) -> None:
-    """Draw a box and the lines to its members; the better the score, the stronger its colour."""
+    """Draw a box and the edges to its members; a higher score gives a stronger colour."""
     from matplotlib.colors import to_rgb
     from matplotlib.patches import FancyBboxPatch
 
@@ -111,7 +111,7 @@ def _draw(axes: Axes, box: Box, low: float, high: float) -> None:
 
 
 def _edge(axes: Axes, start: tuple[float, float], end: tuple[float, float], member: Box) -> None:
-    """Draw the curve from a node to a member, with the member's role on it; dashed where no use is made of it."""
+    """Draw the edge from a node to a member, labelled with its role; dashed if the member is unused."""
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
 

@@ -1,1 +1,1 @@
-"""The report: one HTML page about all results."""
+"""HTML report of all results."""

@@ -1,7 +1,7 @@
-"""The report: results, runs and specs of a project as one HTML page that needs no network.
+"""HTML report: results, runs and specs of a project as one self-contained page that needs no network.
 
-The page is a Jinja template which escapes every value: names, sentences and logs may hold anything. The same results
-give the same bytes.
+The page is a Jinja template with autoescape, since names, sentences and logs may contain markup. Equal results give
+equal bytes.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ from ..result import Column, Result, ResultNode
 TEMPLATES = Path(__file__).parent / "templates"
 
 WORST = 5
-"""How many mistakes of a task are shown."""
+"""Number of mistakes shown per task."""
 
 LONG = 300
-"""How many characters of a sentence are shown."""
+"""Number of characters shown of a sentence."""
 
 WIDE, TALL, MARGIN = 240, 96, 6
-"""Size of a curve and the room around it, in the units of its drawing."""
+"""Width, height and margin of a curve, in SVG user units."""
 
 
 @dataclass(frozen=True)
 class ScoreCell:
-    """One score of a table."""
+    """One score in a table."""
 
     value: float | None
     interval: tuple[float, float] | None = None
     share: float = 0.0
-    """Where it lies between the middle (0) and the best (1) of its column."""
+    """Position between the median (0) and the best (1) of its column."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A line over epochs, as it is drawn."""
+    """A line over epochs in drawing coordinates."""
 
     label: str
     kind: str
     """`loss` or `score`."""
     points: tuple[tuple[float, float], ...]
-    """Across and down."""
+    """x to the right and y downwards."""
     low: float
     high: float
     kept: tuple[float, float] | None
@@ -62,7 +62,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class TaskErrors:
-    """What went wrong in one task."""
+    """Confusion matrix and worst mistakes of one task."""
 
     title: str
     confusion: Confusion
@@ -71,17 +71,17 @@ class TaskErrors:
 
 @dataclass(frozen=True)
 class Page:
-    """All that is known of one node."""
+    """Content of the page of one node."""
 
     anchor: str
     title: str
     aliases: tuple[str, ...]
-    """Its other names."""
+    """Other names of the node."""
     node: ResultNode
     cells: Mapping[str, Mapping[str, ScoreCell]]
-    """Split -> column -> score, as it is shown: on dev honest, where something was chosen and that could be had."""
+    """Split -> column -> score to show; on dev honest, if available."""
     costs: Mapping[str, float | None]
-    """What it costs by the title of a column."""
+    """Costs by column title."""
     users: tuple[Page, ...] = ()
     command: str = ""
     stale: tuple[str, ...] = ()
@@ -89,30 +89,30 @@ class Page:
     environment: Mapping[str, Any] = field(default_factory=dict)
     history: Sequence[Mapping[str, Any]] = ()
     curves: Mapping[str, tuple[Curve, ...]] = field(default_factory=dict)
-    judged: tuple[TaskErrors, ...] = ()
+    errors: tuple[TaskErrors, ...] = ()
 
     @property
     def is_apparent(self) -> bool:
-        """Whether the dev scores that are shown are on data that was used to choose something."""
+        """Whether the shown dev scores are apparent."""
         return self.node.is_apparent() and not self.node.honest
 
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """What a split of a task holds."""
+    """Statistics of one split of a task."""
 
     name: str
     count: int
     words: float
-    """Mean number of words of a sentence."""
+    """Mean number of words per sentence."""
     longest: int
     classes: Mapping[str, float]
-    """Share of the examples that have each label; of a regression, of each part of the range."""
+    """Share of examples by label; for a regression, by bin."""
 
 
 @dataclass(frozen=True)
 class SuiteTable:
-    """All systems scored on one suite, the best first."""
+    """All systems scored on one suite, best first."""
 
     profile: str
     suite: str
@@ -121,31 +121,31 @@ class SuiteTable:
     splits: tuple[str, ...]
     pages: tuple[Page, ...]
     roots: tuple[ResultNode, ...]
-    """The ensembles that results are of."""
+    """Ensembles at the root of a result."""
     splits_of: Mapping[str, tuple[SplitFacts, ...]]
     dropped: Mapping[str, int]
     notes: tuple[str, ...]
 
     @property
     def shown(self) -> list[tuple[str, str, str]]:
-        """Split, name and title of each column of the leaderboard: those in which a score is."""
+        """Split, name and title of each leaderboard column that has a score."""
         return [(split, name, title) for split in self.splits for name, title in self.columns
                 if any(split in page.cells and page.cells[split][name].value is not None for page in self.pages)]
 
     @property
     def by_id(self) -> dict[str, Page]:
-        """The pages by the ids of their nodes."""
+        """Pages by node id."""
         return {page.node.id: page for page in self.pages}
 
 
 def html(profiles: Sequence[ProfileResults], sentences: bool = True) -> bytes:
-    """Return the page; without `sentences` it holds nothing of the data but numbers."""
+    """Render the report; without `sentences` it contains no text of the data."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True, finalize=_printable)
     script = (TEMPLATES / "page.js").read_text()
-    boards = [board for gathered in profiles for board in _boards(gathered, sentences)]
+    boards = [board for profile_results in profiles for board in _boards(profile_results, sentences)]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = environment.get_template("page.html").render(
         boards=boards, overall=OVERALL, style=(TEMPLATES / "page.css").read_text(), script=script, digest=digest,
@@ -154,27 +154,27 @@ def html(profiles: Sequence[ProfileResults], sentences: bool = True) -> bytes:
 
 
 def _printable(value: Any) -> Any:
-    """Return text without characters that are not seen or turn the order of others around; markup as it is."""
+    """Remove invisible and bidirectional control characters from text; leave markup unchanged."""
     return "\n".join(map(clean, value.split("\n"))) if type(value) is str else value
 
 
-def _boards(gathered: ProfileResults, sentences: bool) -> Iterator[SuiteTable]:
-    """Yield the board of each suite."""
-    for sha256, result in gathered.by_suite.items():
-        nodes = sorted(gathered.on(result), key=_rank)
-        cells = _cells(gathered, nodes)
+def _boards(profile_results: ProfileResults, sentences: bool) -> Iterator[SuiteTable]:
+    """Yield the table of each suite."""
+    for sha256, result in profile_results.by_suite.items():
+        nodes = sorted(profile_results.on(result), key=_rank)
+        cells = _cells(profile_results, nodes)
         pages: dict[str, Page] = {}
         for node in sorted(nodes, key=lambda node: -sum(1 for _ in node.nodes())):
             users = tuple(page for page in pages.values() if any(m.id == node.id for m in page.node.members))
-            pages[node.id] = _page(gathered, node, cells[node.id], users, sentences)
-        data = gathered.data(result.tree.id)
+            pages[node.id] = _page(profile_results, node, cells[node.id], users, sentences)
+        data = profile_results.data(result.tree.id)
         yield SuiteTable(
-            gathered.profile, result.suite, sha256[:12], _columns(result),
+            profile_results.profile, result.suite, sha256[:12], _columns(result),
             tuple(split for split in ("dev", "test") if any(split in node.scores for node in nodes)),
             tuple(pages[node.id] for node in nodes),
-            tuple(r.tree for r in gathered.results if r.sha256 == sha256 and r.tree.members),
+            tuple(r.tree for r in profile_results.results if r.sha256 == sha256 and r.tree.members),
             {name: tuple(_splits(data, name)) for name in data.tasks} if data else {},
-            data.dropped if data else {}, tuple(gathered.notes))
+            data.dropped if data else {}, tuple(profile_results.notes))
 
 
 def _columns(result: Result) -> tuple[tuple[str, str], ...]:
@@ -182,80 +182,81 @@ def _columns(result: Result) -> tuple[tuple[str, str], ...]:
 
 
 def _rank(node: ResultNode) -> tuple[bool, float, str, str]:
-    """Return what nodes are sorted by: the best dev overall first, those without one last."""
+    """Return the sort key of a node: best dev overall first, without one last."""
     overall = node.shown().get("dev", {}).get(OVERALL)
     return overall is None, -(overall or 0.0), node.name, node.id
 
 
-def _cells(gathered: ProfileResults, nodes: Sequence[ResultNode]) -> dict[str, dict[str, dict[str, ScoreCell]]]:
-    """Return the scores of each node by split and column, with their places between the middle and the best."""
-    ends: dict[tuple[str, str], list[float]] = {}
+def _cells(profile_results: ProfileResults, nodes: Sequence[ResultNode]) -> dict[str, dict[str, dict[str, ScoreCell]]]:
+    """Return the scores of each node by split and column, with their position between median and best."""
+    values: dict[tuple[str, str], list[float]] = {}
     for split, column, value in ((s, c, v) for n in nodes for s, by in n.shown().items() for c, v in by.items()):
         if value is not None:
-            ends.setdefault((split, column), []).append(value)
+            values.setdefault((split, column), []).append(value)
 
     def cell(node: ResultNode, split: str, column: str, value: float | None) -> ScoreCell:
         if value is None:
             return ScoreCell(None)
-        middle, best = median(ends[split, column]), max(ends[split, column])
+        middle, best = median(values[split, column]), max(values[split, column])
         share = round(max(0.0, value - middle) / (best - middle), 3) if best > middle else float(value == best)
-        return ScoreCell(value, gathered.interval(node.id, column, split), share)
+        return ScoreCell(value, profile_results.interval(node.id, column, split), share)
 
     return {node.id: {split: {column: cell(node, split, column, value) for column, value in by.items()}
                       for split, by in node.shown().items()} for node in nodes}
 
 
-def _page(gathered: ProfileResults, node: ResultNode, cells: Mapping[str, Mapping[str, ScoreCell]],
+def _page(profile_results: ProfileResults, node: ResultNode, cells: Mapping[str, Mapping[str, ScoreCell]],
           users: tuple[Page, ...], sentences: bool) -> Page:
-    """Return all that is known of a node."""
-    run, history = gathered.runs.get(node.id), gathered.history(node.id)
-    planned = gathered.plan.nodes.get(node.id)
+    """Return the page of a node."""
+    run, history = profile_results.runs.get(node.id), profile_results.history(node.id)
+    planned = profile_results.plan.nodes.get(node.id)
     spec, command = "", ""
     if planned and isinstance(planned.spec, Leaf | Tree):
         spec = document(planned.spec, planned.title)
-        command = f"mtrun build {planned.spec.place.file} --profile {gathered.profile}"
+        command = f"mtrun build {planned.spec.place.file} --profile {profile_results.profile}"
     elif run:
         spec = json.dumps(run.manifest["spec"], indent=1, sort_keys=True, ensure_ascii=False)
     return Page(
-        anchor=f"{gathered.profile}-{node.id}", title=node.name or node.what, aliases=gathered.aliases(node),
-        node=node, cells=cells, users=users,
-        costs=_costs(gathered, node),
+        anchor=f"{profile_results.profile}-{node.id}", title=node.name or node.what,
+        aliases=profile_results.aliases(node), node=node, cells=cells, users=users,
+        costs=_costs(profile_results, node),
         command=command, stale=planned.stale if planned else (), spec=spec,
         environment=_environment(run.manifest) if run else {}, history=history,
-        curves=_curves(history, gathered.suites[node.id].tasks, run.manifest["epoch"]) if run else {},
-        judged=tuple(_judged(gathered, node, sentences)))
+        curves=_curves(history, profile_results.suites[node.id].tasks, run.manifest["epoch"]) if run else {},
+        errors=tuple(_task_errors(profile_results, node, sentences)))
 
 
-def _costs(gathered: ProfileResults, node: ResultNode) -> dict[str, float | None]:
-    """Return what all models of a node cost together."""
+def _costs(profile_results: ProfileResults, node: ResultNode) -> dict[str, float | None]:
+    """Return the total costs of all leaves of a node."""
     counts = {leaf.id: leaf.parameters for leaf in node.nodes() if leaf.kind == "leaf"}.values()
     return {"parameters": None if None in counts else sum(count or 0 for count in counts),
-            "training, s": gathered.cost(node, "seconds"), "1,000 sentences, s": gathered.cost(node, "inference")}
+            "training, s": profile_results.cost(node, "seconds"),
+            "1,000 sentences, s": profile_results.cost(node, "inference")}
 
 
 def _environment(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return where and how a run was made, for a list of words and values."""
-    made = {**manifest.get("environment", {}), "seconds": f"{manifest['seconds']:,.1f}"}
+    """Return machine, software and costs of a run, by label."""
+    facts = {**manifest.get("environment", {}), "seconds": f"{manifest['seconds']:,.1f}"}
     optional = {"peak memory, MB": "megabytes", "finished": "finished"}
-    made |= {shown: manifest[key] for shown, key in optional.items() if key in manifest}
-    return {**made, "epoch kept": manifest["epoch"], "parameters": f"{manifest['parameters']:,}",
+    facts |= {label: manifest[key] for label, key in optional.items() if key in manifest}
+    return {**facts, "epoch kept": manifest["epoch"], "parameters": f"{manifest['parameters']:,}",
             "data": manifest["suite"]["sha256"][:12], "manifest": manifest["sha256"][:12]}
 
 
 def _curves(history: Sequence[Mapping[str, Any]], tasks: Sequence[Column], kept: int) -> dict[str, tuple[Curve, ...]]:
-    """Return the curves of each task by its title: training loss and dev score."""
-    found = {}
+    """Return the curves of training loss and dev score, by task title."""
+    curves_by_task = {}
     for task in tasks:
         lines = (("train loss", "loss", [entry["losses"].get(task.name) for entry in history]),
                  ("dev Pearson r" if task.kind == "regression" else "dev accuracy", "score",
                   [entry["dev"].get(task.name) for entry in history]))
-        found[task.title] = tuple(_curve(label, kind, values, kept) for label, kind, values in lines
+        curves_by_task[task.title] = tuple(_curve(label, kind, values, kept) for label, kind, values in lines
                                   if len(values) > 1 and None not in values)
-    return {title: curves for title, curves in found.items() if curves}
+    return {title: curves for title, curves in curves_by_task.items() if curves}
 
 
 def _curve(label: str, kind: str, values: Sequence[float], kept: int) -> Curve:
-    """Return a line scaled to the size of its drawing."""
+    """Scale values to drawing coordinates."""
     low, high = min(values), max(values)
     step, scale = (WIDE - 2 * MARGIN) / (len(values) - 1), (TALL - 2 * MARGIN) / ((high - low) or 1.0)
     points = tuple((round(MARGIN + i * step, 1), round(TALL - MARGIN - (value - low) * scale, 1))
@@ -263,9 +264,9 @@ def _curve(label: str, kind: str, values: Sequence[float], kept: int) -> Curve:
     return Curve(label, kind, points, low, high, points[kept - 1] if 0 < kept <= len(points) else None)
 
 
-def _judged(gathered: ProfileResults, node: ResultNode, sentences: bool) -> Iterator[TaskErrors]:
-    """Yield what went wrong on dev in each task that a node predicts."""
-    data, predictions = gathered.data(node.id), gathered.predictions(node.id)
+def _task_errors(profile_results: ProfileResults, node: ResultNode, sentences: bool) -> Iterator[TaskErrors]:
+    """Yield the errors on dev of each task that a node predicts."""
+    data, predictions = profile_results.data(node.id), profile_results.predictions(node.id)
     if data is None or predictions is None:
         return
     for name, task in data.tasks.items():
@@ -276,21 +277,21 @@ def _judged(gathered: ProfileResults, node: ResultNode, sentences: bool) -> Iter
 
 
 def _splits(data: Data, name: str) -> Iterator[SplitFacts]:
-    """Yield what each split of a task holds."""
+    """Yield the statistics of each split of a task."""
     for split, examples in data.splits[name].items():
         lengths = [len(sentence.split()) for sentence in (*examples.first, *examples.second)]
         yield SplitFacts(split, len(examples), sum(lengths) / max(1, len(lengths)), max(lengths, default=0),
-                    _classes(data, name, examples))
+                         _classes(data, name, examples))
 
 
 def _classes(data: Data, name: str, examples: Examples) -> dict[str, float]:
-    """Return the share of each label; nothing where there are none."""
+    """Return the share of examples by label; empty if there are no labels."""
     if examples.labels is None or not len(examples):
         return {}
-    found = confusion(data.tasks[name], examples.labels[:, None], examples.labels) if (
+    binned = confusion(data.tasks[name], examples.labels[:, None], examples.labels) if (
         data.tasks[name].kind == "regression") else None
-    if found is not None:
-        return {label: float(count) / len(examples) for label, count in zip(found.names, found.counts.sum(axis=1),
+    if binned is not None:
+        return {label: float(count) / len(examples) for label, count in zip(binned.names, binned.counts.sum(axis=1),
                                                                             strict=True)}
     names = ("no", "yes") if data.tasks[name].kind == "binary" else range(data.tasks[name].classes)
     return {str(label): float((examples.labels == value).mean()) for value, label in enumerate(names)}
