@@ -67,7 +67,7 @@ class SpecFiles:
         return Project(self.project).profiles
 
     def shown(self, path: Path) -> str:
-        """Return a file's name for places: relative to the working folder if below it, or if both are in the project."""
+        """Return a file's name for places: relative to the working folder if below it or if both are in the project."""
         here = Path.cwd()
         near = path.is_relative_to(here) or (path.is_relative_to(self.project) and here.is_relative_to(self.project))
         return os.path.relpath(path, here) if near else str(path)
