@@ -54,7 +54,8 @@ def unsafe_tasks(suite: Suite, table: Table) -> Iterator[Problem]:
 def misfits(model: Model, table: Table, project: Path) -> Iterator[Problem]:
     """Yield the problems of a model whose parts are incompatible, or whose packages or files are missing.
 
-    `table` is the model's."""
+    `table` is the model's.
+    """
     tasks = model.suite.meanings()
     for name in type(model.track).model_fields:
         if getattr(model.track, name) and not find_spec(name):

@@ -176,7 +176,8 @@ def _annotated(annotation: Any) -> tuple[Any, list[Any]]:
 def _inconsistent(error: ErrorDetails, table: Table, where: str) -> Problem:
     """Return the problem of an inconsistent combination of values.
 
-    Its place is that of a value named in the message, preferably one set in the table's own file."""
+    Its place is that of a value named in the message, preferably one set in the table's own file.
+    """
     words = re.findall(r"[\w.-]+", _message(error))
     mentioned = [key for key, value in table.items() if key in words or (isinstance(value, str) and value in words)]
     mentioned.sort(key=lambda key: table.values_at[key].file != table.place.file)

@@ -53,8 +53,8 @@ A run with these was trained by the same code, as long as the file's code has no
 def sources(model: Model) -> dict[str, Path]:
     """Return the paths of all files whose code decides a run, by name, such as `training/trainer.py`."""
     files = [path for package in PACKAGES for path in sorted((ROOT / package).glob("*.py"))]
-    named = {path.relative_to(ROOT).as_posix(): path for path in [*files, *(ROOT / file for file in (*FILES, *ONLY))]}
-    core = {file: path for file, path in named.items() if file not in ONLY or ONLY[file](model)}
+    paths = {path.relative_to(ROOT).as_posix(): path for path in [*files, *(ROOT / file for file in (*FILES, *ONLY))]}
+    core = {file: path for file, path in paths.items() if file not in ONLY or ONLY[file](model)}
     return discovery.sources(model) | core
 
 

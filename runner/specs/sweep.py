@@ -61,15 +61,15 @@ def points(name: str, sweep: Table, forbidden: Sequence[str] = ()) -> list[tuple
             problems.append(Problem(f"`{path[0]}` cannot be swept", key_at))
         elif not isinstance(values, Array) or not values:
             problems.append(_not_a_list(".".join(path), values, at))
-    named = _named_points(sweep, problems) if "points" in sweep else []
-    problems += _too_many(sweep, [len(named) or 1, *(len(v) for _, v, *_ in swept if isinstance(v, Array))])
+    own_points = _named_points(sweep, problems) if "points" in sweep else []
+    problems += _too_many(sweep, [len(own_points) or 1, *(len(v) for _, v, *_ in swept if isinstance(v, Array))])
     if problems:
         raise SpecError(*problems)
     titles = _titles([path for path, *_ in swept])
     axes = [_axis(path, titles[path], values, key_at, problems) for path, values, key_at, _ in swept]
     if problems:
         raise SpecError(*problems)
-    return [_point(name, choices, sweep.place) for choices in itertools.product(*[named] * bool(named), *axes)]
+    return [_point(name, choices, sweep.place) for choices in itertools.product(*[own_points] * bool(named), *axes)]
 
 
 def with_settings(name: str, settings: Table) -> str:
