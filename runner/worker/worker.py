@@ -28,7 +28,7 @@ from ..parts.discovery import error_in_own_part
 from ..project import Project
 from ..registry.attempt import TASK, Attempt
 from ..registry.registry import EPOCHS, HISTORY, LOG, PREDICTIONS, WEIGHTS, Registry
-from ..specs.identity import changed, fingerprints, leaf_id
+from ..specs.identity import changed_sources, fingerprints, leaf_id
 from ..specs.job import TrainingJob
 from ..specs.spec import Model, SoupModel
 from ..tasks.data import Data
@@ -108,7 +108,7 @@ def _restored(order: TrainingJob, data: Data, lesson: Data, cache: Path, watch: 
             watch.say(f"{error}; starting from the beginning")
             remove(checkpoint)
             return _restored(order, data, lesson, cache, watch)
-        old = changed(trainer.state.source, order.model)
+        old = changed_sources(trainer.state.source, order.model)
         watch.say(f"resumed at step {trainer.state.step}{', begun with older code of ' * bool(old)}{', '.join(old)}")
     else:
         trainer.state.source = fingerprints(order.model)
