@@ -42,8 +42,8 @@ def suite_of(run: Run, project: Path) -> Suite:
 
 def shape(model: Model) -> dict[str, Any]:
     """Return the fields that decide the shapes and the meaning of a model's weights, by key."""
-    encoder, passing = model.encoder.canonical(), type(model.encoder).passing
-    fields = {f"encoder.{key}": value for key, value in encoder.items() if key not in passing}
+    encoder, training_only = model.encoder.canonical(), type(model.encoder).training_only
+    fields = {f"encoder.{key}": value for key, value in encoder.items() if key not in training_only}
     for task, head in sorted(model.heads.items()):
         own = {key: value for key, value in head.canonical().items() if key not in Head.model_fields}
         fields |= {f"heads.{task}.{key}": value for key, value in own.items()}

@@ -69,7 +69,8 @@ def points(name: str, sweep: Table, forbidden: Sequence[str] = ()) -> list[tuple
     axes = [_axis(path, titles[path], values, key_at, problems) for path, values, key_at, _ in swept]
     if problems:
         raise SpecError(*problems)
-    return [_point(name, choices, sweep.place) for choices in itertools.product(*[own_points] * bool(named), *axes)]
+    grid = itertools.product(*[own_points] * bool(own_points), *axes)
+    return [_point(name, choices, sweep.place) for choices in grid]
 
 
 def with_settings(name: str, settings: Table) -> str:

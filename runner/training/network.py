@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..old_names import warn_of_old_name
 from ..parts.combiners import Combiner
 from ..parts.encoders import Packed
 from ..specs.spec import Model
@@ -192,6 +193,14 @@ class NetworkStep:
     batch: Batch
     replaced: Mapping[str, Tensor] | None = None
     """Tensors that replace some of the encoder's parameters, by name: banks, or the gathered word rows."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a method by the name that it had in mtrun 0.1, with a warning."""
+        new = {"still": "detached", "missed": "masked_lm_loss"}.get(name)
+        if new is None:
+            raise AttributeError(name)
+        warn_of_old_name(f"Step.{name}", f"Step.{new}")
+        return getattr(self, new)
 
     @property
     def parameters(self) -> dict[str, Tensor]:

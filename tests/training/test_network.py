@@ -19,6 +19,7 @@ from runner.tasks.predictions import aligned
 from runner.training import gradient_conflict
 from runner.training.batches import Batches
 from runner.training.evaluation import Evaluation
+from runner.training.network import NetworkStep
 from runner.training.trainer import Trainer, TrainerCallback
 from runner.worker.worker import trainer_of
 
@@ -152,3 +153,12 @@ def test_lengths_of_an_epoch(trainer: Trainer, change: dict[str, object], steps:
     used = np.concatenate([batches._indices("sentiment", 60, s) for s in range(steps)])
     counts = np.bincount(used, minlength=60)
     assert counts.max() - counts.min() <= 1, "every example is used once before any is used again"
+
+
+def test_methods_of_a_step_by_their_old_names(trainer: Trainer) -> None:
+    """Regularizers of one's own that were written for mtrun 0.1 go on."""
+    step = NetworkStep(trainer.network, trainer.batches.batch(0))
+    with pytest.warns(FutureWarning, match=r"`Step.still` is now `Step.detached`"):
+        assert isinstance(step.still(), NetworkStep)
+    with pytest.raises(AttributeError, match="nothing"):
+        step.nothing  # noqa: B018

@@ -5,10 +5,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from ...old_names import warn_of_old_name
 from ...part import Part
 from ...tasks.data import Data
 
@@ -41,6 +42,19 @@ class Encoder(Part):
     has_token_states: ClassVar[bool] = False
     """Whether its module has `hidden(packed: Packed) -> Tensor [N, width]`, the last hidden states of all tokens, and
     `mask: int`, the id of [MASK]."""
+
+    passing: ClassVar[tuple[str, ...]] = ()
+    """Name of `training_only` in mtrun 0.1; goes with the next version."""
+    tells_tokens: ClassVar[bool] = False
+    """Name of `has_token_states` in mtrun 0.1; goes with the next version."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Take over what a subclass sets by a name of mtrun 0.1, with a warning."""
+        for old, new in (("passing", "training_only"), ("tells_tokens", "has_token_states")):
+            if old in cls.__dict__:
+                setattr(cls, new, cls.__dict__[old])
+                warn_of_old_name(f"Encoder.{old}", f"Encoder.{new}")
 
     dropout: float = Field(default=0.3, ge=0, lt=1)
     """Dropout on the embeddings that are input to the heads (`hidden_dropout_prob` in CS 224N)."""
