@@ -28,7 +28,7 @@ def table(results: Path, style: str, split: str, group: str, columns: str, sort:
 
     It is written to RESULTS/PROFILE/leaderboard.md too.
     """
-    from ..errors import RegistryError, clean
+    from ..errors import RegistryError, StorageError, clean
     from ..results import leaderboard
     from ..results.result_folder import read
     from ..specs.spec_files import PUBLISHED
@@ -36,7 +36,10 @@ def table(results: Path, style: str, split: str, group: str, columns: str, sort:
     folders = read(results)
     tables = leaderboard.tables(folders, style, split, group, columns, sort)
     click.echo(tables.text, nl=False)
-    leaderboard.publish([folder for folder in folders if folder.path.parent != results / PUBLISHED])
+    try:
+        leaderboard.publish([folder for folder in folders if folder.path.parent != results / PUBLISHED])
+    except StorageError as error:  # such as of a checkout that can only be read: the table was printed
+        click.echo(clean(f"note: {error}"), err=True)
     if folders[0].path.parent == results / PUBLISHED:
         click.echo("nothing is built here yet: these are the results that the project publishes", err=True)
     for note in tables.notes:

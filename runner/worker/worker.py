@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save
 
 from .. import machine
-from ..errors import DataError, MtrunError, RankLost, RegistryError, Stopped, TrainingError
+from ..errors import DataError, MtrunError, Problem, RankLost, RegistryError, Stopped, TrainingError
 from ..files import append, as_storage_error, remove
 from ..part import Known, plain_dump
 from ..parts.discovery import error_in_own_part
@@ -47,6 +47,9 @@ from .supervisor import PATIENCE_SECONDS, OtherRank, Rank, Supervisor
 def device_of(model: Model) -> torch.device:
     """Return the device that a leaf's resources name."""
     name = model.resources.device
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise TrainingError(Problem(f"the leaf is to be trained on `{name}`, and its worker sees no GPU",
+                                    hint="resources.device = \"auto\" takes a GPU where there is one"))
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 

@@ -80,10 +80,12 @@ class InProgress:
     name: str
     progress: dict[str, Any]
     holder: lease.Holder | None
+    has_failed: bool = False
 
     def text(self) -> str:
         """Render the attempt's state in one line."""
-        state = f"in training on {self.holder.host}, process {self.holder.pid}" if self.holder else "stopped"
+        without = "failed" if self.has_failed else "stopped"
+        state = f"in training on {self.holder.host}, process {self.holder.pid}" if self.holder else without
         step = f", step {self.progress['step']} of {self.progress['steps']}" if "step" in self.progress else ""
         return clean(f"{self.name} ({self.id}) is {state}{step}")
 
@@ -93,7 +95,8 @@ def in_progress(registry: Registry) -> Iterator[InProgress]:
     names = sorted(os.listdir(registry.attempts)) if registry.attempts.is_dir() else ()
     for id in filter(ID.fullmatch, names):
         attempt = Attempt(registry.attempt(id))
-        yield InProgress(id, attempt.name(), attempt.progress(), lease.holder(registry.lease(id)))
+        yield InProgress(id, attempt.name(), attempt.progress(), lease.holder(registry.lease(id)),
+                         bool(attempt.problems()))
 
 
 def _matches(name: str, id: str, patterns: Sequence[str]) -> bool:
