@@ -57,13 +57,13 @@ class Build:
         for node in nodes:
             if node.action == "reuse":
                 yield self._reuse(node, todo)
-        seen: Counter[str] = Counter()
+        counter: Counter[str] = Counter()
         for event in self._train(todo):
-            seen[event.event] += 1
+            counter[event.event] += 1
             yield event
-        counts = {"nodes": len(self.plan.nodes), "trained": seen["trained"]}
-        if seen["detached"]:
-            yield Event("done", values=counts | {"failed": len(self.failed), "detached": seen["detached"]})
+        counts = {"nodes": len(self.plan.nodes), "trained": counter["trained"]}
+        if counter["detached"]:
+            yield Event("done", values=counts | {"failed": len(self.failed), "detached": counter["detached"]})
             return
         self._recall(nodes)
         for node in nodes:

@@ -168,9 +168,9 @@ class Loader:
 
     def _check_names(self, nodes: Iterable[Spec]) -> None:
         """Report specs of equal names, since their results would overwrite each other."""
-        seen: dict[str, Spec] = {}
+        by_name: dict[str, Spec] = {}
         for node in nodes:
-            first = seen.setdefault(node.name.lower(), node)
+            first = by_name.setdefault(node.name.lower(), node)
             if first is not node:
                 self._add(Problem(f"two specs are called `{node.name}`", node.place, (f"the other is {first.place}",),
                                   "give one of them another name, such as `name = \"…\"` at its top"))
