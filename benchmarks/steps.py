@@ -110,7 +110,7 @@ def _products(dtype: torch.dtype) -> Callable[[], float]:
             for _ in range(layers):
                 products.linear(x, weight)
                 products.linear(gradient, weight.t())
-                products.across(gradient, x, (len(x),))
+                products.weight_gradients(gradient, x, (len(x),))
 
     return lambda: _timed(step)
 

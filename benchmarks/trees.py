@@ -35,7 +35,8 @@ def cases() -> list[Case]:
 def _sample() -> float:
     suite, stored, random = data(), files(), np.random.default_rng(1)
     started = time.perf_counter()
-    leaves = [Predictions.from_bytes(content, str(number)).known(suite) for number, content in enumerate(stored)]
+    leaves = [Predictions.from_bytes(content, str(number)).with_suite_ids(suite)
+              for number, content in enumerate(stored)]
     for _ in range(TREES):
         score(_grown(leaves, suite, random, 3), suite)
     return time.perf_counter() - started

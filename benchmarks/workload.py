@@ -110,7 +110,7 @@ def rows(of: Trainer, step: int) -> Mapping[str, Rows]:
     """Return the texts and labels of a step of our trainer, for a peer."""
     batch: dict[str, Rows] = {}
     for task, split in of.batches.splits.items():
-        index, examples = of.batches._chosen(task, len(split), step), of.data.splits[task]["train"]
+        index, examples = of.batches._indices(task, len(split), step), of.data.splits[task]["train"]
         second = tuple(examples.second[i] for i in index) if examples.second else ()
         batch[task] = tuple(examples.first[i] for i in index), second, split.labels[index]
     return batch

@@ -27,7 +27,7 @@ from .project import Project
 from .registry.registry import Registry
 from .registry.reservations import reserved
 from .specs.toml_errors import written
-from .tasks.metrics import decided
+from .tasks.metrics import predict_labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,7 +103,7 @@ class Loaded:
         for task, output in predictions.outputs.get(split, {}).items():
             labels = data.splits[task][split].labels
             frames.append(pd.DataFrame({
-                "task": task, "id": output.ids, "said": decided(data.tasks[task], output.scores).astype(float),
+                "task": task, "id": output.ids, "said": predict_labels(data.tasks[task], output.scores).astype(float),
                 "label": labels, **{f"score_{k}": column for k, column in enumerate(output.scores.T)}}))
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 

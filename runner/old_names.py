@@ -15,9 +15,15 @@ FAMILIES = ("heads", "losses", "combiners", "optimizers", "schedules", "regulari
             "suites")
 RENAMED = {
     **dict.fromkeys((*FAMILIES, "predictions"), "parts"),
-    "executors": "worker.executors", "loader": "specs.loader", "scores": "tasks.metrics", "spec": "specs.spec",
+    "bundles": "build.bundle.bundle", "executors": "worker.executors",
+    "loader": "specs.loader", "scores": "tasks.metrics", "spec": "specs.spec",
     "tokens": "parts.encoders.bert.tokenizer",
 }
+
+
+def warn_of_old_name(old: str, new: str) -> None:
+    """Warn whoever called the caller that a name has changed."""
+    warnings.warn(f"`{old}` is now `{new}`; the old name goes with the next version", FutureWarning, stacklevel=3)
 
 
 class OldNames(MetaPathFinder, Loader):
@@ -28,7 +34,7 @@ class OldNames(MetaPathFinder, Loader):
         home = _home(name)
         if not home:
             return None
-        warnings.warn(f"`{name}` is now `{home}`; the old name goes with the next version", FutureWarning, stacklevel=2)
+        warn_of_old_name(name, home)
         return ModuleSpec(name, self, is_package=name.count(".") == 1)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:

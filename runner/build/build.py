@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import MtrunError, RegistryError, StorageError
 from ..files import write_bytes
+from ..parts.discovery import error_in_own_part
 from ..parts.ensembles import Ensemble, TreePredictions
 from ..plan.forecast import forecast, longest_first
 from ..plan.plan import Plan, PlannedNode
@@ -143,8 +144,11 @@ class Build:
         try:
             self._predictions[node.id] = self._predict(node)
             self._scored[node.id] = self._result(node)
-        except MtrunError as error:
-            yield self._failure(node, [problem.render() for problem in error.problems])
+        except Exception as error:
+            known = error if isinstance(error, MtrunError) else error_in_own_part(error)
+            if not known:
+                raise
+            yield self._failure(node, [problem.render() for problem in known.problems])
             return
         yield Event("scored", node.name, node.id, {"scores": self._scored[node.id].scores})
 
@@ -156,7 +160,7 @@ class Build:
             run = self.plan.registry.find(id)
             if run is None:
                 raise MtrunError(f"run {id} ({self.plan.nodes[id].name}) was not trained")
-            return run.predictions().known(data)
+            return run.predictions().with_suite_ids(data)
 
         data = self.plan.data[node.suite]
         if node.suite not in self._trees:

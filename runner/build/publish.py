@@ -20,7 +20,10 @@ from ..results.significance import PredictionsCache, update
 from ..specs import toml
 from ..tasks.predictions import Predictions
 
-FOLDER = "predictions"
+SIGNIFICANT = "significance"
+"""Folder in the cache of the registry for the hashes of the significance files, by profile."""
+
+PREDICTIONS = "predictions"
 """Folder in the cache of the registry for Predictions of published systems that are not runs, by profile."""
 
 FACTS = ("seconds", "inference", "megabytes")
@@ -64,13 +67,13 @@ def complete(plan: Plan, predictions: Mapping[str, Predictions], folder: Path) -
         return predictions.get(id) or _of_run(plan.registry, id) or cache.find(id)
 
     if one_set.files:  # else results contradict one another, and predictions cannot be assigned to them
-        update(folder, one_set.results, plan.data, find)
+        update(folder, one_set.results, plan.data, find, plan.registry.cache / SIGNIFICANT / plan.profile)
     _write_costs(folder / COSTS, plan.registry, results)
 
 
 def predictions_cache(plan: Plan) -> PredictionsCache:
     """Return the cache of Predictions of systems that are not runs, of the profile of a plan."""
-    return PredictionsCache(plan.registry.cache / FOLDER / plan.profile)
+    return PredictionsCache(plan.registry.cache / PREDICTIONS / plan.profile)
 
 
 def _of_run(registry: Registry, id: str) -> Predictions | None:

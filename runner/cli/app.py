@@ -91,7 +91,10 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, str]:
         refusal = as_storage_error(error)
         return (refusal.exit_code, refusal.render()) if refusal else _bug(error)
     except Exception as error:
-        return _bug(error)
+        from ..parts.discovery import error_in_own_part
+
+        own = error_in_own_part(error)
+        return (own.exit_code, own.render()) if own else _bug(error)
     return 0, ""
 
 

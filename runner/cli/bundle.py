@@ -100,7 +100,10 @@ def reproduce(bundle: Path) -> None:
 
     with bundles.opened(bundle) as content:
         content.verify()
+        unverified = content.unverified_labels(Project.here().folder)
         pairs = content.recomputed(Project.here().folder)
+    for suite in unverified:
+        click.echo(f"the labels of {suite} are those in the bundle: this project has no such data", err=True)
     with tempfile.TemporaryDirectory(prefix="mtrun-") as folder:
         for name, (_, recomputed) in pairs.items():
             write_bytes(Path(folder) / name, recomputed)

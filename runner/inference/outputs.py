@@ -15,7 +15,7 @@ from ..errors import UsageError, clean
 from ..plan.plan import PlannedNode
 from ..specs.spec import Tree
 from ..tasks.data import Examples, Task
-from ..tasks.metrics import decided, probabilities
+from ..tasks.metrics import predict_labels, probabilities
 from ..tasks.predictions import Predictions
 from .inputs import SPLIT, Input
 
@@ -42,7 +42,7 @@ class Answer:
     @property
     def label(self) -> float | int:
         """Predicted class, 0 or 1 for a binary task, or the value of a regression."""
-        value = decided(self.meaning, np.array([self.scores], np.float32))[0]
+        value = predict_labels(self.meaning, np.array([self.scores], np.float32))[0]
         return round(float(value), 6) if self.meaning.kind == "regression" else int(value)
 
     @property

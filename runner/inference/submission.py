@@ -21,7 +21,7 @@ import numpy as np
 
 from ..errors import DataError, Place, Problem
 from ..tasks.data import Data, Task
-from ..tasks.metrics import decided, metric
+from ..tasks.metrics import metric, predict_labels
 from ..tasks.predictions import Predictions
 
 ARCHIVE = "cs224n_default_final_project_submission.zip"
@@ -86,7 +86,8 @@ def sheets(predictions: Predictions, data: Data) -> list[Sheet]:
             if scores is not None:
                 examples = data.splits[task][split]
                 score = None if examples.labels is None else metric(meaning, scores, examples.labels)
-                files.append(Sheet(_name(task, split), meaning, examples.ids, decided(meaning, scores), score))
+                labels = predict_labels(meaning, scores)
+                files.append(Sheet(_name(task, split), meaning, examples.ids, labels, score))
     problems = [Problem(f"{sheet.name} cannot be handed in: {fault}") for sheet in files for fault in sheet.faults()]
     if problems:
         raise DataError(*problems)

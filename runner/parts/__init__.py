@@ -1,10 +1,10 @@
-"""Parts: the components that a spec names by `type`, one family a folder, one part a file.
+"""Pluggable components ("parts") that a spec selects by `type`: one folder per family, one file per part.
 
-A part of your own is a file in the project's `parts/<family>/`. It imports from here whatever it needs:
+A project's own part is a file in its folder `parts/<family>/`. It imports what it needs from here:
 
     from runner.parts import Head, Task
 
-`mtrun new head NAME` writes a documented one.
+`mtrun new head NAME` writes a documented template.
 """
 
 from ..part import Member as Member

@@ -1,7 +1,7 @@
-"""Find parts by family and name, their documentation, their sources and the hashes of these.
+"""Discovery of parts by family and name, their documentation, source files and code hashes.
 
-`find(Head, "linear")` imports `runner/parts/heads/linear.py`, else the project's own `parts/heads/linear.py`. A file's
-existence registers it. The file defines one subclass of the family's base class, which its docstring describes.
+`find(Head, "linear")` imports `runner/parts/heads/linear.py`, else the project's own `parts/heads/linear.py`. There is
+no registration: a file in the folder is a part. It defines exactly one subclass of the family's base class.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import ast
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
 import textwrap
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
@@ -22,6 +24,7 @@ from typing import Any, TypeVar
 
 from pydantic.fields import FieldInfo
 
+from ..errors import Place, Problem, TrainingError
 from ..files import reported, sha256
 from ..lazy import SLOW, deferred
 from ..part import Part
@@ -30,26 +33,26 @@ from ..project import Project
 
 @cache
 def documented(part: type[Part]) -> Mapping[str, FieldInfo]:
-    """Return a part's fields, each with the string below it as its description.
+    """Return a part's fields with the string literals below them as descriptions.
 
-    pydantic can do so itself, whenever a class is made: a fifth of what a plan takes.
+    pydantic's `use_attribute_docstrings` does the same for every class that is defined, a fifth of the time of a plan.
     """
-    about = dict[str, str]()
+    descriptions = dict[str, str]()
     for base in reversed(part.__mro__):
-        about |= _strings(base) if issubclass(base, Part) else {}
+        descriptions |= _strings(base) if issubclass(base, Part) else {}
     for name, field in part.model_fields.items():
-        field.description = field.description or about.get(name)
+        field.description = field.description or descriptions.get(name)
     return part.model_fields
 
 
 def _strings(cls: type) -> dict[str, str]:
-    """Return the strings below the fields in a class's source; none where there is no source."""
+    """Return the string literals below the fields in a class's source by field; {} if there is no source."""
     with suppress(OSError, TypeError, SyntaxError):
-        (made,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-        return {field.target.id: inspect.cleandoc(text.value.value) for field, text in pairwise(made.body)
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+        return {field.target.id: inspect.cleandoc(text.value.value) for field, text in pairwise(definition.body)
                 if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
                 and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
-                and isinstance(text.value.value, str)} if isinstance(made, ast.ClassDef) else {}
+                and isinstance(text.value.value, str)} if isinstance(definition, ast.ClassDef) else {}
     return {}
 
 
@@ -57,23 +60,23 @@ P = TypeVar("P", bound=Part)
 
 
 def family(base: type[Part]) -> str:
-    """Return the name of the folder that holds a family's files: `heads` for `Head`."""
+    """Return the folder name of a family, such as `heads` for `Head`."""
     return base.__module__.rpartition(".")[2]
 
 
 def is_family(base: type) -> bool:
-    """Tell whether a class is a family's base, so that a `type` must say which of its parts is meant."""
+    """Return whether a class is the base of a family, so that a spec must select a part by `type`."""
     return inspect.isabstract(base)
 
 
 def names(base: type[Part], project: Path | None = None) -> list[str]:
-    """Return the names of all parts of a family, the package's own and the project's."""
+    """Return the names of all parts of a family, built-in and the project's own."""
     folders = [Path(inspect.getfile(base)).parent] + ([Project(project).parts / family(base)] if project else [])
     return sorted({f.stem for folder in folders for f in folder.glob("[a-z]*.py")})
 
 
 def find(base: type[P], name: str, project: Path | None = None) -> type[P] | None:
-    """Return the class of a part by its name, or None where no file of that name exists."""
+    """Return the class of a part by name, or None if there is no such file."""
     if not name.isidentifier():
         return None
     module_name = f"{base.__module__}.{name}"
@@ -89,7 +92,7 @@ def find(base: type[P], name: str, project: Path | None = None) -> type[P] | Non
 
 
 def _own(path: Path, module_name: str) -> ModuleType:
-    """Import a project's own part from its file."""
+    """Import the file of a project's own part."""
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -99,17 +102,31 @@ def _own(path: Path, module_name: str) -> ModuleType:
     return module
 
 
+def error_in_own_part(error: BaseException) -> TrainingError | None:
+    """Return the error of ours that an exception stands for which a project's own part raised; None for any other.
+
+    Its place is the innermost line of the part's file.
+    """
+    files = {module.__file__ for name, module in sys.modules.items() if name.startswith("parts.")}
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
+    if not frames:
+        return None
+    frame = frames[-1]
+    place = Place(os.path.relpath(frame.filename), frame.lineno or 0, text=frame.line or "")
+    return TrainingError(Problem(f"{type(error).__name__}: {error}", place))
+
+
 def _only_class(module: ModuleType, base: type[P]) -> type[P]:
-    """Return the one class of a part's file."""
-    found = [c for c in vars(module).values()
-             if isinstance(c, type) and issubclass(c, base) and c.__module__ == module.__name__]
-    if len(found) != 1:
-        raise TypeError(f"{module.__file__} must define exactly one {base.__name__}, it defines {len(found)}")
-    return found[0]
+    """Return the only subclass of `base` that a module defines."""
+    classes = [c for c in vars(module).values()
+               if isinstance(c, type) and issubclass(c, base) and c.__module__ == module.__name__]
+    if len(classes) != 1:
+        raise TypeError(f"{module.__file__} must define exactly one {base.__name__}, it defines {len(classes)}")
+    return classes[0]
 
 
 def sources(value: Any) -> dict[str, Path]:
-    """Return the source file of every part inside a value and of its family's base: `heads/cosine.py` -> its path."""
+    """Return the source files of all parts in a value and of their base classes: `heads/cosine.py` -> its path."""
     out: dict[str, Path] = {}
     if isinstance(value, Part):
         if value.type:
@@ -123,22 +140,22 @@ def sources(value: Any) -> dict[str, Path]:
 
 
 def fingerprints(value: Any) -> dict[str, str]:
-    """Return the fingerprint of each of its `sources`."""
+    """Return the fingerprint of each source file of a value."""
     return {file: fingerprint(path) for file, path in sources(value).items()}
 
 
 def fingerprint(path: Path) -> str:
-    """Return what is recorded of a source file: `TEXT.CODE`, 12 hex digits for its text and for its code.
+    """Return the fingerprint `TEXT.CODE` of a source file: 12 hex digits each of a hash of its text and of its code.
 
-    Equal texts are quickly compared; where they differ, `code_hash` tells whether what is computed differs, too.
+    The text hash is fast to compare; if it differs, the code hash decides whether the computation may differ.
     """
     return f"{sha256(path)[:12]}.{code_hash(path)}"
 
 
 def code_hash(path: Path) -> str:
-    """Return 12 hex digits of the sha256 over a file's syntax tree without docstrings and imports of mtrun's own.
+    """Return 12 hex digits of the sha256 over a file's syntax tree without docstrings and imports from mtrun.
 
-    So a comment, a docstring or a file that is moved changes no hash. The same for Python 3.11 and later.
+    Comments, docstrings and moved files do not change it. Equal for all Python versions from 3.11.
     """
     with reported("read", path):
         return code_hash_of(path.read_bytes())
@@ -153,7 +170,7 @@ def code_hash_of(text: bytes) -> str:
 
 
 def _hashed(node: ast.AST, update: Callable[[bytes], object]) -> None:
-    """Feed a node to a hash: its kind, and each field that is set, by name."""
+    """Update a hash with a node: its type, and each field that is set, by name."""
     update(f"({type(node).__name__}".encode())
     for name, value in ast.iter_fields(node):
         items = _code_of(value) if isinstance(value, list) else [value]
@@ -167,14 +184,14 @@ def _hashed(node: ast.AST, update: Callable[[bytes], object]) -> None:
 
 
 def _code_of(body: list[Any]) -> list[Any]:
-    """Return statements without the strings that stand alone, which are docstrings, and without imports of mtrun's own.
+    """Return statements without docstrings and without imports from mtrun.
 
-    Those say where a file lies; what is imported from elsewhere says what is computed.
+    Imports from mtrun depend on where files lie; other imports may change what is computed.
     """
     def is_ours(item: Any) -> bool:
         return isinstance(item, ast.ImportFrom) and (item.level > 0 or f"{item.module}.".startswith("runner."))
 
-    def is_said(item: Any) -> bool:
+    def is_docstring(item: Any) -> bool:
         return isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant) and isinstance(item.value.value, str)
 
-    return [item for item in body if not is_ours(item) and not is_said(item)]
+    return [item for item in body if not is_ours(item) and not is_docstring(item)]

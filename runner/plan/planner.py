@@ -12,7 +12,7 @@ from ..errors import DataError, Problem, RegistryError, SpecError, StorageError,
 from ..parts.suites import Suite
 from ..project import Project
 from ..registry.registry import Registry
-from ..specs.identity import content_id, leaf_id, older
+from ..specs.identity import content_id, leaf_id, stale_sources
 from ..specs.loader import Loader
 from ..specs.spec import Filed, Leaf, Model, Node, Stored, Tree
 from ..specs.stored_run import suite_of
@@ -73,7 +73,7 @@ class _Planner:
         action, reason, stale = self._state(identity, model)
         if derived and action != "reuse":
             self.plan.notes += derived.check()
-        elif derived and (changed := derived.changed_sources(identity)):
+        elif derived and (changed := derived.changed_runs(identity)):
             stale, reason = (*stale, *changed), f"made of {', '.join(changed)} before it was trained again"
         return PlannedNode(identity, leaf.name, replace(leaf, model=model), (), action, reason, suite, stale,
                        needs=tuple(dict.fromkeys(needs)), trees=derived.trees() if derived else {})
@@ -90,7 +90,7 @@ class _Planner:
             self.plan.notes.append(f"{error}; the run is left as it is")
             return "reuse", "cannot be read", ()
         if run:
-            stale = older(run, model)
+            stale = stale_sources(run, model)
             files = ", ".join(stale[:3]) + (f" and {len(stale) - 3} more files" if len(stale) > 3 else "")
             return "reuse", f"trained with older code of {files}" if stale else "finished", stale
         if (registry.attempt(identity) / "checkpoint.safetensors").exists():

@@ -31,7 +31,7 @@ from ..registry.registry import Run
 from ..tasks.data import Data
 from ..tasks.folds import FOLDS, Refit, labelled, refits
 from ..tasks.metrics import DIGITS, OVERALL, metric, metrics, overall, score_split
-from ..tasks.predictions import Predictions, one_by_one
+from ..tasks.predictions import Predictions, split_epochs
 
 with deferred("numpy"):
     import numpy as np
@@ -164,7 +164,7 @@ class CrossFit:
         """Return the Predictions of a leaf at the epoch that scores best on the other folds of a refit."""
         if id not in self._leaves:
             run = self.nodes[id].run
-            epochs = one_by_one(run.epochs(), self.data) if run else [self.nodes[id].predictions]
+            epochs = split_epochs(run.epochs(), self.data) if run else [self.nodes[id].predictions]
             self._leaves[id] = epochs, self._best(epochs, run)
         epochs, best = self._leaves[id]
         return self._refits[number].restricted(epochs[best[number]], self.data)

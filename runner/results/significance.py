@@ -18,7 +18,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from ..errors import MtrunError, Place, Problem, RegistryError
-from ..files import remove, reported, write_bytes
+from ..files import read_cache, remove, reported, write_bytes, write_cache
+from ..files import sha256 as file_hash
 from ..lazy import deferred
 from ..part import StrictRecord
 from ..tasks import bootstrap
@@ -211,24 +212,28 @@ def _p(value: float, shown: np.ndarray) -> float | None:
 # Updating the file ---------------------------------------------------------------------------------------------------
 
 
-def update(folder: Path, results: Sequence[Result], data: Mapping[str, Data], find: Find) -> None:
+def update(folder: Path, results: Sequence[Result], data: Mapping[str, Data], find: Find, cache: Path) -> None:
     """Update the file in a folder to its results, as far as data and predictions are available.
 
-    Raise StorageError if the file cannot be written.
+    `cache` is where the hash of the file is kept: a file that was changed since is computed again. Raise StorageError
+    if the file cannot be written.
     """
     systems: dict[str, dict[str, ResultNode]] = {}
     for result in results:
         nodes = systems.setdefault(result.sha256, {})
         nodes.update({node.id: node for node in result.tree.nodes() if node.name})
+    path, is_ours = folder / SIGNIFICANCE, False
     try:
-        old = Significance.read(folder)
+        is_ours = path.exists() and read_cache(cache) in (None, file_hash(path).encode())
+        old = Significance.read(folder) if is_ours else Significance()
     except RegistryError:
         old = Significance()  # the damaged file is replaced
     new = Significance(suites={
         sha256: _updated(old.suites.get(sha256, Evidence()), sha256, nodes, data, find)
         for sha256, nodes in systems.items()})
-    if not (folder / SIGNIFICANCE).exists() or new != old:
-        write_bytes(folder / SIGNIFICANCE, new.to_json())
+    if new != old or not is_ours:
+        write_bytes(path, new.to_json())
+    write_cache(cache, file_hash(path).encode())
 
 
 def _updated(old: Evidence, sha256: str, systems: Mapping[str, ResultNode], datas: Mapping[str, Data],

@@ -1,4 +1,4 @@
-"""Specs: from TOML to resolved specs, with the place of every problem."""
+"""Specs: TOML files, resolved to models and ensembles; every problem is reported with its place."""
 
 from .loader import Loader as Loader
 from .spec import Filed as Filed

@@ -1,4 +1,4 @@
-"""What does not fit together in a spec whose parts are right one by one: tasks, heads, losses, members."""
+"""Check that the valid parts of a spec fit together: tasks, heads, losses, members."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ P = TypeVar("P", bound=Part)
 
 
 def place(table: Table, *path: str) -> Place:
-    """Return where a value stands, or the innermost table on the way to it."""
+    """Return the place of a value, or of the innermost existing table on the path to it."""
     at, value = table.place, table
     for key in path:
         if not isinstance(value, Table) or key not in value:
@@ -33,7 +33,7 @@ def place(table: Table, *path: str) -> Place:
 
 
 def misnamed_head(name: str, table: Table, suite: Suite) -> Problem:
-    """Return the problem of a head whose task the suite lacks; `table` is the model's."""
+    """Return the problem of a head for a task that the suite lacks; `table` is the model's."""
     tasks, heads = suite.meanings(), table["heads"]
     alike, notes = nearest(name, tasks), [f"the tasks of {table['suite'].place.file}: {', '.join(tasks)}"]
     if alike and "tasks" in table["suite"]:
@@ -43,7 +43,7 @@ def misnamed_head(name: str, table: Table, suite: Suite) -> Problem:
 
 
 def unsafe_tasks(suite: Suite, table: Table) -> Iterator[Problem]:
-    """Yield each task of a suite that cannot be called as it is; `table` is the suite's."""
+    """Yield the problem of each task of a suite with an invalid name; `table` is the suite's."""
     tasks = table.get("tasks")
     for name in suite.meanings():
         if wrong := wrong_task_name(name):
@@ -52,14 +52,17 @@ def unsafe_tasks(suite: Suite, table: Table) -> Iterator[Problem]:
 
 
 def misfits(model: Model, table: Table, project: Path) -> Iterator[Problem]:
-    """Yield what does not suit a model: heads, losses, trained tasks, packages, files; `table` is the model's."""
+    """Yield the problems of a model whose parts are incompatible, or whose packages or files are missing.
+
+    `table` is the model's.
+    """
     tasks = model.suite.meanings()
     for name in type(model.track).model_fields:
         if getattr(model.track, name) and not find_spec(name):
             yield Problem(f"`track.{name}` needs the package `{name}`, which is not installed",
                           place(table, "track", name), hint=f"run `pip install 'mtrun[{name}]'`")
-    if model.regularizer and model.regularizer.needs_tokens and not model.encoder.tells_tokens:
-        fit = [part for part in names(Encoder) if _class(Encoder, part).tells_tokens]  # type: ignore[type-abstract]
+    if model.regularizer and model.regularizer.needs_tokens and not model.encoder.has_token_states:
+        fit = [part for part in names(Encoder) if _class(Encoder, part).has_token_states]  # type: ignore[type-abstract]
         yield Problem(f"the regularizer `{model.regularizer.type}` needs the states of single tokens, but the encoder "
                       f"`{model.encoder.type}` has none to tell", place(table, "regularizer", "type"),
                       (f"encoders for it: {', '.join(fit)}",))
@@ -76,7 +79,7 @@ def misfits(model: Model, table: Table, project: Path) -> Iterator[Problem]:
             yield Problem(problem.message, at, (*problem.notes, *([f"in {problem.place}"] if problem.place else [])),
                           problem.hint)
     for name in model.heads:
-        yield from _misfit(name, model, tasks[name], table)
+        yield from _head_misfits(name, model, tasks[name], table)
     trained = table.get("train", {}).get("tasks")
     for name, at in zip(trained, trained.items_at, strict=True) if isinstance(trained, Array) else ():
         if trained.count(name) > 1:
@@ -86,8 +89,8 @@ def misfits(model: Model, table: Table, project: Path) -> Iterator[Problem]:
                           (f"tasks with a head: {', '.join(model.heads)}",), did_you_mean(name, model.heads))
 
 
-def _misfit(name: str, model: Model, task: Task, table: Table) -> Iterator[Problem]:
-    """Yield what keeps one head from its task."""
+def _head_misfits(name: str, model: Model, task: Task, table: Table) -> Iterator[Problem]:
+    """Yield the problems of a head or a loss that is incompatible with its task."""
     head = model.heads[name]
     if task.sentences not in head.sentences:
         fit = [part for part in names(Head) if task.sentences in _class(Head, part).sentences]  # type: ignore[type-abstract]
@@ -101,13 +104,13 @@ def _misfit(name: str, model: Model, task: Task, table: Table) -> Iterator[Probl
 
 
 def _class(base: type[P], name: str) -> type[P]:
-    found = find(base, name)
-    assert found
-    return found
+    cls = find(base, name)
+    assert cls
+    return cls
 
 
 def misnamed_tasks(tree: Tree) -> Iterator[Problem]:
-    """Yield each task that a node names and that the suite lacks, or the member that is to predict it."""
+    """Yield the problem of each task named by a node that the suite lacks, or that the member does not predict."""
     tasks = tree.tasks or ()
     for key, name in tree.ensemble.names_tasks().items() if tasks else ():
         field, _, entry = key.partition(".")
@@ -125,13 +128,13 @@ def misnamed_tasks(tree: Tree) -> Iterator[Problem]:
 
 
 def misnamed_members(tree: Tree) -> Iterator[Problem]:
-    """Yield each member that a node refers to by name and that it does not have."""
+    """Yield the problem of each name in a node's table that is not the name of a member."""
     known = sorted({child.name for child in tree.ensemble.children()} - {""})
     for path, name in tree.ensemble.names_members().items():
         if name not in known:
             table: Table = tree.table
             for key in path[:-1]:
                 table = table[key]
-            named = f"its members are: {', '.join(known)}" if known else "none of its members has a name"
-            yield Problem(f"unknown member `{name}` in `{'.'.join(path[:-1])}`", table.keys_at[path[-1]], (named,),
+            note = f"its members are: {', '.join(known)}" if known else "none of its members has a name"
+            yield Problem(f"unknown member `{name}` in `{'.'.join(path[:-1])}`", table.keys_at[path[-1]], (note,),
                           did_you_mean(name, known))

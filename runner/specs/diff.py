@@ -1,4 +1,4 @@
-"""Differences between what decides two runs, field by field, in the keys of a spec."""
+"""Compare the inputs that decide two runs, field by field, by the keys of a spec."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ from .toml import Table
 Key = tuple[str, ...]
 
 Fields = Mapping[Key, Any]
-"""Values, plain JSON, by the path of their key; what is not set is not there."""
+"""Values as plain JSON by the path of their key, without unset ones."""
 
 Entries = frozenset[tuple[Key, str]]
-"""The same in a form that can be compared quickly: the values as text."""
+"""Fields as a set of paths and values as text, for fast comparison."""
 
 ASIDE = ("suite", "resources", "track")
-"""Tables of a model that are not in its id: data are compared by content, the others are execution settings."""
+"""Tables of a model that are not in its id: data is compared by content, the others are execution settings."""
 
 SUITE_TYPE = ("suite", "type")
 
 CONTENT = "data"
 
 WEIGHTS = "weights"
-"""Keys of two differences that are no field of a spec: hashes of the suite's content and of other files."""
+"""Keys of differences that are not fields of a spec: hashes of the suite's content and of other files."""
 
 SHOWN = 28
-"""Characters of a value that are printed."""
+"""Maximal number of characters printed of a value."""
 
 
 @dataclass(frozen=True)
 class RunInputs:
-    """What decides a run."""
+    """All inputs that decide the result of a run."""
 
     fields: Fields
     suite: Fields
-    """How the data are described; decides nothing where the content is the same."""
+    """Description of the data; irrelevant where the content is the same."""
     content: str
     """Hash of the suite's content."""
     inputs: Mapping[str, str]
-    """Hash of each file that it reads besides the data, such as pretrained weights."""
+    """Hash of each file read besides the data, such as pretrained weights."""
     defaults: Fields = field(default_factory=dict)
-    """Fields that are left out of the id while at these values."""
+    """Fields that are left out of the id while they have these default values."""
 
     @classmethod
     def of_leaf(cls, leaf: Leaf, content: str, project: Path) -> RunInputs:
-        """Return the recipe of a leaf whose suite has that content."""
+        """Return the inputs of a leaf; `content` is the hash of its suite's content."""
         whole = json.loads(json.dumps(plain_dump(leaf.model)))
         deciding = dict(flat(canonical(leaf.model)))
         fields = dict(_decisive(whole))
@@ -61,7 +61,7 @@ class RunInputs:
 
     @classmethod
     def of_manifest(cls, manifest: Mapping[str, Any]) -> RunInputs:
-        """Return the recipe of a finished run."""
+        """Return the inputs of a finished run."""
         spec, content = manifest["spec"], manifest["suite"]["sha256"]
         return cls(dict(_decisive(spec)), dict(flat(spec["suite"], ("suite",))), content, manifest["inputs"])
 
@@ -74,7 +74,7 @@ class Difference:
     old: Any
     new: Any
     place: Place | None = None
-    """Where the new value is set; None where it is a default."""
+    """Place where the new value is set; None for a default."""
 
     def __str__(self) -> str:
         if self.key == CONTENT:
@@ -86,19 +86,19 @@ class Difference:
         return f"{self.key}: {_shown(self.old)} -> {_shown(self.new)}{at}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return the difference as plain JSON; null stands for what is not set, or set nowhere."""
+        """Return the difference as plain JSON; null for an unset value or a missing place."""
         at = self.place and {"file": self.place.file, "line": self.place.line, "column": self.place.column}
         return {"key": self.key, "old": self.old, "new": self.new, "place": at}
 
 
 def _shown(value: Any) -> str:
-    """Return a value as a spec would say it, cut where it is long."""
+    """Format a value as in a spec, cut to SHOWN characters."""
     text = "unset" if value is None else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
 
 def flat(value: Any, above: Key = ()) -> Iterator[tuple[Key, Any]]:
-    """Yield every value inside nested tables with the path of its key; a list is one value."""
+    """Yield every leaf value of nested tables with the path of its key; a list is one value."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from flat(item, (*above, key))
@@ -107,26 +107,26 @@ def flat(value: Any, above: Key = ()) -> Iterator[tuple[Key, Any]]:
 
 
 def _decisive(spec: Mapping[str, Any]) -> Iterator[tuple[Key, Any]]:
-    """Yield the fields of a dumped model that stand in its id."""
+    """Yield the fields of a dumped model that are part of its id."""
     return flat({key: value for key, value in spec.items() if key not in ASIDE})
 
 
 def differences(old: RunInputs, new: RunInputs, table: Table | None = None) -> list[Difference]:
-    """Return every field that differs, by key; `table` is the new one's resolved spec, which knows the places."""
+    """Return all differences, sorted by key; `table` is the resolved new spec, for the places."""
     pairs = _pairs({**new.defaults, **old.fields}, {**new.defaults, **new.fields})
-    found = [Difference(".".join(key), a, b, place_of(table, key)) for key, a, b in pairs]
+    result = [Difference(".".join(key), a, b, place_of(table, key)) for key, a, b in pairs]
     if old.content != new.content:
-        found.append(Difference(CONTENT, old.content, new.content))
-        same = old.suite.get(SUITE_TYPE) == new.suite.get(SUITE_TYPE)  # else no field of one is a field of the other
-        found += [Difference(".".join(key), a, b, place_of(table, key))
-                  for key, a, b in _pairs(old.suite, new.suite) if same or key == SUITE_TYPE]
+        result.append(Difference(CONTENT, old.content, new.content))
+        same = old.suite.get(SUITE_TYPE) == new.suite.get(SUITE_TYPE)  # else the two have no fields in common
+        result += [Difference(".".join(key), a, b, place_of(table, key))
+                   for key, a, b in _pairs(old.suite, new.suite) if same or key == SUITE_TYPE]
     if old.inputs != new.inputs:
-        found.append(Difference(WEIGHTS, dict(old.inputs), dict(new.inputs)))
-    return found
+        result.append(Difference(WEIGHTS, dict(old.inputs), dict(new.inputs)))
+    return result
 
 
 def _pairs(old: Fields, new: Fields) -> Iterable[tuple[Key, Any, Any]]:
-    """Return the keys whose values differ as JSON, with both values."""
+    """Return the keys whose values differ as JSON, with old and new value."""
     return [(key, old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys())
             if _text(old.get(key)) != _text(new.get(key))]
 
@@ -136,12 +136,12 @@ def _text(value: Any) -> str:
 
 
 def entries(fields: Fields) -> Entries:
-    """Return fields in a form of which those that differ are quickly found."""
+    """Convert fields to a set, for fast comparison."""
     return frozenset((key, repr(value)) for key, value in fields.items())
 
 
 def place_of(table: Table | None, key: Key) -> Place | None:
-    """Return where a resolved spec sets a key; a part that is a bare name (`loss = "bce"`) sets its `type`."""
+    """Return the place where a resolved spec sets a key; a part given by name (`loss = "bce"`) sets its `type`."""
     place = None
     for step, name in enumerate(key):
         if not isinstance(table, Table):

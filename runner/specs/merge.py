@@ -1,4 +1,4 @@
-"""Tables on top of one another: what is set above hides what is set below, key by key."""
+"""Merge TOML tables key by key; values of upper tables replace those of lower ones."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from ..errors import Place, Problem, SpecError
 from .toml import Array, Table, parse
 
 COMMAND_LINE = "the command line"
-"""Where the places of settings lie."""
+"""File name of the places of `--set` values."""
 
 
 def merged(lower: Table, upper: Table, headers: bool = True) -> Table:
-    """Return a new table, `upper` on top of `lower` key by key; one of another `type` replaces what is below it.
+    """Merge `upper` over `lower` into a new table; a table with another `type` replaces the lower one as a whole.
 
-    A table that both have stands where the upper one does, unless `headers` is false: then it has no header of its own.
+    A table in both has the place of the upper one; where `headers` is false, of the lower one, as for `--set`.
     """
     replaces = "type" in upper and upper["type"] != lower.get("type", upper["type"])
     out = Table(upper.place if headers or replaces else lower.place)
     out.hides = upper.hides or (lower.values_at["type"] if replaces else lower.hides)
     for table in (upper,) if replaces else (lower, upper):
         for key, value in table.items():
-            below = _spelt_out(out, key) if isinstance(value, Table) else None
+            below = _as_table(out, key) if isinstance(value, Table) else None
             if below is not None:
                 value = merged(below, value, headers)
             out.put(key, value, table.keys_at[key], table.values_at[key])
     return out
 
 
-def _spelt_out(table: Table, key: str) -> Table | None:
-    """Return the table below a key; the bare name of a part counts as one that holds its type."""
+def _as_table(table: Table, key: str) -> Table | None:
+    """Return the table of a key, the name of a part as a table with its `type`; None for other values."""
     value = table.get(key)
     if isinstance(value, str):
         return nested(["type"], value, table.keys_at[key], table.values_at[key])
@@ -40,7 +40,7 @@ def _spelt_out(table: Table, key: str) -> Table | None:
 
 
 def combined(*tables: Table) -> Table:
-    """Return a new table with all that some tables set, as if it stood in one file; of two values the later counts."""
+    """Merge tables as if they were parts of one file: without replacement by `type`; later values win."""
     out, inner = Table(tables[0].place), dict[str, list[Table]]()
     for table in tables:
         for key, value in table.items():
@@ -55,7 +55,7 @@ def combined(*tables: Table) -> Table:
 
 
 def without(table: Table, keys: Collection[str]) -> Table:
-    """Return a copy of a table that lacks some keys."""
+    """Return a copy of a table without some keys."""
     out = Table(table.place)
     out.hides = table.hides
     for key, value in table.items():
@@ -65,14 +65,14 @@ def without(table: Table, keys: Collection[str]) -> Table:
 
 
 def nested(path: Sequence[str], value: Any, key_at: Place, value_at: Place) -> Table:
-    """Return the tables that one dotted key means."""
+    """Return the nested tables of one dotted key."""
     table = Table(key_at)
     table.put(path[-1], value, key_at, value_at)
     return nested(path[:-1], table, key_at, key_at) if len(path) > 1 else table
 
 
 def setting(text: str) -> Table:
-    """Return the table that one `--set key=value` means; a value that is no TOML counts as text. Raise SpecError."""
+    """Parse one `--set key=value` to a table; a value that is not TOML is text. Raise SpecError."""
     key, equals, value = text.partition("=")
     line = f"--set {text}"
 
@@ -93,7 +93,7 @@ def setting(text: str) -> Table:
 
 
 def _parsed(key: str, value: str) -> Table:
-    """Parse a setting; what looks like nothing else is text, so that the shell's quotes are enough."""
+    """Parse a setting; a value that is not TOML is text, so that no quotes inside the shell's are needed."""
     try:
         return parse(f"{key}={value}", COMMAND_LINE)
     except SpecError as error:
@@ -103,7 +103,7 @@ def _parsed(key: str, value: str) -> Table:
 
 
 def _moved(value: Any, move: Callable[[Place], Place]) -> Any:
-    """Return tables and arrays with other places."""
+    """Copy tables and arrays, with their places mapped by `move`."""
     if isinstance(value, Table):
         table = Table(move(value.place))
         for key, item in value.items():

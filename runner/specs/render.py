@@ -1,4 +1,4 @@
-"""What `mtrun check` prints: one line a spec, or each spec with all its values and where each was set."""
+"""Render specs for `mtrun check`: one line each, or resolved TOML with the place of each value."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ DEFAULT = "default"
 UNSET = "not set"
 
 RULE = "# ===="
-"""What the first line of each spec begins with, where several are printed."""
+"""Start of the first line of each spec, where several are printed."""
 
 WIDE = 44
-"""The column of the comments; those of longer lines come later."""
+"""Column of the comments, except behind longer lines."""
 
 Line = tuple[str, str]
-"""A line of TOML and the comment behind it."""
+"""A line of TOML and its comment."""
 
 
 def summary(loaded: Iterable[Sequence[Spec]]) -> str:
-    """Return one line for each file that was checked; each comes with its nodes."""
-    rows = [(clean(nodes[0].place.file), _what(nodes)) for nodes in loaded]
+    """Render one line for each file that was checked, given the nodes of each."""
+    rows = [(clean(nodes[0].place.file), _description(nodes)) for nodes in loaded]
     width = max(len(file) for file, _ in rows)
     return "\n".join(f"{file:{width}}  ok: {what}" for file, what in rows)
 
 
-def _what(nodes: Sequence[Spec]) -> str:
-    """Return what a file holds in a few words; models that differ in their names only are one."""
+def _description(nodes: Sequence[Spec]) -> str:
+    """Describe the nodes of a file in a few words; models that differ only in name count once."""
     first = nodes[0]
     if isinstance(first, Leaf) and isinstance(first.model, SoupModel):
         return first.model.summary()
@@ -50,20 +50,20 @@ def _what(nodes: Sequence[Spec]) -> str:
               for leaf in below.values() if isinstance(leaf, Leaf)}
     stored = {node.id for node in below.values() if isinstance(node, Stored)}
     filed = {node.path for node in below.values() if isinstance(node, Filed)}
-    counts = [f"{len(found)} {what}{'s' * (len(found) > 1)}"
-              for found, what in ((models, "model"), (stored, "stored run"), (filed, "predictions file")) if found]
+    counts = [f"{len(group)} {what}{'s' * (len(group) > 1)}"
+              for group, what in ((models, "model"), (stored, "stored run"), (filed, "predictions file")) if group]
     return f"ensemble of {' and '.join(counts)}"
 
 
 def resolved(specs: Iterable[Spec]) -> str:
-    """Return specs and all that they name, each once, as TOML documents with the place of each value behind it."""
+    """Render specs and all nodes below them, each once, as TOML with the place of each value as a comment."""
     seen: set[int] = set()
     documents = [text for spec in specs for text in _documents(spec, spec.name, seen)]
     return "\n\n".join(documents)
 
 
 def _documents(node: Node, name: str, seen: set[int]) -> Iterator[str]:
-    """Yield the document of a node, then those of the nodes below it that were not shown before."""
+    """Yield the document of a node, then of the nodes below it that are not in `seen`."""
     if isinstance(node, Stored | Filed) or id(node) in seen:
         return
     seen.add(id(node))
@@ -73,12 +73,12 @@ def _documents(node: Node, name: str, seen: set[int]) -> Iterator[str]:
 
 
 def _below(node: Leaf | Tree) -> tuple[Any, ...]:
-    """Return the nodes that a node is made of."""
+    """Return the members of an ensemble, or the models that a leaf needs."""
     return node.ensemble.children() if isinstance(node, Tree) else node.model.needs
 
 
 def document(node: Spec, name: str) -> str:
-    """Return one node, its members by their names only, as a TOML document with the place of each value behind it."""
+    """Render one node, members by name only, as TOML with the place of each value as a comment."""
     kind, lines = ("ensemble", _tree(node, name)) if isinstance(node, Tree) else _leaf(node, _labels(node, name))
     file = clean(str(node.place) if not node.name else node.place.file)
     head = [(f'kind = "{kind}"', file), (f"name = {written(name)}", file)]
@@ -90,18 +90,18 @@ def _commented(line: Line) -> str:
     return f"{text:{WIDE}}  # {comment}" if comment else text
 
 
-def _said(at: Place | None) -> str:
-    """Return where a value was set, as a comment."""
+def _origin(at: Place | None) -> str:
+    """Format the place where a value was set as a comment."""
     if at is None:
         return DEFAULT
     return clean(at.text if not at.line and at.text else str(at))
 
 
 def _leaf(leaf: Leaf, labels: Sequence[str]) -> tuple[str, Iterator[Line]]:
-    """Return the kind and the lines of a leaf; the nodes that it is made of are called by their labels."""
+    """Return the kind and the lines of a leaf; the nodes that it needs are shown by their labels."""
     model = leaf.model
     if isinstance(model, SoupModel):
-        members = [(f"  {written(label)},", _said(at)) for label, at in zip(labels, leaf.member_places, strict=True)]
+        members = [(f"  {written(label)},", _origin(at)) for label, at in zip(labels, leaf.member_places, strict=True)]
         recipe = _line("recipe", model.soup.recipe, leaf.table.values_at.get("recipe"))
         return "soup", iter([("members = [", ""), *members, ("]", ""), recipe])
     known: dict[str, Any] = {"start": Known("", labels[-1])} if model.start else {}
@@ -111,9 +111,9 @@ def _leaf(leaf: Leaf, labels: Sequence[str]) -> tuple[str, Iterator[Line]]:
 
 
 def _tree(tree: Tree, name: str) -> Iterator[Line]:
-    """Yield the lines of a node; its members are called by their names."""
+    """Yield the lines of an ensemble; its members are shown by their labels."""
     yield from _header(("tree",))
-    yield f"type = {written(tree.ensemble.type)}", _said(tree.table.values_at["type"])
+    yield f"type = {written(tree.ensemble.type)}", _origin(tree.table.values_at["type"])
     labels = {id(child): label for child, label in zip(tree.ensemble.children(), _labels(tree, name), strict=True)}
     places = iter(tree.member_places)
     late: list[Line] = []
@@ -121,11 +121,11 @@ def _tree(tree: Tree, name: str) -> Iterator[Line]:
         value = getattr(tree.ensemble, key, None)
         if isinstance(value, tuple) and value and isinstance(value[0], Member):
             yield f"{key} = [", ""
-            yield from ((f"  {written(labels[id(child)])},", _said(next(places))) for child in value)
+            yield from ((f"  {written(labels[id(child)])},", _origin(next(places))) for child in value)
             yield "]", ""
         elif isinstance(value, dict) and any(isinstance(child, Member) for child in value.values()):
             late += _header(("tree", key))
-            late += [(f"{written_key(entry)} = {written(labels[id(child)])}", _said(next(places)))
+            late += [(f"{written_key(entry)} = {written(labels[id(child)])}", _origin(next(places)))
                      for entry, child in value.items()]
         elif key != "type":
             yield _line(key, value, tree.table.values_at.get(key))
@@ -133,15 +133,15 @@ def _tree(tree: Tree, name: str) -> Iterator[Line]:
 
 
 def _labels(node: Leaf | Tree, name: str) -> list[str]:
-    """Return what each member is called: its name, its run, or its number below the node that it stands in."""
+    """Return a label for each member: its name, its run, or the node's name with the member's number."""
     return [child.path.name if isinstance(child, Filed) else child.name or f"{name}#{number}"
             for number, child in enumerate(_below(node), 1)]
 
 
 def _part(part: Part, table: Table | None, path: tuple[str, ...], at: Place | None) -> Iterator[Line]:
-    """Yield the lines of a part: its own values, then its tables; `at` is where a bare type name stands."""
+    """Yield the lines of a part: its own values, then its tables; `at` is the place of a part given by name only."""
     if part.type:
-        yield f"type = {written(part.type)}", _said(table.values_at.get("type") if table else at)
+        yield f"type = {written(part.type)}", _origin(table.values_at.get("type") if table else at)
     inner: list[tuple[str, Any]] = []
     for key in type(part).model_fields:
         value = getattr(part, key)
@@ -159,7 +159,7 @@ def _part(part: Part, table: Table | None, path: tuple[str, ...], at: Place | No
 
 
 def _inner(value: Any, below: Any, path: tuple[str, ...], at: Place | None) -> Iterator[Line]:
-    """Yield the lines of a part in a table of its own, or of several by name."""
+    """Yield the lines of a part in its own table, or of a dictionary of parts."""
     if isinstance(value, Part):
         yield from _header(path)
         yield from _part(value, below if isinstance(below, Table) else None, path, at)
@@ -176,4 +176,4 @@ def _header(path: tuple[str, ...]) -> Iterator[Line]:
 def _line(key: str, value: Any, at: Place | None) -> Line:
     if value is None:
         return f"# {written_key(key)} is {UNSET}", ""
-    return f"{written_key(key)} = {written(plain_dump(value))}", _said(at)
+    return f"{written_key(key)} = {written(plain_dump(value))}", _origin(at)

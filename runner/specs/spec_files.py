@@ -1,4 +1,4 @@
-"""The files of a project's specs: what a path means, and what a file stands on."""
+"""Read the files of a project's specs, resolve the paths in them and the chains that they `extend`."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from .sweep import spread
 from .toml import Table, read
 
 PUBLISHED = "published"
-"""Folder of the results that a project publishes, where a build never writes; no profile can be called so."""
+"""Folder of published results, where a build never writes; not a valid name of a profile."""
 
 LEVELS = 50
-"""How many files may stand on one another, and how many nodes inside one another."""
+"""Maximal length of a chain of `extends`, and maximal depth of nested nodes."""
 
 LISTED = 1000
-"""How many names of a folder are looked through for one that is spelt alike."""
+"""Maximal number of names in a folder that are compared for a similar one."""
 
 KINDS = ("model", "ensemble", "soup", "suite")
-"""What a file can be; a profile does not say."""
+"""Values of `kind`; a profile has none."""
 
 HEADER = ("kind", "name", "description")
-"""Keys that every spec may have and that decide no result."""
+"""Keys of every spec that decide no result."""
 
 EXECUTOR = "executor"
-"""The key of a profile that says how workers are started, and nothing of models."""
+"""Key of a profile that decides how workers are started; not part of models."""
 
 ENDING = ".toml"
-"""How the name of a file ends that another one names as a spec."""
+"""Suffix of the files that a spec may extend or name as specs."""
 
 SCORES = "a predictions file"
-"""What else a spec may name."""
+"""What a spec may name besides specs, as messages call it."""
 
 Users = dict[str, Place]
-"""For a file, as places show it: what names it."""
+"""Place of the first reference to each file, by the file's name in places."""
 
 
 def cycle(files: Sequence[str], users: Iterable[Place], at: Place) -> SpecError:
-    """Return the error of files that need each other, the first of which is the last too."""
+    """Return the error of a cycle of files, whose first and last are the same."""
     links = tuple(f"{user} names {file}" for user, file in zip(users, files[1:], strict=True))
     return SpecError(Problem(f"these files need each other: {' -> '.join(files)}", at, links,
                              "take one of these references out"))
@@ -60,20 +60,20 @@ class SpecFiles:
     _tables: dict[Path, Table] = field(default_factory=dict)
     _suites: dict[Path, Table] = field(default_factory=dict)
     _folders: dict[str, Path] = field(default_factory=dict)
-    """The folder of each file by the name that places show."""
+    """Folder of each file, by the file's name in places."""
 
     @property
     def _profiles(self) -> Path:
         return Project(self.project).profiles
 
     def shown(self, path: Path) -> str:
-        """Return a file's name as places show it: from the working folder where that is near."""
+        """Return a file's name for places: relative to the working folder if below it or if both are in the project."""
         here = Path.cwd()
         near = path.is_relative_to(here) or (path.is_relative_to(self.project) and here.is_relative_to(self.project))
         return os.path.relpath(path, here) if near else str(path)
 
     def table(self, path: Path) -> Table:
-        """Return what one file says. Raise SpecError."""
+        """Read one file, once; its sweep has dotted keys split. Raise SpecError."""
         if path not in self._tables:
             self._folders[self.shown(path)] = path.parent
             table = read(path, self.shown(path))
@@ -84,11 +84,11 @@ class SpecFiles:
         return self._tables[path]
 
     def files(self) -> list[Path]:
-        """Return the files that were read."""
+        """Return the paths of all files read, sorted."""
         return sorted(self._tables)
 
     def named(self, value: Any, at: Place, what: str = "a spec") -> Path:
-        """Return the file that a value names, from the folder of the file that it stands in. Raise SpecError."""
+        """Resolve a path in a spec, relative to the folder of the spec's file. Raise SpecError."""
         if not isinstance(value, str) or not value:
             raise SpecError(Problem(f"expected the path of {what}, in quotes", at))
         folder = self._folders.get(at.file, Path.cwd())
@@ -106,7 +106,10 @@ class SpecFiles:
         return path
 
     def layers(self, path: Path, users: Users) -> list[Table]:
-        """Return a file on the chain that it `extends`, weakest first, and note who names which. Raise SpecError."""
+        """Return the tables of a file and of all that it `extends`, weakest first; record references in `users`.
+
+        Raise SpecError.
+        """
         files, tables = [path], [self.table(path)]
         while "extends" in tables[-1]:
             at = tables[-1].values_at["extends"]
@@ -126,11 +129,11 @@ class SpecFiles:
                 without(own, ["extends"])]
 
     def stacked(self, layers: Iterable[Table], users: Users) -> Table:
-        """Return layers on top of one another, weakest first; see `over`. Raise SpecError."""
+        """Merge layers, weakest first, as `over` does. Raise SpecError."""
         return reduce(lambda lower, upper: self.over(lower, upper, users), layers, Table(Place("")))
 
     def over(self, lower: Table, upper: Table, users: Users, headers: bool = True) -> Table:
-        """Return one layer on another, the suite's file in place of its path. Raise SpecError."""
+        """Merge one layer over another, with the suite's path replaced by its table. Raise SpecError."""
         table = merged(lower, upper, headers)
         if "suite" in table and not isinstance(table["suite"], Table):
             at = table.values_at["suite"]
@@ -138,7 +141,7 @@ class SpecFiles:
         return table
 
     def suite(self, value: Any, at: Place, users: Users) -> Table:
-        """Return the table of a suite's file. Raise SpecError."""
+        """Read the table of a suite from its path. Raise SpecError."""
         path = self.named(value, at, "a suite")
         users.setdefault(self.shown(path), at)
         layers = self.layers(path, users)
@@ -153,7 +156,7 @@ class SpecFiles:
         return self._suites[path]
 
     def profile(self, name: str, users: Users) -> list[Table]:
-        """Return the layers of a profile, the ground that models stand on. Raise SpecError."""
+        """Return the layers of a profile, the defaults of all models. Raise SpecError."""
         folder = self._profiles
         known = sorted(f.stem for f in islice(folder.glob("*.toml"), LISTED) if not wrong_profile_name(f.stem))
         if name not in known:
@@ -164,7 +167,7 @@ class SpecFiles:
         return [without(table, ["description", EXECUTOR]) for table in layers]
 
     def executor(self, profile: str) -> Table:
-        """Return the table of a profile that has its `executor` alone; an empty one where it names none."""
+        """Return a profile's table reduced to its `executor`; an empty one where it has none."""
         layers = self.layers(self._profiles / f"{profile}.toml", {})
         return reduce(merged, (without(table, [key for key in table if key != EXECUTOR]) for table in layers))
 
@@ -186,7 +189,7 @@ def _no_profile(name: str, known: Sequence[str], folder: str) -> Problem:
 
 
 def _spread(table: Table) -> Table:
-    """Return a file's sweep. Raise SpecError."""
+    """Return a file's sweep with dotted keys split. Raise SpecError."""
     if isinstance(table["sweep"], Table):
         return spread(table["sweep"])
     raise SpecError(Problem("`sweep` must be a table of keys and lists", table.values_at["sweep"], (),
@@ -194,7 +197,7 @@ def _spread(table: Table) -> Table:
 
 
 def _check_header(table: Table) -> None:
-    """Raise SpecError where what a file says of itself is wrong."""
+    """Raise SpecError where `kind` or `description` of a file is invalid."""
     kind, problems = table.get("kind", KINDS[0]), []
     if kind not in KINDS:
         problems.append(Problem(f"unknown kind `{kind}`", table.values_at["kind"], (f"there are: {', '.join(KINDS)}",),
@@ -214,7 +217,7 @@ def _check_kinds(upper: Table, lower: Table) -> None:
 
 
 def alike(folder: Path, value: str) -> str:
-    """Return a hint that names the nearest path that there is, other than in its first part that is missing."""
+    """Return a hint with the most similar existing path, which differs in the first missing part only."""
     parts = Path(value).parts
     missing = next(n for n in range(len(parts)) if not os.path.exists(folder.joinpath(*parts[: n + 1])))
     above, below = Path(*parts[:missing]), parts[missing + 1 :]

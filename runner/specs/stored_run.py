@@ -1,4 +1,4 @@
-"""The spec of a stored run, read back from its manifest."""
+"""Restore the spec of a stored run from its manifest."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .validation import PartBuilder, as_table
 
 
 def trained_as(node: Member, project: Path) -> Model:
-    """Return what a leaf is to be trained as, or a stored run was, but for what it was given to be trained with.
+    """Return the model of a leaf or of a stored run, the latter with default resources.
 
-    Raise SpecError for one of no valid spec.
+    Raise SpecError where a stored run's spec is no longer valid.
     """
     if isinstance(node, Leaf):
         return node.model
@@ -33,34 +33,35 @@ def trained_as(node: Member, project: Path) -> Model:
 def suite_of(run: Run, project: Path) -> Suite:
     """Return the suite that a run was trained on. Raise SpecError where it is no longer valid."""
     at = Place(str(run.folder / MANIFEST))
-    assembly = PartBuilder(project)
-    suite = assembly.part(Suite, as_table(run.manifest["spec"]["suite"], at), at, "suite")  # type: ignore[type-abstract]
+    builder = PartBuilder(project)
+    suite = builder.part(Suite, as_table(run.manifest["spec"]["suite"], at), at, "suite")  # type: ignore[type-abstract]
     if suite is None:
-        raise SpecError(*assembly.problems)
+        raise SpecError(*builder.problems)
     return suite
 
 
 def shape(model: Model) -> dict[str, Any]:
-    """Return what decides the shapes and the meaning of a model's weights, by the key that sets it."""
-    encoder, passing = model.encoder.canonical(), type(model.encoder).passing
-    found = {f"encoder.{key}": value for key, value in encoder.items() if key not in passing}
+    """Return the fields that decide the shapes and the meaning of a model's weights, by key."""
+    encoder, training_only = model.encoder.canonical(), type(model.encoder).training_only
+    fields = {f"encoder.{key}": value for key, value in encoder.items() if key not in training_only}
     for task, head in sorted(model.heads.items()):
-        fields = {key: value for key, value in head.canonical().items() if key not in Head.model_fields}
-        found |= {f"heads.{task}.{key}": value for key, value in fields.items()}
-    return found
+        own = {key: value for key, value in head.canonical().items() if key not in Head.model_fields}
+        fields |= {f"heads.{task}.{key}": value for key, value in own.items()}
+    return fields
+
 
 P = TypeVar("P", bound=Part)
 
 
 def model_of(values: Mapping[str, Any], at: Place, project: Path) -> Model:
-    """Return the model in an order or a manifest, which `at` names. Raise SpecError where it is no longer valid."""
-    return _part(SoupModel if "soup" in values else Model, values, at, project, {})
+    """Build the model of a training job or a manifest at `at`. Raise SpecError where it is no longer valid."""
+    return build_part(SoupModel if "soup" in values else Model, values, at, project, {})
 
 
-def _part(base: type[P], values: Mapping[str, Any], at: Place, project: Path, names: Mapping[str, str]) -> P:
-    """Return the part in plain JSON, whose members are content ids with perhaps a name. Raise SpecError."""
-    assembly = PartBuilder(project, lambda id, place, where: [Known(names.get(id, ""), id)])
-    part = assembly.part(base, as_table(dict(values), at), at)
+def build_part(base: type[P], values: Mapping[str, Any], at: Place, project: Path, names: Mapping[str, str]) -> P:
+    """Build a part from plain JSON, whose members are content ids; `names` are their names. Raise SpecError."""
+    builder = PartBuilder(project, lambda id, place, where: [Known(names.get(id, ""), id)])
+    part = builder.part(base, as_table(dict(values), at), at)
     if part is None:
-        raise SpecError(*assembly.problems)
+        raise SpecError(*builder.problems)
     return part

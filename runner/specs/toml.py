@@ -1,8 +1,8 @@
-"""TOML with limits, and the line and column of every key.
+"""Parse TOML with limits on size, and with the line and column of every key and value.
 
-tomli decides what is valid and what the values are. Before it, one quick pass (`screen`) refuses what would make it
-slow; after it, a scanner that may trust the syntax (`document`) walks the text again and notes the places. Whatever a
-file holds, the answer is a tree or a SpecError.
+tomli decides what is valid and what the values are. Before it, one quick pass (`screen`) rejects text that would make
+it slow; after it, a scanner that relies on valid syntax (`document`) reads the text again and records the places. Any
+file gives a table or a SpecError.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _TOO_DEEP = f"nested over {_LEVELS} levels deep"
 
 
 class Table(dict[str, Any]):
-    """A TOML table that knows where each of its keys and values stands.
+    """TOML table with the places of its keys and values.
 
     `place` is where the table begins: its [header], its {inline} value, the key part that implies it (`a` in `a.b = 1`
     or in `[a.b]`), or line 1 of the file for the root. `keys_at[key]` is the place of a key (of a table with a header,
@@ -74,7 +74,7 @@ class Table(dict[str, Any]):
 
 
 class Array(list[Any]):
-    """A TOML array that knows where each of its items stands (`items_at[i]`)."""
+    """TOML array with the place of each item (`items_at[i]`)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Array(list[Any]):
 
 
 def read(path: Path, shown_as: str = "") -> Table:
-    """Read a TOML file; errors name it `shown_as`. Raise SpecError with the place of what is wrong."""
+    """Read a TOML file, called `shown_as` in errors. Raise SpecError with the place of each problem."""
     shown = shown_as or str(path)
     try:  # opening never waits for a fifo
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
@@ -100,7 +100,7 @@ def read(path: Path, shown_as: str = "") -> Table:
 
 
 def parse(text: str, shown_as: str) -> Table:
-    """Parse TOML text; errors name it `shown_as`. Raise SpecError with the place of what is wrong."""
+    """Parse TOML text of a file called `shown_as` in errors. Raise SpecError with the place of each problem."""
     scanner = _Scanner(text, shown_as)
     scanner.screen()
     try:
@@ -112,7 +112,7 @@ def parse(text: str, shown_as: str) -> Table:
 
 
 def _unreadable(path: Path, shown: str, error: OSError | ValueError) -> Problem:
-    """Return why a file could not be read; where it is missing, with the name there that is spelt most like it."""
+    """Return the problem of an unreadable file; of a missing one with the most similar name in its folder."""
     names: list[str] = []
     if isinstance(error, FileNotFoundError):
         with suppress(OSError):
@@ -121,8 +121,8 @@ def _unreadable(path: Path, shown: str, error: OSError | ValueError) -> Problem:
     return Problem(f"cannot read: {why.lower()}", Place(shown), hint=did_you_mean(path.name, names))
 
 
-def _wrong(value: Any) -> str:
-    """Return what forbids a single value, or an empty string."""
+def _value_problem(value: Any) -> str:
+    """Return why a single value is not allowed, or an empty string."""
     if isinstance(value, float) and not math.isfinite(value):
         return f"is {value}, where a finite number was expected"
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
@@ -133,7 +133,7 @@ def _wrong(value: Any) -> str:
 
 
 class _Scanner:
-    """A text with a cursor (at a depth of `level`), its places, and the problems found in it so far."""
+    """Scanner of a text: cursor `at`, nesting depth `level`, starts of lines, and problems so far."""
 
     def __init__(self, text: str, file: str) -> None:
         if len(text.encode(errors="replace")) > _BYTES:
@@ -145,37 +145,37 @@ class _Scanner:
         self.at = self.level = 0
 
     def place(self, start: int, end: int) -> Place:
-        """Return the place of text[start:end], as far as it lies on its first line."""
+        """Return the place of text[start:end], limited to its first line."""
         line = bisect_right(self.starts, start)
         text, column = self.lines[line - 1], start - self.starts[line - 1] + 1
         width = max(1, min(end - start, len(text) - column + 1))
         return Place(self.file, line, column, width, text)
 
     def note(self, message: str, place: Place) -> None:
-        """Keep a problem; raise SpecError once there are very many."""
+        """Record a problem; raise SpecError once there are very many."""
         self.problems.append(Problem(message, place))
         if len(self.problems) >= _PROBLEMS:
             raise SpecError(*self.problems)
 
     def stop(self, message: str, place: Place, hint: str = "") -> NoReturn:
-        """Raise SpecError with the problems so far and a last one."""
+        """Raise SpecError with all recorded problems and a last one."""
         raise SpecError(*self.problems, Problem(message, place, hint=hint))
 
     def screen(self) -> None:
-        """Make the text safe for tomli, moving nothing: no control characters, endless numbers, depth or size."""
-        for found in _NOT_TEXT.finditer(self.text):
-            code, place = ord(found[0]), self.place(*found.span())
+        """Make the text safe for tomli, with all offsets kept: no control characters, no excessive numbers or depth."""
+        for match in _NOT_TEXT.finditer(self.text):
+            code, place = ord(match[0]), self.place(*match.span())
             if code >= 0xD800:  # a byte as decoding with `surrogateescape` leaves it
                 self.stop(f"the byte 0x{code & 0xFF:02x} is not valid UTF-8", place, "save the file as UTF-8")
             self.note(f"control character U+{code:04X}", place)
         self.text = _NOT_TEXT.sub(" ", self.text)
         marks = level = dots = 0
-        for found in _MARK.finditer(self.text):
-            start, end = found.span()
-            if found["number"]:
+        for match in _MARK.finditer(self.text):
+            start, end = match.span()
+            if match["number"]:
                 self.note(f"a number of {end - start} characters does not fit into 64 bits", self.place(start, end))
                 self.text = self.text[:start] + "9".ljust(end - start) + self.text[end:]
-            elif mark := found["mark"]:
+            elif mark := match["mark"]:
                 marks += 1
                 dots = dots + 1 if mark == "." else 0
                 level += (mark in "[{") - (mark in "]}")
@@ -185,7 +185,7 @@ class _Scanner:
                     self.stop(f"over {_MARKS} brackets, dots, commas and = in one file", self.place(start, end))
 
     def document(self, values: dict[str, Any]) -> Table:
-        """Return the root table: `values` as tomli read them, with places. Raise SpecError with all problems."""
+        """Return the root table: tomli's `values` with places. Raise SpecError with all problems."""
         root = Table(self.place(0, len(self.text)))
         table, here = root, values
         while sign := self._skip():
@@ -198,26 +198,26 @@ class _Scanner:
         return root
 
     def _match(self, pattern: re.Pattern[str]) -> re.Match[str]:
-        """Step over what the syntax promises at the cursor."""
-        found = pattern.match(self.text, self.at)
-        assert found, f"tomli and the scanner disagree at offset {self.at}"
-        self.at = found.end()
-        return found
+        """Match a pattern at the cursor, where valid syntax guarantees it, and step over the match."""
+        match = pattern.match(self.text, self.at)
+        assert match, f"tomli and the scanner disagree at offset {self.at}"
+        self.at = match.end()
+        return match
 
     def _skip(self, count: int = 0) -> str:
-        """Step over some characters, then blanks, line ends, comments and commas; return the next character."""
+        """Step over `count` characters, then whitespace, comments and commas; return the next character."""
         self.at += count
         self._match(_GAP)
         return self.text[self.at : self.at + 1]
 
     def _enter(self, levels: int, place: Place) -> None:
-        """Go down by some levels; raise SpecError where that is too deep."""
+        """Increase the nesting depth; raise SpecError where it is too deep."""
         self.level += levels
         if self.level > _LEVELS:
             self.stop(_TOO_DEEP, place)
 
     def _header(self, root: Table, values: dict[str, Any]) -> tuple[Table, Any]:
-        """Read [a.b] or [[a.b]]; return the table that it opens and tomli's values of it."""
+        """Read a header, [a.b] or [[a.b]]; return the table that it opens and tomli's values for it."""
         start, brackets = self.at, 2 if self.text.startswith("[[", self.at) else 1
         self._skip(brackets)
         *above, (name, key_at) = parts = self._key()
@@ -234,7 +234,7 @@ class _Scanner:
         return self._descend(outer, here, parts[-1:])
 
     def _descend(self, table: Table, here: Any, parts: list[tuple[str, Place]]) -> tuple[Table, Any]:
-        """Follow the parts of a key, making the tables that it implies; return the innermost and tomli's values."""
+        """Follow the parts of a key, creating implied tables; return the innermost and tomli's values for it."""
         for name, place in parts:
             if name not in table:
                 table.put(name, Table(place), place, place)
@@ -246,11 +246,11 @@ class _Scanner:
         return table, here
 
     def _key(self) -> list[tuple[str, Place]]:
-        """Read a dotted key and the blanks behind it; return the name and place of each part."""
+        """Read a dotted key and the blanks after it; return the name and place of each part."""
         parts, more = [], "."
         while more:
-            found = self._match(_KEY)
-            name, more, place = found[1], found[2], self.place(*found.span(1))
+            match = self._match(_KEY)
+            name, more, place = match[1], match[2], self.place(*match.span(1))
             if name[0] in "\"'":
                 name = tomli.loads(f"key = {name}")["key"]
             if not name.isprintable():
@@ -268,7 +268,7 @@ class _Scanner:
         self.level -= len(above)
 
     def _value(self, given: Any, name: str) -> tuple[Any, Place]:
-        """Read the value of the key `name`; return it as tomli gave it, containers with places, and its place."""
+        """Read the value of the key `name`; return tomli's value, containers with places, and its place."""
         start, value = self.at, given
         if isinstance(given, dict | list):
             value = self._container(given, name)
@@ -277,7 +277,7 @@ class _Scanner:
         place = self.place(start, self.at)
         if isinstance(value, Table):
             value.place = place
-        elif wrong := _wrong(value):
+        elif wrong := _value_problem(value):
             self.note(f"`{name:.60}` {wrong}", place)
         return value, place
 

@@ -1,4 +1,4 @@
-"""TOML's grammar for those who have not read it: what is broken in words, and values as they are written."""
+"""Explain syntax errors of TOML in plain words, and format values as TOML."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STRING = r"""
   | " (?: [^"\\\n]++ | \\[^\n] )*+ "?
   | ' [^'\n]*+ '?
 """
-"""A string, in verbose form."""
+"""Pattern of a TOML string, for re.VERBOSE."""
 
 _BRACKET = re.compile(rf"{STRING} | \#[^\n]*+ | (?P<bracket> [\[\]{{}}] )", re.X)
 
@@ -23,7 +23,7 @@ _BACKSLASH = ("in \"…\" a backslash begins an escape",
 
 _OPEN_QUOTES = ("Illegal character '\\n'", "Unterminated string", "Expected \"'")
 
-_SAID = {
+_MESSAGES = {
     "Cannot overwrite a value": ("this key is set already", "a key is set once: in this table, and in one form"),
     "Expected '=' after a key": ("an `=` is missing behind this key", "a line is `key = value`, a header is `[table]`"),
     "Expected newline or end": ("something stands behind the value", "one `key = value` a line"),
@@ -35,7 +35,7 @@ _SAID = {
 
 
 class Broken(NamedTuple):
-    """What is wrong with a text from `start` to `end`, and what to do."""
+    """Syntax error in text[start:end], with a hint."""
 
     message: str
     start: int
@@ -43,28 +43,29 @@ class Broken(NamedTuple):
     hint: str
 
 
-def broken(text: str, said: str, at: int) -> Broken:
-    """Return what a person should read of what tomli said of the character `at`."""
+def broken(text: str, error: str, at: int) -> Broken:
+    """Convert tomli's `error` at offset `at` to a plain message with a hint."""
     line = text.rfind("\n", 0, at) + 1
     if at >= len(text.rstrip()) and (opened := _unclosed(text)) is not None:
         closing = "]" if text[opened] == "[" else "}"
         return Broken(f"this `{text[opened]}` is not closed", opened, opened + 1, f"add the `{closing}` that ends it")
-    if said == "Invalid value":
+    if error == "Invalid value":
         return _no_value(text, at)
-    if said.startswith(("Cannot declare", "Cannot redefine", "Cannot mutate", "Duplicate")):
+    if error.startswith(("Cannot declare", "Cannot redefine", "Cannot mutate", "Duplicate")):
         header = text[line : text.find("\n", at) if "\n" in text[at:] else None].split("#")[0].strip()
         return Broken(f"`{header:.60}` stands here a second time" if header.startswith("[") else "this is set already",
                       line, at, "put all of a table's keys under one header")
-    if said.startswith(_OPEN_QUOTES):
-        start = next((found.start() for found in _BRACKET.finditer(text) if _is_open(found[0])), at)
+    if error.startswith(_OPEN_QUOTES):
+        start = next((match.start() for match in _BRACKET.finditer(text) if _is_open(match[0])), at)
         return Broken("these quotes are not closed", start, at,
                       'close them on this line, or put the text between """ and """')
-    message, hint = next((ours for theirs, ours in _SAID.items() if said.startswith(theirs)), (f"{said:.200}", ""))
+    matches = (ours for theirs, ours in _MESSAGES.items() if error.startswith(theirs))
+    message, hint = next(matches, (f"{error:.200}", ""))
     return Broken(message, line if message.startswith("this key") else at, max(at, line + 1), hint)
 
 
 def written(value: Any) -> str:
-    """Return a value as TOML writes it; what does not print is escaped."""
+    """Format a value as TOML; unprintable characters are escaped."""
     if isinstance(value, tuple | list):
         return f"[{', '.join(map(written, value))}]"
     if isinstance(value, dict):
@@ -76,14 +77,14 @@ def written(value: Any) -> str:
 
 
 def written_key(key: str) -> str:
-    """Return a key as TOML writes it."""
+    """Format a key as TOML, quoted where needed."""
     return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else written(key)
 
 
 def _no_value(text: str, at: int) -> Broken:
-    """Return what is wrong where a value should stand."""
-    found = _WORD.match(text, at)
-    word = found[0] if found else ""
+    """Return the error of an invalid or missing value."""
+    match = _WORD.match(text, at)
+    word = match[0] if match else ""
     if word.lower() in ("true", "false"):
         return Broken(f"`{word}` is no value", at, at + len(word), f"write it in small letters: {word.lower()}")
     if word.lower() in ("none", "null", "nil"):
@@ -95,20 +96,20 @@ def _no_value(text: str, at: int) -> Broken:
     return Broken("a value is missing", at, at + 1, 'values look like "text", 1, 0.5, true, [1, 2] or {a = 1}')
 
 
-def _is_open(found: str) -> bool:
+def _is_open(string: str) -> bool:
     """Tell whether a string lacks its closing quotes."""
-    quotes = found[:3] if found[:3] in ('"""', "'''") else found[:1]
+    quotes = string[:3] if string[:3] in ('"""', "'''") else string[:1]
     if quotes == '"':
-        return not re.fullmatch(r'"(?:[^"\\]|\\.)*"', found)
-    return found[:1] in "\"'" and (len(found) < 2 * len(quotes) or not found.endswith(quotes))
+        return not re.fullmatch(r'"(?:[^"\\]|\\.)*"', string)
+    return string[:1] in "\"'" and (len(string) < 2 * len(quotes) or not string.endswith(quotes))
 
 
 def _unclosed(text: str) -> int | None:
-    """Return where the innermost bracket stands that is still open at the end of a text."""
+    """Return the offset of the innermost bracket that is still open at the end of a text."""
     opened: list[int] = []
-    for found in _BRACKET.finditer(text):
-        if found["bracket"] in ("[", "{"):
-            opened.append(found.start())
-        elif found["bracket"] and opened:
+    for match in _BRACKET.finditer(text):
+        if match["bracket"] in ("[", "{"):
+            opened.append(match.start())
+        elif match["bracket"] and opened:
             opened.pop()
     return opened[-1] if opened else None

@@ -1,4 +1,4 @@
-"""Tasks: what is asked, its examples, predictions and how they are scored."""
+"""Tasks: labelled examples, predictions, metrics and significance tests."""
 
 from .data import SPLITS as SPLITS
 from .data import Data as Data

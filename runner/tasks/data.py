@@ -18,7 +18,7 @@ SPLITS = ("train", "dev", "test")
 
 
 class Task(Part):
-    """What a task asks for and how it is scored."""
+    """Type of a task: kind of labels, sentences per example, metric."""
 
     title: str
     """Column title in tables, such as SST."""
@@ -39,19 +39,19 @@ class Task(Part):
         return self.classes if self.kind == "classification" else 1
 
     def share(self, labels: torch.Tensor) -> torch.Tensor:
-        """Return labels as shares of their range, from 0 to 1; those of a binary task are that already."""
+        """Scale labels to [0, 1] by the task's range; binary labels are returned as they are."""
         return labels if self.kind == "binary" else (labels - self.low) / (self.high - self.low)
 
 
 @dataclass(frozen=True)
 class Examples:
-    """One split of one task, in file order: n ids, n sentences (twice for pairs), n labels where they are known."""
+    """Examples of one split of one task, in file order: ids, sentences (`second` for pairs), labels if known."""
 
     ids: tuple[str, ...]
     first: tuple[str, ...]
     second: tuple[str, ...] = ()
     labels: np.ndarray | None = None
-    """float64 [n]; class numbers, 0/1, or scores."""
+    """float64 [n]: class indices, 0/1, or real values."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -59,14 +59,14 @@ class Examples:
 
 @dataclass(frozen=True)
 class Data:
-    """A suite's parsed content: `splits[task][split]`, and how many bad rows were dropped from which file."""
+    """Parsed content of a suite: examples `splits[task][split]`, and the number of `dropped` bad rows by file."""
 
     tasks: Mapping[str, Task]
     splits: Mapping[str, Mapping[str, Examples]]
     dropped: Mapping[str, int] = field(default_factory=dict)
 
     def sha256(self) -> str:
-        """Return the hash of all that a run can see: task meanings, ids, sentences and labels."""
+        """Return the sha256 over tasks, ids, sentences and labels."""
         digest = hashlib.sha256()
         for name in sorted(self.tasks):
             digest.update(json.dumps([name, self.tasks[name].canonical()], sort_keys=True).encode())

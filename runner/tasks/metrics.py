@@ -1,4 +1,4 @@
-"""Metrics and scores: how the Predictions of a node are judged."""
+"""Metrics, and the scores of predictions by split and task."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from .data import SPLITS, Data, Task
 from .predictions import Predictions
 
 LEAST = 1e-12
-"""Least probability of a class, so that its logarithm is finite."""
+"""Lower bound of a probability, so that its logarithm is finite."""
 
 
 def probabilities(task: Task, scores: np.ndarray) -> np.ndarray:
-    """Return the probability of each class [n, c] by scores [n, k]; a binary task has the classes 0 and 1."""
+    """Convert logits [n, k] to class probabilities [n, c]; a binary task has the classes 0 and 1."""
     logits = scores.astype(np.float64)
     logits = logits if task.kind == "classification" else np.hstack([np.zeros_like(logits), logits])
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -22,7 +22,7 @@ def probabilities(task: Task, scores: np.ndarray) -> np.ndarray:
 
 
 def least_squares(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Return slope and level of the line from scores [n] to labels [n] with the least squared error."""
+    """Return slope and intercept of the least-squares line from scores [n] to labels [n]."""
     mean = scores.mean()
     x = scores - mean
     slope = float(x @ labels / (x @ x)) if x.any() else 0.0
@@ -30,7 +30,7 @@ def least_squares(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]
 
 
 def logits(task: Task, shares: np.ndarray) -> np.ndarray:
-    """Return the scores [n, k] whose `probabilities` are shares [n, c]."""
+    """Convert class probabilities [n, c] to logits [n, k], the inverse of `probabilities`."""
     logs: np.ndarray = np.log(np.maximum(shares, LEAST))
     return logs if task.kind == "classification" else logs[:, 1:] - logs[:, :1]
 
@@ -38,81 +38,81 @@ with deferred("numpy"):
     import numpy as np
 
 OVERALL = "overall"
-"""The column of the mean over a suite's tasks, next to those named by tasks."""
+"""Key of the mean over a suite's tasks, beside the names of tasks."""
 
 DIGITS = 6
-"""Scores are rounded when they are made, so that a choice by score can be followed from the published file."""
+"""Decimals to which scores are rounded when computed, so that published files reproduce a choice by score."""
 
 Scores = dict[str, dict[str, float | None]]
-"""Split -> task or `overall` -> metric, None where it cannot be had. Plain JSON already."""
+"""Split -> task or `overall` -> metric, or None without predictions or labels. Plain JSON."""
 
 
 def metric(task: Task, scores: np.ndarray, labels: np.ndarray) -> float:
-    """Return how well scores [n, k] fit labels [n]: accuracy in [0, 1], or Pearson's r of a regression.
+    """Return the metric of scores [n, k] for labels [n]: accuracy in [0, 1], or Pearson's r for a regression.
 
-    Equal logits of a classification go to the lower class; a binary logit says yes above 0.
+    Ties between logits of a classification go to the lower class; a binary logit above 0 predicts 1.
     """
-    found = outcomes(task, scores, labels)
-    return pearson(found, labels) if task.kind == "regression" else float(found.mean())
+    values = outcomes(task, scores, labels)
+    return pearson(values, labels) if task.kind == "regression" else float(values.mean())
 
 
 def outcomes(task: Task, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return what a metric is made of, one number an example [n]: 1 where the label is met, or a regression's score."""
-    said = decided(task, scores)
-    return np.asarray(said if task.kind == "regression" else said == labels, np.float64)
+    """Return the per-example input of the metric, float64 [n]: 1 if correct, else 0; of a regression, the score."""
+    predicted = predict_labels(task, scores)
+    return np.asarray(predicted if task.kind == "regression" else predicted == labels, np.float64)
 
 
-def decided(task: Task, scores: np.ndarray) -> np.ndarray:
-    """Return what scores [n, k] say [n]: class numbers, 0 or 1, or the score of a regression itself."""
+def predict_labels(task: Task, scores: np.ndarray) -> np.ndarray:
+    """Return the predicted labels [n] of scores [n, k]: class indices, 0 or 1, or the score of a regression."""
     if task.kind == "regression":
         return scores[:, 0]
     return scores.argmax(axis=1) if task.kind == "classification" else (scores[:, 0] > 0).astype(np.int64)
 
 
 def metrics(task: Task, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the `metric` [M] of each of M nodes' scores [M, n, k] for labels [n], to 6 digits."""
+    """Return the `metric` [M] of each of M systems with scores [M, n, k] for labels [n], to 6 digits."""
     if task.kind == "regression":
-        x, y = scores[:, :, 0].astype(np.float64), _direction(labels)
+        x, y = scores[:, :, 0].astype(np.float64), _standardized(labels)
         x = np.where((x == x[:, :1]).all(axis=1, keepdims=True), 0, x - x.mean(axis=1, keepdims=True))
         lengths = np.sqrt((x * x).sum(axis=1))
         each = np.divide((x * y).sum(axis=1), lengths, out=np.zeros(len(x)), where=lengths > 0)
     else:
-        said = scores.argmax(axis=2) if task.kind == "classification" else scores[:, :, 0] > 0
-        each = (said == labels).mean(axis=1)
+        predicted = scores.argmax(axis=2) if task.kind == "classification" else scores[:, :, 0] > 0
+        each = (predicted == labels).mean(axis=1)
     rounded: np.ndarray = each.round(DIGITS)
     return rounded
 
 
 def pearson(left: np.ndarray, right: np.ndarray) -> float:
-    """Return the correlation r of [n] and [n] in [-1, 1]; 0 where one of them is constant, as it then says nothing."""
-    x, y = _direction(left), _direction(right)
+    """Return Pearson's r in [-1, 1] of two arrays [n]; 0 if one of them is constant."""
+    x, y = _standardized(left), _standardized(right)
     return min(1.0, max(-1.0, float((x * y).sum())))
 
 
-def _direction(values: np.ndarray) -> np.ndarray:
-    """Return values [n] less their mean, brought to length 1; zeros where they are constant."""
+def _standardized(values: np.ndarray) -> np.ndarray:
+    """Return values [n] minus their mean, scaled to norm 1; zeros if they are constant."""
     x = values.astype(np.float64)
     if (x == x[0]).all():
-        return np.zeros_like(x)  # the mean of equal numbers may be off by a rounding
+        return np.zeros_like(x)  # the mean of equal numbers may have a rounding error
     x -= x.mean()
-    x /= np.abs(x).max()  # so that no square over- or underflows
+    x /= np.abs(x).max()  # prevents over- and underflow of squares
     # numpy's own sum: a BLAS product may change its last bits with the number of threads.
     length: np.ndarray = x / np.sqrt((x * x).sum())
     return length
 
 
 def overall(metrics: Mapping[str, float | None], tasks: Mapping[str, Task]) -> float | None:
-    """Return the mean of the tasks' metrics, a correlation r counted as (r + 1) / 2; None where one is missing."""
-    found = [metrics.get(name) for name in tasks]
-    if not found or None in found:
+    """Return the mean of the tasks' metrics; a correlation r counts as (r + 1) / 2. None if one is missing."""
+    values = [metrics.get(name) for name in tasks]
+    if not values or None in values:
         return None
     shares = [(m + 1) / 2 if task.kind == "regression" else m
-              for m, task in zip(found, tasks.values(), strict=True) if m is not None]
+              for m, task in zip(values, tasks.values(), strict=True) if m is not None]
     return sum(shares) / len(shares)
 
 
 def score_split(predictions: Predictions, data: Data, split: str, whose: str = "") -> dict[str, float | None]:
-    """Return each task's metric on one split and the overall, to 6 digits; None without predictions or labels."""
+    """Return the metric of each task on one split, and `overall`, to 6 digits; None without predictions or labels."""
     metrics: dict[str, float | None] = {}
     for name, task in data.tasks.items():
         scores = predictions.find(data, split, name, whose)
@@ -124,6 +124,6 @@ def score_split(predictions: Predictions, data: Data, split: str, whose: str = "
 
 
 def score(predictions: Predictions, data: Data) -> Scores:
-    """Return the scores of every split of which the node predicts something that has labels."""
+    """Return the scores of every split with predictions and labels of a task."""
     by_split = {split: score_split(predictions, data, split) for split in SPLITS}
     return {split: scores for split, scores in by_split.items() if any(s is not None for s in scores.values())}

@@ -1,4 +1,4 @@
-"""Predictions files of other programs: CSV, or safetensors as `runner/predictions.py` has it.
+"""Import of predictions files of other programs: CSV, or safetensors as in `runner/tasks/predictions.py`.
 
 A CSV file has a header and one row for each example of each task that it predicts, in any order:
 
@@ -6,9 +6,9 @@ A CSV file has a header and one row for each example of each task that it predic
     dev,sentiment,dev-0,-1.2,0.3,2.5,0.1,-2.2
     dev,similarity,dev-0,3.8,,,,
 
-A classification has k logits, a binary task one (yes above 0), a regression one number; cells that a task does not need
-are empty. Where no task needs more than one score the column is `score`. Other columns are ignored; tabs or semicolons
-may separate the cells. What a file says of a split of a task it says of all of its examples.
+A classification has k logits, a binary task one (class 1 above 0), a regression one number; cells that a task does not
+need are empty. If no task needs more than one score, the column is `score`. Other columns are ignored; tabs or
+semicolons may separate the cells. A file must cover all examples of each split and task that it contains.
 """
 
 from __future__ import annotations
@@ -33,44 +33,44 @@ with deferred("numpy", "safetensors.numpy"):
     import safetensors.numpy as tensor_file
 
 ENDINGS = (".csv", ".tsv", ".safetensors")
-"""How the names of such files end."""
+"""Suffixes of predictions files."""
 
 KEYS = ("split", "task", "id")
 
 SCORE = re.compile(r"score(_\d+)?")
-"""Names of the columns of scores."""
+"""Names of score columns."""
 
 LARGEST = 3.4028234e38
-"""Largest number of 32 bits."""
+"""Largest finite float32."""
 
 PROBLEMS = 200
-"""After how many problems no more are looked for."""
+"""Maximum number of reported problems."""
 
 
 def is_score_file(name: str) -> bool:
-    """Tell whether a name is that of a predictions file."""
+    """Return whether a file name has the suffix of a predictions file."""
     return name.lower().endswith(ENDINGS)
 
 
 def read(path: Path, shown_as: str, data: Data) -> Predictions:
-    """Return the Predictions in a file, in the suite's order; raise DataError with every problem, or StorageError."""
+    """Read the Predictions of a file in the suite's order; raise DataError with all problems, or StorageError."""
     with reported("read", path), open_file(path) as file:
         content = file.read()
     if path.suffix.lower() == ".safetensors":
-        return _stored(content, shown_as, data)
+        return _from_safetensors(content, shown_as, data)
     return _Reader(shown_as, data).read(content)
 
 
-def _stored(content: bytes, shown_as: str, data: Data) -> Predictions:
-    """Return what a safetensors file holds. Raise DataError."""
+def _from_safetensors(content: bytes, shown_as: str, data: Data) -> Predictions:
+    """Parse a safetensors file. Raise DataError."""
     outputs: dict[str, dict[str, Output]] = {}
     try:
-        held = Predictions.from_bytes(_single_precision(content), shown_as)
-        for split, by_task in held.outputs.items():
+        predictions = Predictions.from_bytes(_single_precision(content), shown_as)
+        for split, by_task in predictions.outputs.items():
             for task in by_task:
                 if split not in data.splits.get(task, {}):
-                    raise DataError(_foreign(task, split, data, Place(shown_as)))
-                scores = held.find(data, split, task, shown_as)
+                    raise DataError(_unknown(task, split, data, Place(shown_as)))
+                scores = predictions.find(data, split, task, shown_as)
                 assert scores is not None
                 outputs.setdefault(split, {})[task] = Output(data.splits[task][split].ids, scores)
     except RegistryError as error:
@@ -80,21 +80,21 @@ def _stored(content: bytes, shown_as: str, data: Data) -> Predictions:
 
 
 def _single_precision(content: bytes) -> bytes:
-    """Return a safetensors file with its numbers of other precisions in float32; any other content as it is."""
+    """Convert float64 and float16 tensors of a safetensors file to float32; return other content unchanged."""
     try:
         tensors = tensor_file.load(content)
     except (SafetensorError, KeyError):
         return content
     wide = {name: array for name, array in tensors.items() if array.dtype in (np.float64, np.float16)}
-    with np.errstate(over="ignore"):  # what float32 cannot hold is told as infinite
+    with np.errstate(over="ignore"):  # numbers beyond float32 are reported as infinite
         single = {name: np.ascontiguousarray(array, np.float32) for name, array in wide.items()}
     return tensor_file.save(tensors | single) if single else content
 
 
 def probabilities(predictions: Predictions, data: Data) -> list[str]:
-    """Return the tasks whose scores look like probabilities, where logits are expected.
+    """Return the tasks whose scores look like probabilities instead of logits.
 
-    These are binary scores between 0 and 1, each of which says yes as a logit, and rows of several classes with sum 1.
+    These are binary scores in [0, 1], which as logits would predict 1 throughout, and class scores that sum to 1.
     """
     tasks = []
     for name, task in data.tasks.items():
@@ -107,8 +107,8 @@ def probabilities(predictions: Predictions, data: Data) -> list[str]:
     return tasks
 
 
-def _foreign(task: str, split: str, data: Data, at: Place) -> Problem:
-    """Return the problem of a task or a split that the suite lacks."""
+def _unknown(task: str, split: str, data: Data, at: Place) -> Problem:
+    """Build the problem for a task or split that the suite lacks."""
     if task in data.tasks:
         known = sorted(data.splits[task])
         return Problem(f"unknown split `{split}` of `{task}`", at, (f"the suite has: {', '.join(known)}",),
@@ -119,18 +119,18 @@ def _foreign(task: str, split: str, data: Data, at: Place) -> Problem:
 
 @dataclass
 class _Reader:
-    """Reads one CSV file and collects its problems."""
+    """Parser of one CSV file; collects problems."""
 
     shown_as: str
     data: Data
     problems: list[Problem] = field(default_factory=list)
     lines: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
-    """(split, task) -> the line of each id."""
+    """(split, task) -> id -> line."""
     scores: dict[tuple[str, str], dict[str, list[float]]] = field(default_factory=dict)
-    _positions: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict)
+    _ids: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict)
 
     def read(self, content: bytes) -> Predictions:
-        """Return the file's Predictions. Raise DataError."""
+        """Parse the file. Raise DataError."""
         table = Table(io.BytesIO(content), self.shown_as)
         columns = self._columns(table.header)
         for row in table.rows():
@@ -139,68 +139,69 @@ class _Reader:
             if row.problem:
                 self.problems.append(row.problem)
             else:
-                self._take(row.line, [cell.strip() for cell in row.cells], columns)
+                self._read_row(row.line, [cell.strip() for cell in row.cells], columns)
         if not self.problems:
-            self._check_whole()
+            self._check_complete()
         if self.problems:
             raise DataError(*self.problems)
         return Predictions(self._outputs())
 
-    def _say(self, message: str, line: int, *notes: str, hint: str = "") -> None:
+    def _report(self, message: str, line: int, *notes: str, hint: str = "") -> None:
         self.problems.append(Problem(message, Place(self.shown_as, line), notes, hint))
 
     def _columns(self, header: Sequence[str]) -> list[int]:
-        """Return where split, task, id and the scores stand. Raise DataError where one is not there."""
-        found = [name for name in header if SCORE.fullmatch(name)]
-        named = ["score"] if found == ["score"] else [f"score_{i}" for i in range(max(1, len(found)))]
-        for name in [*KEYS, *named]:
+        """Return the positions of split, task, id and scores. Raise DataError if a column is missing or repeated."""
+        present = [name for name in header if SCORE.fullmatch(name)]
+        scores = ["score"] if present == ["score"] else [f"score_{i}" for i in range(max(1, len(present)))]
+        for name in [*KEYS, *scores]:
             if header.count(name) != 1:
                 many = "more than one column" if name in header else "no column"
-                self._say(f"{many} `{name}`", 1, f"a predictions file has: {', '.join(KEYS)}, and score or score_0, …",
-                          hint=did_you_mean(name, [other for other in header if other not in KEYS]))
+                self._report(f"{many} `{name}`", 1,
+                             f"a predictions file has: {', '.join(KEYS)}, and score or score_0, …",
+                             hint=did_you_mean(name, [other for other in header if other not in KEYS]))
         if self.problems:
             raise DataError(*self.problems)
-        return [header.index(name) for name in [*KEYS, *named]]
+        return [header.index(name) for name in [*KEYS, *scores]]
 
-    def _take(self, line: int, cells: Sequence[str], columns: Sequence[int]) -> None:
-        """Take one row, or say what is wrong with it."""
+    def _read_row(self, line: int, cells: Sequence[str], columns: Sequence[int]) -> None:
+        """Store the scores of one row, or report its problem."""
         split, task, name, *rest = (cells[column] for column in columns)
         if split not in self.data.splits.get(task, {}):
-            self.problems.append(_foreign(task, split, self.data, Place(self.shown_as, line)))
+            self.problems.append(_unknown(task, split, self.data, Place(self.shown_as, line)))
             return
         key, given, wanted = (split, task), [cell for cell in rest if cell], self.data.tasks[task].outputs
-        if key not in self._positions:
-            self._positions[key] = frozenset(self.data.splits[task][split].ids)
+        if key not in self._ids:
+            self._ids[key] = frozenset(self.data.splits[task][split].ids)
         first = self.lines.setdefault(key, {}).setdefault(name, line)
-        if name not in self._positions[key]:
-            self._say(f"the id `{name}` is not in the suite's {split} split of `{task}`", line)
+        if name not in self._ids[key]:
+            self._report(f"the id `{name}` is not in the suite's {split} split of `{task}`", line)
         elif first != line:
-            self._say(f"the id `{name}` stands twice in {split} of `{task}`", line, f"first in line {first}")
+            self._report(f"the id `{name}` stands twice in {split} of `{task}`", line, f"first in line {first}")
         elif len(given) != wanted or any(rest[wanted:]):
-            self._say(f"expected {wanted} score{'s' * (wanted > 1)} for `{task}`, not {len(given)}", line)
+            self._report(f"expected {wanted} score{'s' * (wanted > 1)} for `{task}`, not {len(given)}", line)
         else:
             self.scores.setdefault(key, {})[name] = [self._number(cell, line) for cell in given]
         return
 
     def _number(self, cell: str, line: int) -> float:
-        """Return the number in a cell; say it where it is none."""
+        """Parse the number in a cell; report it if it is not finite in float32."""
         try:
             number = float(cell)
         except ValueError:
             number = float("nan")
         if not abs(number) <= LARGEST:
-            self._say(f"`{cell}` is not a number that can be kept", line)
+            self._report(f"`{cell}` is not a number that can be kept", line)
         return number
 
-    def _check_whole(self) -> None:
-        """Say which examples are missing."""
+    def _check_complete(self) -> None:
+        """Report missing examples."""
         for (split, task), scores in self.scores.items():
             lacking = [name for name in self.data.splits[task][split].ids if name not in scores]
             if lacking:
-                self._say(f"{len(lacking)} of the suite's {split} examples of `{task}` are missing, such as "
-                          f"`{lacking[0]}`", 0, hint="a file says of all examples of a split, or of none")
+                self._report(f"{len(lacking)} of the suite's {split} examples of `{task}` are missing, such as "
+                             f"`{lacking[0]}`", 0, hint="a file says of all examples of a split, or of none")
         if not self.scores:
-            self._say("it holds no predictions", 0)
+            self._report("it holds no predictions", 0)
 
     def _outputs(self) -> dict[str, dict[str, Output]]:
         """Return the outputs, in the suite's order."""

@@ -1,8 +1,8 @@
-"""Predictions: what every node of a tree yields, and their file.
+"""Predictions of a node, and their file format.
 
-The file is one safetensors file, the same bytes for the same content, no pickle: `dev/sentiment/scores` is float32
-[n, k], `dev/sentiment/ids` is uint8, the n ids as UTF-8 joined by newlines. What a leaf said after each of its epochs
-is a file of the same form, whose scores are [n, epochs * k]: the epochs of an example side by side.
+The file is a safetensors file with the same bytes for the same content: `dev/sentiment/scores` is float32 [n, k],
+`dev/sentiment/ids` is uint8, the n ids as UTF-8 joined by newlines. The predictions of all epochs of a leaf are stored
+in one such file, with scores [n, epochs * k].
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ with deferred("numpy", "safetensors.numpy"):
 
 @dataclass(frozen=True)
 class Output:
-    """What a node says of one split of one task: n example ids and float32 scores [n, k]."""
+    """Predictions of a node for one split of one task: n example ids and float32 scores [n, k]."""
 
     ids: tuple[str, ...]
     scores: np.ndarray
 
     def fault(self) -> str:
-        """Return what keeps the output from being stored and found again, or an empty string."""
+        """Return why the output cannot be stored and aligned by ids, or an empty string."""
         ids, scores = self.ids, self.scores
         if scores.dtype != np.float32 or scores.ndim != 2 or not scores.shape[1]:
             return f"the scores are {scores.dtype} {list(scores.shape)}, not float32 [n, k]"
@@ -47,18 +47,18 @@ class Output:
 
 @dataclass(frozen=True)
 class Predictions:
-    """All outputs of one node, `outputs[split][task]`; the only thing that ensembles and tables see of a model."""
+    """All outputs of one node, `outputs[split][task]`; ensembles and tables use nothing else of a model."""
 
     outputs: Mapping[str, Mapping[str, Output]]
 
     def has(self, task: str) -> bool:
-        """Return whether the node says anything of a task, on whichever split."""
+        """Return whether the node predicts a task on any split."""
         return any(task in by_task for by_task in self.outputs.values())
 
     def find(self, data: Data, split: str, task: str, whose: str = "") -> np.ndarray | None:
-        """Return the scores [n, k] in the suite's order, or None where the node or the suite has none.
+        """Return the scores [n, k] in the suite's order, or None if the node or the suite lacks the split or task.
 
-        Raise RegistryError, which names the node `whose`, where ids or k are not the suite's.
+        Raise RegistryError, with `whose` as the node's name, if ids or k do not match the suite.
         """
         output, examples = self.outputs.get(split, {}).get(task), data.splits[task].get(split)
         if output is None or examples is None:
@@ -69,17 +69,17 @@ class Predictions:
             raise RegistryError(f"{what} have {width} scores an example, but the task has {wanted}")
         return aligned(output, examples, what)
 
-    def known(self, data: Data) -> Predictions:
-        """Return the same with the suite's own ids where they are equal, so that they are compared but once."""
-        def output(split: str, task: str, said: Output) -> Output:
+    def with_suite_ids(self, data: Data) -> Predictions:
+        """Replace ids that equal the suite's by the suite's own tuples, which makes later comparisons cheap."""
+        def shared(split: str, task: str, output: Output) -> Output:
             examples = data.splits[task].get(split) if task in data.splits else None
-            return Output(examples.ids, said.scores) if examples and examples.ids == said.ids else said
+            return Output(examples.ids, output.scores) if examples and examples.ids == output.ids else output
 
-        return Predictions({split: {task: output(split, task, said) for task, said in by_task.items()}
+        return Predictions({split: {task: shared(split, task, output) for task, output in by_task.items()}
                             for split, by_task in self.outputs.items()})
 
     def to_bytes(self) -> bytes:
-        """Return the file's bytes; raise TrainingError for what could not be read back, such as a score of nan."""
+        """Serialize to the bytes of the file; raise TrainingError for what could not be read back, such as nan."""
         tensors: dict[str, np.ndarray] = {}
         for split, by_task in self.outputs.items():
             for task, output in by_task.items():
@@ -91,7 +91,7 @@ class Predictions:
 
     @classmethod
     def from_bytes(cls, data: bytes, shown_as: str) -> Predictions:
-        """Return the Predictions in a file's bytes; raise RegistryError, which names the file, for any damage."""
+        """Parse the bytes of a file; raise RegistryError, which names the file, if they are damaged."""
         try:
             return cls(_outputs(_tensors(data)))
         except ValueError as error:
@@ -105,30 +105,30 @@ class Predictions:
         return cls.from_bytes(data, str(path))
 
 
-def side_by_side(epochs: Sequence[Predictions]) -> Predictions:
-    """Return several Predictions of the same examples as one, whose scores are [n, epochs * k]."""
+def join_epochs(epochs: Sequence[Predictions]) -> Predictions:
+    """Concatenate the scores of several epochs for the same examples to [n, epochs * k]."""
     return Predictions({
         split: {task: Output(output.ids, np.hstack([epoch.outputs[split][task].scores for epoch in epochs]))
                 for task, output in by_task.items()}
         for split, by_task in epochs[0].outputs.items()})
 
 
-def one_by_one(joined: Predictions, data: Data) -> list[Predictions]:
-    """Return what `side_by_side` joined; raise RegistryError where a task's scores are not whole epochs."""
-    found: list[dict[str, dict[str, Output]]] = []
+def split_epochs(joined: Predictions, data: Data) -> list[Predictions]:
+    """Undo `join_epochs`; raise RegistryError if the tasks' widths do not give the same number of epochs."""
+    epochs: list[dict[str, dict[str, Output]]] = []
     for split, by_task in joined.outputs.items():
         for task, output in by_task.items():
             wide, width = output.scores.shape[1], data.tasks[task].outputs if task in data.tasks else 0
-            found = found or [{} for _ in range(wide // max(width, 1))]
-            if not width or wide != width * len(found):
-                raise RegistryError(f"the scores of `{task}` on {split} are not those of {len(found)} epochs")
-            for epoch, scores in zip(found, np.hsplit(output.scores, len(found)), strict=True):
+            epochs = epochs or [{} for _ in range(wide // max(width, 1))]
+            if not width or wide != width * len(epochs):
+                raise RegistryError(f"the scores of `{task}` on {split} are not those of {len(epochs)} epochs")
+            for epoch, scores in zip(epochs, np.hsplit(output.scores, len(epochs)), strict=True):
                 epoch.setdefault(split, {})[task] = Output(output.ids, scores)
-    return [Predictions(outputs) for outputs in found]
+    return [Predictions(outputs) for outputs in epochs]
 
 
 def _tensors(data: bytes) -> dict[str, np.ndarray]:
-    """Return a file's tensors by name; raise ValueError."""
+    """Parse a safetensors file; raise ValueError."""
     try:
         return tensor_file.load(data)
     except SafetensorError as error:
@@ -138,7 +138,7 @@ def _tensors(data: bytes) -> dict[str, np.ndarray]:
 
 
 def _outputs(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, Output]]:
-    """Return the outputs in a file's tensors; raise ValueError."""
+    """Build outputs by split and task from tensors by name; raise ValueError."""
     outputs: dict[str, dict[str, Output]] = {}
     for name in sorted(tensors):
         split, _, rest = name.partition("/")
@@ -156,7 +156,7 @@ def _outputs(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, Output]]:
 
 
 def _output(name: str, ids: np.ndarray, scores: np.ndarray) -> Output:
-    """Return one output, checked; raise ValueError."""
+    """Build and check one output; raise ValueError."""
     if ids.dtype != np.uint8 or ids.ndim != 1:
         raise ValueError(f"the ids of `{name}` are {ids.dtype} {list(ids.shape)}, not bytes")
     try:
@@ -170,7 +170,7 @@ def _output(name: str, ids: np.ndarray, scores: np.ndarray) -> Output:
 
 
 def aligned(output: Output, examples: Examples, what: str = "the predictions") -> np.ndarray:
-    """Return the scores [n, k] in the order of the examples; raise RegistryError where the ids are not the same."""
+    """Return the scores [n, k] in the order of the examples; raise RegistryError if the ids differ."""
     if output.ids is examples.ids or output.ids == examples.ids:
         return output.scores
     rows = {name: row for row, name in enumerate(output.ids)}
@@ -182,7 +182,7 @@ def aligned(output: Output, examples: Examples, what: str = "the predictions") -
 
 
 def _difference(what: str, lacking: list[str], foreign: list[str], repeated: int) -> Problem:
-    """Return the problem of predictions that were made for other examples."""
+    """Build the problem for predictions whose ids are not those of the suite."""
     notes = [f"{len(names)} {kind}, such as `{names[0]}`" for kind, names in
              (("of the suite's ids are missing", lacking), ("ids are not in the suite", foreign)) if names]
     notes += [f"{repeated} rows repeat an id"] if repeated else []

@@ -1,13 +1,13 @@
-"""Read tables and lines of text: the one reader of data, inputs and predictions.
+"""Reader of delimited tables and of text lines, for data, inputs and predictions.
 
-- Encoding: UTF-8, with or without a byte order mark, and UTF-16 with one. Lines end at `\\n` or `\\r\\n`, nowhere else.
+- Encoding: UTF-8, with or without a byte order mark, and UTF-16 with one. Only `\\n` and `\\r\\n` end lines.
 - Separator: that of the header, a tab, a comma or a semicolon.
 - Quotes: a cell in double quotes, `""` for a quote inside, as RFC 4180 and pandas write them. A quote that is not
-  closed in its row opens a cell of several lines where these lines are no rows by themselves; else it is text. So no
-  quote takes rows into a cell.
+  closed in its line starts a multi-line cell only if the following lines are not rows by themselves; otherwise it is
+  an ordinary character. So a stray quote does not swallow rows.
 - Cells: every row has as many as the header. If all rows have one more, it is a pandas index without a name, or the
   empty cell behind a trailing separator.
-- Blank lines, and rows of empty cells, are passed over.
+- Blank lines and rows of empty cells are skipped.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import BinaryIO, NamedTuple
 from ..errors import DataError, Place, Problem, did_you_mean
 
 LONGEST = 1 << 20
-"""Most characters of a line, and of the lines of one cell."""
+"""Maximum number of characters of a line, and of a multi-line row."""
 
 SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons"}
 
@@ -36,18 +36,18 @@ _SIGNATURES = {
     b"{\\rtf": ("a document of a word processor", "save it as plain text in UTF-8"),
     b"\xd0\xcf\x11\xe0": ("a spreadsheet of an old format", "save it as CSV in UTF-8"),
 }
-"""First bytes of files that are no text, what they are and what to do."""
+"""First bytes of non-text files -> what they are, hint."""
 
 
 class Line(NamedTuple):
-    """A line of a file without its end; numbers count from 1."""
+    """A line of a file without its line ending; numbers start at 1."""
 
     number: int
     text: str
 
 
 class Row(NamedTuple):
-    """A row of a table: the line where it begins, its cells in the order of the header, and what is wrong with them."""
+    """A row of a table: its first line, its cells in the order of the header, and a problem with them if any."""
 
     line: int
     cells: list[str]
@@ -55,27 +55,27 @@ class Row(NamedTuple):
 
 
 def lines(stream: BinaryIO, name: str) -> Iterator[Line]:
-    """Yield the lines of a stream and close it. Raise DataError, with file and line, for what is no text."""
+    """Yield the lines of a stream, then close it. Raise DataError, with file and line, if it is not text."""
     with stream:
         start = stream.read(64)
         for signature, (what, hint) in _SIGNATURES.items():
             if start.startswith(signature):
                 raise _error(name, 1 if "LFS" in what else 0, f"{name} is {what}", hint)
-        whole = _Joined(start, stream)
+        joined = _Joined(start, stream)
         if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            yield from _decoded(_utf8(whole, name), name)
+            yield from _decoded(_utf8(joined, name), name)
         else:
-            yield from _decoded(whole, name)
+            yield from _decoded(joined, name)
 
 
 class _Joined(io.RawIOBase):
-    """A stream whose first bytes were read already."""
+    """Stream of bytes already read, followed by the rest of another stream."""
 
     def __init__(self, start: bytes, rest: BinaryIO) -> None:
         self._start, self._rest = start, rest
 
     def readline(self, size: int | None = -1) -> bytes:
-        """Return the next line with its end, or its first `size` bytes."""
+        """Return the next line with its line ending, or its first `size` bytes."""
         limit = LONGEST if size is None or size < 0 else size
         end = self._start.find(b"\n")
         if 0 <= end < limit:
@@ -85,13 +85,13 @@ class _Joined(io.RawIOBase):
         return start + (self._rest.readline(limit - len(start)) if len(start) < limit else b"")
 
     def read(self, size: int = -1) -> bytes:
-        """Return all that is left."""
+        """Return all remaining bytes."""
         start, self._start = self._start, b""
         return start + self._rest.read()
 
 
 def _utf8(stream: _Joined, name: str) -> io.BytesIO:
-    """Return UTF-16 as UTF-8."""
+    """Re-encode UTF-16 as UTF-8."""
     try:
         return io.BytesIO(stream.read().decode("utf-16").encode())
     except (UnicodeDecodeError, UnicodeEncodeError) as error:
@@ -118,7 +118,7 @@ def _decoded(stream: _Joined | io.BytesIO, name: str) -> Iterator[Line]:
 
 @dataclass
 class Table:
-    """A table as it is read: the header at once, the rows one after another, so that a stream takes bounded memory."""
+    """A table being read: the header at once, rows one at a time, in bounded memory."""
 
     stream: BinaryIO
     name: str
@@ -136,7 +136,7 @@ class Table:
         self._held: list[Line] = []
 
     def index(self, column: str) -> int:
-        """Return the position of a column. Raise DataError where it is not there, or more than once."""
+        """Return the position of a column. Raise DataError if it is missing or repeated."""
         count = self.header.count(column)
         if count == 1:
             return self.header.index(column)
@@ -147,7 +147,7 @@ class Table:
                          did_you_mean(column, names), f"its columns are separated by {SEPARATORS[self.separator]}")
 
     def rows(self) -> Iterator[Row]:
-        """Yield the rows, those with another number of cells than the header with a problem."""
+        """Yield the rows; those whose number of cells differs from the header's have a problem."""
         rows = self._rows()
         first = list(islice(rows, 3))
         surplus = bool(first) and all(len(row.cells) == len(self.header) + 1 for row in first)
@@ -171,14 +171,14 @@ class Table:
                        Place(self.name, row.line), tuple(notes))
 
     def error(self, message: str, line: int, hint: str = "", *notes: str) -> DataError:
-        """Return an error with its place."""
+        """Build a DataError at a line of this file."""
         return DataError(Problem(message, Place(self.name, line), notes, hint))
 
     def _next(self) -> Line | None:
         return self._held.pop(0) if self._held else next(self._lines, None)
 
     def _rows(self) -> Iterator[Row]:
-        """Yield the rows that are not blank, whatever their number of cells."""
+        """Yield non-blank rows with any number of cells."""
         while line := self._next():
             if not line.text.strip(self.separator + " \t\r"):
                 continue
@@ -186,7 +186,7 @@ class Table:
             yield self._open(line) if cells is None else Row(line.number, cells)
 
     def _split(self, text: str) -> list[str] | None:
-        """Return the cells of a row; None where a quote opens a cell and none closes it."""
+        """Split a line into cells; None if a quoted cell is not closed."""
         cells, at, separator = [], 0, self.separator
         if '"' not in text:
             return text.split(separator)
@@ -206,11 +206,11 @@ class Table:
         return cells
 
     def _open(self, line: Line) -> Row:
-        """Return a row with an open quote: over several lines where none of these is a row; else the quote is text."""
+        """Read a row with an unclosed quote: as several lines if none of these is a row; else the quote is text."""
         counts = (len(self.header), len(self.header) + 1)
-        text, taken = line.text, list[Line]()
+        text, lookahead = line.text, list[Line]()
         while len(text) <= LONGEST and (more := self._next()):
-            taken.append(more)
+            lookahead.append(more)
             alone = self._split(more.text)
             if len(self.header) > 1 and alone is not None and len(alone) in counts:
                 break
@@ -220,11 +220,11 @@ class Table:
                 return Row(line.number, cells, self._ambiguous(line, more) if len(self.header) == 1 else None)
             if cells is not None:
                 break
-        self._held[:0] = taken
+        self._held[:0] = lookahead
         return Row(line.number, line.text.split(self.separator))
 
     def _ambiguous(self, first: Line, last: Line) -> Problem:
-        """Return the problem of an only column in which every line could be a row."""
+        """Build the problem for a single-column table, where every line could be a row."""
         return Problem(f"the quote that opens here is closed in line {last.number}: is that one text or several?",
                        Place(self.name, first.number),
                        hint='write a quote inside a text as "" and put the text into quotes, or use JSON lines')

@@ -1,1 +1,1 @@
-"""Training: all that decides what training computes, and nothing else; every file is fingerprinted."""
+"""Training of a leaf: batches, network, loop, checkpoints, evaluation. A run records a hash of each file here."""

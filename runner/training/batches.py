@@ -1,4 +1,4 @@
-"""Token ids -> packed task batches, in an order that is a pure function of seed and step."""
+"""Packed multi-task batches of token ids; their order is a pure function of seed and step."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from .tokens import Tokens
 
 
 def seeded(seed: int, *words: object) -> int:
-    """Return 63 bits that depend on a seed and on what they are for, so that no two uses share random numbers."""
+    """Derive a 63-bit seed from a base seed and a purpose (`words`), so that no two purposes share random numbers."""
     digest = hashlib.sha256(repr((seed, words)).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
 
 @lru_cache(maxsize=64)
 def order(seed: int, task: str, epoch: int, pass_: int, examples: int) -> np.ndarray:
-    """Return the order of a task's examples in one pass of one epoch, int64 [examples]."""
+    """Return the permutation of a task's examples in one pass of one epoch, int64 [examples]."""
     return np.random.default_rng(seeded(seed, "order", task, epoch, pass_)).permutation(examples)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step, or a part of one: the sentences of all tasks packed, and the labels of each task."""
+    """The batch of one step, or a micro-batch of it: packed sentences of all tasks and the labels of each task."""
 
     packed: Packed
     labels: Mapping[str, torch.Tensor]
     """float32 [n] of each task, in the order of the packed sections."""
     examples: Mapping[str, int]
-    """How many examples of each task the whole step has."""
+    """Number of examples of each task in the whole step, by which losses are divided."""
 
     @property
     def longest(self) -> int:
-        """Most tokens of a sentence."""
+        """Tokens of the longest sentence."""
         return int(self.packed.lengths.max())
 
     @property
     def most(self) -> int:
-        """Most examples of a task."""
+        """Examples of the task that has most."""
         return max(map(len, self.labels.values()))
 
     def to(self, device: torch.device) -> Batch:
@@ -53,9 +53,9 @@ class Batch:
         return replace(self, labels={task: labels.to(device) for task, labels in self.labels.items()})
 
     def split(self, parts: int, first: int = 0, every: int = 1) -> Iterator[Batch]:
-        """Yield the batch in parts, each with about as many examples of every task, whose losses add up to its own.
+        """Split the batch into micro-batches of about equal size per task, whose losses sum to that of the batch.
 
-        There are at most as many as a task has examples; they begin with part `first`, by steps of `every`.
+        There are at most `most` of them. Yields only the micro-batches `first`, `first + every`, ...
         """
         parts = min(parts, self.most)
         if parts == 1:
@@ -63,23 +63,23 @@ class Batch:
             return
         sentences = self.packed.tokens.split_with_sizes(self.packed.lengths.tolist())
         sections = np.split(np.arange(len(sentences)), np.cumsum(self.packed.sections)[:-1])
-        cut = [np.array_split(section.reshape(-1, len(labels)), parts, axis=1)  # each [1 or 2 of each example, n]
-               for section, labels in zip(sections, self.labels.values(), strict=True)]
+        pieces = [np.array_split(section.reshape(-1, len(labels)), parts, axis=1)  # each [1 or 2 per example, n]
+                  for section, labels in zip(sections, self.labels.values(), strict=True)]
         for number in range(first, parts, every):
-            rows = [section[number].reshape(-1) for section in cut]
-            chosen = np.concatenate(rows)
-            tokens = torch.cat([sentences[i] for i in chosen])
-            firsts = None if self.packed.firsts is None else self.packed.firsts[chosen]
-            packed = Packed(tokens, self.packed.lengths[chosen], tuple(map(len, rows)), firsts)
+            rows = [section[number].reshape(-1) for section in pieces]
+            selected = np.concatenate(rows)
+            tokens = torch.cat([sentences[i] for i in selected])
+            firsts = None if self.packed.firsts is None else self.packed.firsts[selected]
+            packed = Packed(tokens, self.packed.lengths[selected], tuple(map(len, rows)), firsts)
             labels = {task: of_task.tensor_split(parts)[number] for task, of_task in self.labels.items()}
             yield Batch(packed, labels, self.examples)
 
 
-class Split:
-    """The examples of one task and split as rows of the token table."""
+class TokenizedExamples:
+    """Examples of one task and split: row numbers in the token table, and labels."""
 
     def __init__(self, task: str, examples: Examples, tokens: Tokens) -> None:
-        self.rows = tokens.of_task(task, examples)  # [1 or 2 of each example, n]
+        self.rows = tokens.of_task(task, examples)  # [1 or 2 per example, n]
         self.labels = torch.tensor(examples.labels if examples.labels is not None else [], dtype=torch.float32)
 
     def __len__(self) -> int:
@@ -87,14 +87,14 @@ class Split:
 
 
 class Batches:
-    """The batches of a run: one batch of every trained task a step, reshuffled every epoch.
+    """Batches of a run: each step has one batch of every trained task; tasks are reshuffled every epoch.
 
-    Nothing is remembered between steps: batch number `step` is the same however the run came to it.
+    Stateless: `batch(step)` depends on nothing but its argument, so that a resumed run sees the same batches.
     """
 
     def __init__(self, data: Data, tokens: Tokens, tasks: tuple[str, ...], train: Train) -> None:
         self.tokens, self.train = tokens, train
-        self.splits = {task: Split(task, data.splits[task]["train"], tokens) for task in tasks}
+        self.splits = {task: TokenizedExamples(task, data.splits[task]["train"], tokens) for task in tasks}
         passes = [-(-len(split) // train.batch_size) for split in self.splits.values()]
         self.steps_per_epoch: int = train.steps or (min if train.epoch == "shortest" else max)(passes)
 
@@ -102,28 +102,28 @@ class Batches:
         return self.steps_per_epoch * self.train.epochs
 
     def batch(self, step: int) -> Batch:
-        """Return the batch of step `step` (from 0) of the run."""
-        chosen = {task: self._chosen(task, len(split), step) for task, split in self.splits.items()}
-        rows = [self._read(task, index, step).reshape(-1) for task, index in chosen.items()]
+        """Return the batch of step `step` (from 0)."""
+        indices = {task: self._indices(task, len(split), step) for task, split in self.splits.items()}
+        rows = [self._rows(task, index, step).reshape(-1) for task, index in indices.items()]
         packed = self.tokens.pack(np.concatenate(rows), tuple(len(r) for r in rows))
-        labels = {task: self.splits[task].labels[index] for task, index in chosen.items()}
-        return Batch(packed, labels, {task: len(index) for task, index in chosen.items()})
+        labels = {task: self.splits[task].labels[index] for task, index in indices.items()}
+        return Batch(packed, labels, {task: len(index) for task, index in indices.items()})
 
     def used(self) -> np.ndarray:
-        """Return the token ids that occur in the training sentences, int64, rising."""
+        """Return the distinct token ids of the training sentences, int64, ascending."""
         rows = np.unique(np.concatenate([split.rows.reshape(-1) for split in self.splits.values()]))
         return np.unique(self.tokens.pack(rows, (len(rows),)).tokens.numpy())
 
-    def _read(self, task: str, index: np.ndarray, step: int) -> np.ndarray:
-        """Return the rows of some examples [1 or 2, n]; of a pair that is read as one in any order, one is drawn."""
+    def _rows(self, task: str, index: np.ndarray, step: int) -> np.ndarray:
+        """Return the token-table rows [1 or 2, n] of examples; of a joint pair with two orders, one is drawn."""
         rows, orders = self.splits[task].rows, self.tokens.joint.get(task, 1)
         if orders == 1:
             return rows[:, index]
         drawn = np.random.default_rng(seeded(self.train.seed, "sides", task, step)).integers(orders, size=len(index))
         return rows[None, drawn, index]
 
-    def _chosen(self, task: str, examples: int, step: int) -> np.ndarray:
-        """Return the examples of one task in one step; a task that is used up within an epoch starts again."""
+    def _indices(self, task: str, examples: int, step: int) -> np.ndarray:
+        """Return the indices of one task's examples in one step; an exhausted task starts over, reshuffled."""
         epoch, within = divmod(step, self.steps_per_epoch)
         pass_, position = divmod(within, -(-examples // self.train.batch_size))
         start = position * self.train.batch_size

@@ -1,4 +1,4 @@
-"""Checkpoints of a run in training: tensors and state in one safetensors file that notices its own damage."""
+"""Checkpoints of a run in training: tensors and state in one safetensors file with a checksum."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from ..files import reported, write_bytes
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Write a checkpoint at once or not at all; `state` is plain JSON. Raise StorageError."""
+    """Write a checkpoint atomically; `state` is plain JSON. Raise StorageError."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(state)
     write_bytes(path, save(plain, {"state": text, "sha256": _digest(plain, text)}))
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors and the state of a checkpoint. Raise RegistryError where it is damaged, or StorageError."""
+    """Return the tensors and the state of a checkpoint. Raise RegistryError if it is damaged, or StorageError."""
     try:
         with reported("read", path), safe_open(path, "pt") as file:
-            said = file.metadata()
+            metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if _digest(tensors, said["state"]) != said["sha256"]:
+        if _digest(tensors, metadata["state"]) != metadata["sha256"]:
             raise ValueError("it is not what was written")
-        state = json.loads(said["state"])
+        state = json.loads(metadata["state"])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise RegistryError(f"the checkpoint {path} is damaged: {error}") from None
     return tensors, state
 
 
 def _digest(tensors: Mapping[str, Tensor], state: str) -> str:
-    """Return the sha256 of names, types, shapes and bytes of all tensors, and of the state."""
+    """Return the sha256 over the state and over names, dtypes, shapes and bytes of all tensors."""
     digest = hashlib.sha256(state.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
@@ -47,6 +47,6 @@ def _digest(tensors: Mapping[str, Tensor], state: str) -> str:
     return digest.hexdigest()
 
 
-def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors whose names begin with a prefix, without it."""
+def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Select the tensors whose names begin with a prefix, and strip it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,7 +1,7 @@
-"""Ranks: the processes of one machine that train a leaf together, each a part of every batch.
+"""Data-parallel training of one leaf by several ranks (processes) of one machine.
 
-Each makes the whole batch, which is a function of seed and step, and computes its part; losses and gradients are added
-up, and all make the same step of the optimizer.
+Each rank builds the whole batch, which is a function of seed and step, and computes its share of it; losses and
+gradients are all-reduced (summed), and all ranks take the same optimizer step.
 """
 
 from __future__ import annotations
@@ -25,58 +25,58 @@ from .batches import Batch
 LOOPBACK = "127.0.0.1"
 
 PATIENCE = timedelta(minutes=30)
-"""How long a rank waits for another one that lives, which may be writing a checkpoint."""
+"""Timeout of collectives; another rank may be writing a checkpoint."""
 
 
 class ProcessGroup:
-    """All processes that train one leaf, as one of them sees them; by default it is alone."""
+    """The ranks that train one leaf, from the view of one of them; by default a single one."""
 
     def __init__(self, number: int = 0, count: int = 1) -> None:
         self.number, self.count = number, count
-        """Which one this is, from 0, and how many there are."""
+        """Rank of this process, from 0, and world size."""
 
     @classmethod
     def joined(cls, number: int, count: int, store: Any) -> ProcessGroup:
-        """Return the ranks once all are there, which meet at a store. Raise RankLost where one does not come."""
+        """Initialize the process group by a rendezvous store. Raise RankLost if a rank does not join."""
         loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
         for library in ("GLOO", "NCCL"):
-            os.environ.setdefault(f"{library}_SOCKET_IFNAME", loopback)  # nobody else is to reach them
+            os.environ.setdefault(f"{library}_SOCKET_IFNAME", loopback)  # not reachable from other machines
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        with _found():
+        with _lost_ranks_raised():
             dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=PATIENCE)
         return cls(number, count)
 
     def share(self, batch: Batch, parts: int) -> Iterator[Batch]:
-        """Yield what this rank computes of a batch, in so many parts; what all yield adds up to the batch.
+        """Yield this rank's micro-batches of a batch split `parts` ways per rank; those of all ranks sum to the batch.
 
-        Where there are more ranks than examples, several compute the same part, each for its share.
+        With more ranks than examples, several ranks compute the same micro-batch, each with a fraction of its loss.
         """
         pieces = min(parts * self.count, batch.most)
-        mine = self.number % pieces
-        alike = len(range(mine, self.count, pieces)) or 1
-        for part in batch.split(pieces, mine, self.count):
-            yield replace(part, examples={task: n * alike for task, n in part.examples.items()})
+        first = self.number % pieces
+        duplicates = len(range(first, self.count, pieces)) or 1
+        for part in batch.split(pieces, first, self.count):
+            yield replace(part, examples={task: n * duplicates for task, n in part.examples.items()})
 
     def agree(self, number: int) -> int:
-        """Return the largest number that a rank says."""
+        """Return the maximum of a number over all ranks (all-reduce)."""
         if self.count == 1:
             return number
-        said = torch.tensor(number)
-        with _found():
-            dist.all_reduce(said, dist.ReduceOp.MAX)
-        return int(said)
+        maximum = torch.tensor(number)
+        with _lost_ranks_raised():
+            dist.all_reduce(maximum, dist.ReduceOp.MAX)
+        return int(maximum)
 
     def add(self, tensor: Tensor) -> None:
-        """Add a tensor up over all ranks, in place."""
+        """Sum a tensor over all ranks in place (all-reduce)."""
         if self.count > 1:
-            with _found():
+            with _lost_ranks_raised():
                 dist.all_reduce(tensor)
 
     @contextmanager
     def adding(self) -> Iterator[list[Tensor]]:
-        """Add up over all ranks, in place and at once, the float32 tensors that are put into a list.
+        """Yield a list; on exit, sum the float32 tensors put into it over all ranks, in place, in one all-reduce.
 
-        Where memory runs out on one rank, raise MemoryError on all of them.
+        Raise MemoryError on every rank if one of them runs out of memory.
         """
         tensors: list[Tensor] = []
         if self.count == 1:
@@ -97,8 +97,8 @@ class ProcessGroup:
 
 
 @contextmanager
-def _found() -> Iterator[None]:
-    """Raise RankLost where another rank is gone, or waited for in vain."""
+def _lost_ranks_raised() -> Iterator[None]:
+    """Turn errors of collectives, such as a dead rank or a timeout, into RankLost."""
     try:
         yield
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""A network over a split -> Predictions."""
+"""Inference: predictions of a network on splits of a suite."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ import torch
 from ..tasks.data import Data
 from ..tasks.predictions import Output, Predictions
 from . import memory
-from .batches import Split
+from .batches import TokenizedExamples
 from .network import Network
 from .tokens import Tokens
 
 TOKENS = 4096
-"""Most token ids in one evaluation batch."""
+"""Token budget of one evaluation batch."""
 
 
 class Evaluation:
-    """Scores of all tasks on some splits; every different sentence is encoded once."""
+    """Computes scores of tasks on splits; each distinct sentence is encoded once."""
 
     def __init__(self, data: Data, tokens: Tokens, tasks: Sequence[str], splits: Sequence[str]) -> None:
         self.data, self.tokens = data, tokens
         self.splits = {
-            (split, task): Split(task, data.splits[task][split], tokens)
+            (split, task): TokenizedExamples(task, data.splits[task][split], tokens)
             for split in splits for task in tasks if split in data.splits[task]
         }
         rows = [np.empty(0, np.int64), *(split.rows.reshape(-1) for split in self.splits.values())]
-        self.rows = np.unique(np.concatenate(rows))  # all sentences needed, as rows of the token table
+        self.rows = np.unique(np.concatenate(rows))  # distinct sentences, as rows of the token table
         self.seconds = 0.0
-        """How long the last one took."""
+        """Duration of the last evaluation."""
 
     @torch.no_grad()
     def __call__(self, network: Network, tick: Callable[[], None] = lambda: None) -> Predictions:
-        """Return the network's Predictions; the network is left in the mode that it was in.
+        """Return the network's Predictions; its train or eval mode is restored.
 
-        `tick` is called before every batch, and may raise to stop.
+        `tick` is called before every batch and may raise to stop.
         """
         if not self.splits:
             return Predictions({})
@@ -55,7 +55,7 @@ class Evaluation:
         return Predictions(outputs)
 
     def _embed(self, network: Network, tick: Callable[[], None]) -> torch.Tensor:
-        """Return the embeddings of all sentences needed, made in batches of sentences of similar length."""
+        """Compute the embeddings [sentences, width] in batches of similar length, divided among the ranks."""
         device = next(network.parameters()).device
         lengths = self.tokens.lengths[self.rows]
         by_length = np.argsort(lengths, kind="stable")
@@ -67,11 +67,11 @@ class Evaluation:
                 tick()
             if number % network.ranks.count == network.ranks.number:
                 out[torch.from_numpy(block).to(device)] = self._embed_batch(network, self.rows[block])
-        network.ranks.add(out)  # each has zeros where another one has made it
+        network.ranks.add(out)  # a rank has zeros for the batches of the others
         return out
 
     def _embed_batch(self, network: Network, rows: np.ndarray) -> torch.Tensor:
-        """Return the embeddings of some sentences, in halves where memory runs out."""
+        """Return the embeddings of sentences; on out-of-memory, halve the batch and retry."""
         try:
             return network.embed(self.tokens.pack(rows, (len(rows),)))
         except (RuntimeError, MemoryError) as error:

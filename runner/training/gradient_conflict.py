@@ -1,4 +1,4 @@
-"""How far the gradients of the tasks work against each other, as sums over the steps of an epoch."""
+"""Gradient conflict between tasks (cosine similarities of their gradients), accumulated over an epoch."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 import numpy as np
 
 STEPS, OPPOSED = "steps", "opposed"
-"""Keys besides the pairs: steps that were looked at, and those at which two gradients point apart."""
+"""Keys besides the pairs: number of measured steps, and of those with a negative cosine."""
 
 
-def added(sums: Mapping[str, float], tasks: Sequence[str], gram: np.ndarray) -> dict[str, float]:
-    """Return the sums with one more step's, of its inner products [T, T] of the gradients of sorted tasks.
+def accumulate(sums: Mapping[str, float], tasks: Sequence[str], gram: np.ndarray) -> dict[str, float]:
+    """Return the sums plus those of one step, from the Gram matrix [T, T] of the gradients of the sorted tasks.
 
-    A pair `TASK/TASK` sums up the cosine of its gradients, 0 where one of them is zero.
+    The key `TASK/TASK` holds the sum of the cosines of the two gradients; a cosine is 0 if one gradient is zero.
     """
-    lengths = np.sqrt(gram.diagonal())
-    sizes = np.outer(lengths, lengths)
-    cosines = np.divide(gram, sizes, out=np.zeros_like(gram), where=sizes > 0)
+    norms = np.sqrt(gram.diagonal())
+    products = np.outer(norms, norms)
+    cosines = np.divide(gram, products, out=np.zeros_like(gram), where=products > 0)
     new = {f"{tasks[i]}/{tasks[j]}": float(cosines[i, j]) for i, j in combinations(range(len(tasks)), 2)}
     new |= {STEPS: 1, OPPOSED: float(min(new.values()) < 0)}
     return {key: sums.get(key, 0.0) + value for key, value in new.items()}
 
 
 def summary(sums: Mapping[str, float]) -> dict[str, Any]:
-    """Return what an epoch's entry of the history says: mean cosines, the share of steps at which PCGrad would act."""
+    """Return the history entry of an epoch: mean cosines, and the share of steps at which PCGrad would project."""
     if not sums:
         return {}
     steps = sums[STEPS]

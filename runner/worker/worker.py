@@ -25,14 +25,15 @@ from .. import machine
 from ..errors import DataError, MtrunError, RankLost, RegistryError, Stopped, TrainingError
 from ..files import append, as_storage_error, remove
 from ..part import Known, plain_dump
+from ..parts.discovery import error_in_own_part
 from ..project import Project
 from ..registry.attempt import TASK, Attempt
 from ..registry.registry import EPOCHS, HISTORY, LOG, PREDICTIONS, WEIGHTS, Registry
-from ..specs.identity import changed, fingerprints, leaf_id
+from ..specs.identity import changed_sources, fingerprints, leaf_id
 from ..specs.job import TrainingJob
 from ..specs.spec import Model, SoupModel
 from ..tasks.data import Data
-from ..tasks.predictions import side_by_side
+from ..tasks.predictions import join_epochs
 from ..training import distillation, memory, stored_model
 from ..training.batches import seeded
 from ..training.distillation import distilled
@@ -108,7 +109,7 @@ def _restored(job: TrainingJob, data: Data, examples: Data, cache: Path, watch: 
             watch.say(f"{error}; starting from the beginning")
             remove(checkpoint)
             return _restored(job, data, examples, cache, watch)
-        old = changed(trainer.state.source, job.model)
+        old = changed_sources(trainer.state.source, job.model)
         watch.say(f"resumed at step {trainer.state.step}{', begun with older code of ' * bool(old)}{', '.join(old)}")
     else:
         trainer.state.source = fingerprints(job.model)
@@ -135,7 +136,7 @@ def _files(trainer: Trainer, attempt: Attempt) -> dict[str, bytes]:
     files = {HISTORY: "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in trainer.state.history).encode(),
              LOG: attempt.log.read_bytes() if attempt.log.exists() else b""}
     if trainer.epochs:
-        files[EPOCHS] = side_by_side(trainer.epochs).to_bytes()
+        files[EPOCHS] = join_epochs(trainer.epochs).to_bytes()
     if trainer.model.resources.keep_weights:
         weights = trainer.network.weights().items()
         files[WEIGHTS] = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights})
@@ -211,6 +212,8 @@ def _unexpected(error: Exception, attempt: Attempt) -> tuple[int, list[str]]:
     It is a storage error, exhausted memory, or a bug.
     """
     append(attempt.log, "".join(traceback.format_exception(error)))
+    if own := error_in_own_part(error):
+        return own.exit_code, [own.render()]
     if storage_error := as_storage_error(error):
         return storage_error.exit_code, [storage_error.render()]
     if memory.is_exhausted(error):

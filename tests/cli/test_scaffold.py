@@ -197,6 +197,16 @@ def test_a_part_written_for_mtrun_0_1_works_and_is_told_the_new_names(bare: Path
             assert part().tokenizer(data, bare).get_vocab_size() > 16
 
 
+def test_what_an_encoder_sets_by_an_old_name_counts(bare: Path) -> None:
+    (bare / "parts" / "encoders").mkdir(parents=True)
+    (bare / "parts" / "encoders" / "same.py").write_text(
+        'from runner.parts.encoders.minbert import MinBert\n\n\nclass Same(MinBert):\n    type = "same"\n'
+        '    passing = ("dropout", "freeze", "width")\n    tells_tokens = False\n')
+    with pytest.warns(FutureWarning, match=r"`Encoder.passing` is now `Encoder.training_only`"):
+        part = find(Encoder, "same", bare)
+    assert part and part.training_only == ("dropout", "freeze", "width") and not part.has_token_states
+
+
 @pytest.mark.usefixtures("no_old_modules")
 def test_a_part_may_go_on_from_another_of_mtrun_0_1(bare: Path) -> None:
     (bare / "parts" / "heads").mkdir(parents=True)

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save
 
 from runner.errors import MtrunError
-from runner.parts.encoders.bert.pretrained import PICKLED, WEIGHTS, Checkpoint, their_name
+from runner.parts.encoders.bert.pretrained import PICKLED, WEIGHTS, PretrainedWeights, their_name
 
 SHAPES = {"word.weight": (30, 8), "norm.weight": (8,), "norm.bias": (8,), "blocks.0.query.weight": (8, 8)}
 GOOD = {their_name(name): torch.linspace(0, 1, 240)[: torch.Size(shape).numel()].reshape(shape)
@@ -102,7 +102,7 @@ def test_hostile_weights_raise_our_errors_only(tmp_path: Path, count: int) -> No
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found = Checkpoint(tmp_path, {}).weights(SHAPES)
+                found = PretrainedWeights(tmp_path, {}).weights(SHAPES)
         except MtrunError as error:
             refused += 1
             assert error.render()
@@ -123,5 +123,5 @@ def test_a_bomb_in_an_archive_is_refused(tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with warnings.catch_warnings(), pytest.raises(MtrunError):
         warnings.simplefilter("ignore")
-        Checkpoint(tmp_path, {}).weights(SHAPES)
+        PretrainedWeights(tmp_path, {}).weights(SHAPES)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000

@@ -10,7 +10,7 @@ import pytest
 from projects import SUITE, project, write
 from systems import SPECS, build, mtrun
 
-from runner.training.trainer import COMPARED_EVERY
+from runner.training.trainer import COMPARE_EVERY
 
 ONE_TASK = '''
 kind = "suite"
@@ -51,7 +51,7 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         profile.write_text(profile.read_text().replace("epochs = 2", "epochs = 1"))
     if request.param in ("13 steps an epoch", "one step"):
         steps = 13 if "13" in request.param else 1
-        assert steps < COMPARED_EVERY, "some epoch compares no gradients"
+        assert steps < COMPARE_EVERY, "some epoch compares no gradients"
         write(root, {"specs/suites/tiny.toml": SUITE.replace("train = 60", f"train = {8 * steps}")})
         profile.write_text(profile.read_text().replace("epochs = 2", "epochs = 4"))
     build(root, "mean", "sum")

@@ -256,12 +256,12 @@ def test_a_symmetric_head_trains_on_an_order_drawn_for_each_example_and_step(tmp
     back = [known[pair] for pair in zip(pairs.second, pairs.first, strict=True)]
     index, drawn = np.arange(len(pairs)), []
     for step in range(40):
-        (read,) = run.batches._read("paraphrase", index, step)
+        (read,) = run.batches._rows("paraphrase", index, step)
         assert all(row in pair for row, pair in zip(read, zip(there, back, strict=True), strict=True))
         drawn.append(read == there)
     share = np.mean(drawn, axis=0)
     assert share.min() > 0.1 and share.max() < 0.9, "no example is always read in one order"
-    (again,) = trainer(root, "even").batches._read("paraphrase", index, 7)
+    (again,) = trainer(root, "even").batches._rows("paraphrase", index, 7)
     assert np.array_equal(again == there, drawn[7])
     assert run.batches.batch(0).packed.sections == trainer(root, "mixed").batches.batch(0).packed.sections
 

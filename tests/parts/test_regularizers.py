@@ -27,7 +27,7 @@ from runner.specs.loader import Loader
 from runner.tasks.data import Task
 from runner.training import masked_lm
 from runner.training.batches import Batch
-from runner.training.network import Network, Step, divergence
+from runner.training.network import Network, NetworkStep, divergence
 from runner.training.trainer import Trainer, TrainerCallback
 from runner.worker.worker import trainer_of
 
@@ -95,7 +95,7 @@ def test_the_parts_of_a_step_add_up(tmp_path: Path) -> None:
     move(run)
 
     def said(batch: Batch) -> Tensor:
-        step = Step(run.network, batch)
+        step = NetworkStep(run.network, batch)
         now, then = step.scores(), step.scores(step.start)
         return torch.stack([*step.losses(now), *step.apart(now, then)])
 
@@ -204,13 +204,13 @@ def test_noise_is_on_the_words_whatever_the_table(tmp_path: Path) -> None:
     noise = 0.1 * torch.randn(len(batch.packed.tokens), 16)
     wanted = spoken(network, batch, moved=noise)
     assert network.words
-    rows, renumbered = network.words.taken(batch)
-    for step in (Step(network, batch), Step(network, renumbered, {"word.weight": rows}),
-                 Step(network, renumbered, {"word.weight": rows.expand(3, *rows.shape)})):
-        for one in (step, step.still()):
+    rows, renumbered = network.words.gather(batch)
+    for step in (NetworkStep(network, batch), NetworkStep(network, renumbered, {"word.weight": rows}),
+                 NetworkStep(network, renumbered, {"word.weight": rows.expand(3, *rows.shape)})):
+        for one in (step, step.detached()):
             torch.testing.assert_close(one.scores(noise=noise), wanted)
             torch.testing.assert_close(one.words, network.encoder.word.weight.detach()[batch.packed.tokens])
-    assert not any(p.requires_grad for p in step.still().parameters.values())
+    assert not any(p.requires_grad for p in step.detached().parameters.values())
 
 
 def test_mixout_mixes_in_the_weights_of_the_start(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_mixout_keeps_the_mean_and_its_rate(tmp_path: Path) -> None:
     run = trainer(tmp_path, ALL[2], *DRY)
     move(run)
     seen: list[Tensor] = []
-    name, step = "blocks.0.expand.weight", Step(run.network, run.batches.batch(0))
+    name, step = "blocks.0.expand.weight", NetworkStep(run.network, run.batches.batch(0))
     regularizer = run.model.regularizer
     assert regularizer
 
@@ -285,9 +285,9 @@ def test_masked_is_berts_loss_on_a_batch_with_other_tokens(tmp_path: Path, renum
     run = trainer(tmp_path, ALL[3], "heads.sentiment.weight=0.0", *DRY)
     network, batch, words = run.network, run.batches.batch(0), run.network.words
     assert words and batch.packed.firsts is not None
-    rows, taken = words.taken(batch)
+    rows, renumbered_batch = words.gather(batch)
     torch.manual_seed(7)
-    found = network.losses(taken, {"word.weight": rows}) if renumbered else network.losses(batch)
+    found = network.losses(renumbered_batch, {"word.weight": rows}) if renumbered else network.losses(batch)
     torch.manual_seed(7)
     chosen = torch.rand(len(batch.packed.tokens)) < 0.3
     places = [place for text in texts(batch) for place in text if chosen[place]]
@@ -313,15 +313,15 @@ def test_masked_is_berts_loss_on_a_batch_with_other_tokens(tmp_path: Path, renum
 
 def test_the_words_are_chosen_and_changed_as_in_the_paper(tmp_path: Path) -> None:
     run = trainer(tmp_path, ALL[3], *DRY)
-    step, words = Step(run.network, run.batches.batch(0)), run.network.words
+    step, words = NetworkStep(run.network, run.batches.batch(0)), run.network.words
     assert words
     inner = [place for text in texts(step.batch) for place in text]
     own, mask = step.words, run.network.encoder.word.weight[run.network.encoder.mask]
     counts = torch.zeros(4)  # chosen, hidden, another word, left
-    change = masked_lm.changed
+    corrupt = masked_lm.corrupt
 
     def seen(words: Tensor, places: Tensor, *given: Tensor) -> Tensor:
-        shown = change(words, places, *given)
+        shown = corrupt(words, places, *given)
         assert set(places.tolist()) <= set(inner)
         untouched = torch.ones(len(own), dtype=torch.bool).index_fill(0, places, False)
         assert torch.equal(shown[untouched], own[untouched])
@@ -330,10 +330,10 @@ def test_the_words_are_chosen_and_changed_as_in_the_paper(tmp_path: Path) -> Non
         return shown
 
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setattr(masked_lm, "changed", seen)
+        patch.setattr(masked_lm, "corrupt", seen)
         for seed in range(300):
             torch.manual_seed(seed)
-            step.missed(0.15)
+            step.masked_lm_loss(0.15)
     share = counts / torch.tensor([300 * len(inner), *[float(counts[0])] * 3])
     assert torch.allclose(share, torch.tensor([0.15, 0.8, 0.1, 0.1]), atol=0.01), share
 
@@ -369,7 +369,7 @@ class Closed(MinBert):
     """minBERT, but for the states of its tokens."""
 
     type = "closed"
-    tells_tokens = False
+    has_token_states = False
 '''
 
 

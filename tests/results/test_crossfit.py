@@ -23,7 +23,7 @@ from runner.results.crossfit import CrossFit
 from runner.tasks.data import Data, Examples
 from runner.tasks.folds import FOLDS, REPEATS, refits
 from runner.tasks.metrics import overall, score_split
-from runner.tasks.predictions import Output, Predictions, side_by_side
+from runner.tasks.predictions import Output, Predictions, join_epochs
 
 DATA = made_data(n=101)
 SUITE = "5" * 64
@@ -46,7 +46,7 @@ class Kept:
 
 def kept(epochs: Sequence[Predictions] | None, key: str = "1") -> Kept:
     spec = {"train": {"select": "best"}, "heads": {task: {} for task in TASKS}}
-    return Kept({"sha256": key, "spec": spec}, side_by_side([only_dev(e) for e in epochs]) if epochs else None)
+    return Kept({"sha256": key, "spec": spec}, join_epochs([only_dev(e) for e in epochs]) if epochs else None)
 
 
 def only_dev(predictions: Predictions) -> Predictions:

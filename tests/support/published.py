@@ -20,7 +20,7 @@ from runner.registry.registry import EPOCHS as EPOCHS_FILE
 from runner.registry.registry import HISTORY, LOG, PREDICTIONS
 from runner.tasks.data import Data
 from runner.tasks.metrics import score_split
-from runner.tasks.predictions import Output, Predictions, side_by_side
+from runner.tasks.predictions import Output, Predictions, join_epochs
 from runner.worker.executors.inline import Inline
 
 HOSTILE = (
@@ -99,7 +99,7 @@ def pretend(plan: Plan, node: PlannedNode) -> None:
         "environment": {"mtrun": "0.1.0", "python": "3.11.7", "torch": "2.13.0", "device": DEVICE, "threads": 1},
     }
     lines = "".join(json.dumps(one) + "\n" for one in history)
-    of_dev = side_by_side([Predictions({"dev": epoch.outputs["dev"]}) for epoch in epochs])
+    of_dev = join_epochs([Predictions({"dev": epoch.outputs["dev"]}) for epoch in epochs])
     files = {PREDICTIONS: epochs[-1].to_bytes(), EPOCHS_FILE: of_dev.to_bytes(), HISTORY: lines.encode(), LOG: b""}
     plan.registry.commit(node.id, files, manifest)
 

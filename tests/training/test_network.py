@@ -19,6 +19,7 @@ from runner.tasks.predictions import aligned
 from runner.training import gradient_conflict
 from runner.training.batches import Batches
 from runner.training.evaluation import Evaluation
+from runner.training.network import NetworkStep
 from runner.training.trainer import Trainer, TrainerCallback
 from runner.worker.worker import trainer_of
 
@@ -81,7 +82,7 @@ def test_conflict_is_summed_up_as_the_definition_says(trainer: Trainer) -> None:
         trainer.network.clear()
         trainer.network.backward(trainer.batches.batch(step), Sum(), np.random.default_rng(3), compare=True)
         assert trainer.network.gram is not None
-        sums = gradient_conflict.added(sums, trainer.tasks, trainer.network.gram)
+        sums = gradient_conflict.accumulate(sums, trainer.tasks, trainer.network.gram)
     said = gradient_conflict.summary(sums)["conflict"]
     assert list(said["pairs"]) == ["paraphrase/sentiment", "paraphrase/similarity", "sentiment/similarity"]
     np.testing.assert_allclose(list(said["pairs"].values()), np.mean(cosines, axis=0), atol=1e-4)
@@ -136,7 +137,7 @@ def test_batches_cover_each_epoch_and_depend_on_seed_and_step_only(trainer: Trai
         one, two = first.batch(step), again.batch(step)
         assert torch.equal(one.packed.tokens, two.packed.tokens)
         assert all(torch.equal(one.labels[t], two.labels[t]) for t in tasks)
-    seen = [np.concatenate([first._chosen("sentiment", 60, e * first.steps_per_epoch + s)
+    seen = [np.concatenate([first._indices("sentiment", 60, e * first.steps_per_epoch + s)
                             for s in range(first.steps_per_epoch)]) for e in range(2)]
     assert sorted(seen[0]) == sorted(seen[1]) == list(range(60))
     assert seen[0].tolist() != seen[1].tolist()
@@ -149,6 +150,15 @@ def test_lengths_of_an_epoch(trainer: Trainer, change: dict[str, object], steps:
     train = trainer.model.train.model_copy(update=change)
     batches = Batches(trainer.data, trainer.batches.tokens, ("sentiment", "paraphrase"), train)
     assert batches.steps_per_epoch == steps
-    used = np.concatenate([batches._chosen("sentiment", 60, s) for s in range(steps)])
+    used = np.concatenate([batches._indices("sentiment", 60, s) for s in range(steps)])
     counts = np.bincount(used, minlength=60)
     assert counts.max() - counts.min() <= 1, "every example is used once before any is used again"
+
+
+def test_methods_of_a_step_by_their_old_names(trainer: Trainer) -> None:
+    """Regularizers of one's own that were written for mtrun 0.1 go on."""
+    step = NetworkStep(trainer.network, trainer.batches.batch(0))
+    with pytest.warns(FutureWarning, match=r"`Step.still` is now `Step.detached`"):
+        assert isinstance(step.still(), NetworkStep)
+    with pytest.raises(AttributeError, match="nothing"):
+        step.nothing  # noqa: B018

@@ -24,7 +24,7 @@ from runner.registry.registry import Registry, Run
 from runner.specs.spec import Leaf
 from runner.tasks.folds import refits
 from runner.tasks.metrics import score_split
-from runner.tasks.predictions import one_by_one
+from runner.tasks.predictions import split_epochs
 from runner.training import stored_model
 from runner.training.soup import Members, SoupTrainer, greedy
 from runner.worker.worker import trainer_of
@@ -146,7 +146,7 @@ def test_a_greedy_soup_and_its_refits_are_those_of_all_means(made: Path) -> None
         fold = refit.data.splits["sentiment"]["test"]
         scores = refit.restricted(wanted[-1], data).outputs["test"]["sentiment"].scores
         right += list(scores.argmax(1) == fold.labels)
-    kept = one_by_one(soup.epochs(), data)
+    kept = split_epochs(soup.epochs(), data)
     for mine, index in zip(wanted, soup.manifest["refits"], strict=True):
         for task, output in mine.outputs["dev"].items():
             np.testing.assert_allclose(kept[index].outputs["dev"][task].scores, output.scores, rtol=1e-4, atol=1e-5)

@@ -15,7 +15,7 @@ from train_runs import Stop, digest, resumed, trainer, whole
 from runner.errors import Diverged, RegistryError, Stopped, TrainingError
 from runner.parts.encoders import Packed
 from runner.tasks.metrics import overall, score_split
-from runner.tasks.predictions import Output, Predictions, one_by_one, side_by_side
+from runner.tasks.predictions import Output, Predictions, join_epochs, split_epochs
 from runner.training import checkpoint as snapshots
 from runner.training import memory
 from runner.training.trainer import State, Trainer, TrainerCallback
@@ -67,9 +67,9 @@ def test_what_was_said_of_dev_is_kept_for_every_epoch(tmp_path: Path) -> None:
     run = trainer(project(tmp_path), "train.epochs=3", "optimizer.lr=0.02")
     run.run(TrainerCallback(), tmp_path / "none")
     assert [score_split(said, run.data, "dev") for said in run.epochs] == [e["dev"] for e in run.state.history]
-    joined = Predictions.from_bytes(side_by_side(run.epochs).to_bytes(), "epochs")
+    joined = Predictions.from_bytes(join_epochs(run.epochs).to_bytes(), "epochs")
     assert joined.outputs["dev"]["sentiment"].scores.shape == (30, 3 * 5)
-    again = one_by_one(joined, run.data)
+    again = split_epochs(joined, run.data)
     assert [said.to_bytes() for said in again] == [said.to_bytes() for said in run.epochs]
     last = trainer(project(tmp_path), "train.epochs=2", "train.select=last")
     last.run(TrainerCallback(), tmp_path / "none")
@@ -81,7 +81,7 @@ def test_epochs_of_another_suite_are_refused(tmp_path: Path) -> None:
     for task, width in (("sentiment", 9), ("toxicity", 5)):
         joined = Predictions({"dev": {task: Output(("a",), np.zeros((1, width), np.float32))}})
         with pytest.raises(RegistryError, match=f"the scores of `{task}` on dev"):
-            one_by_one(joined, data)
+            split_epochs(joined, data)
 
 
 def test_training_learns(tmp_path: Path) -> None:

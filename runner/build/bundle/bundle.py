@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -23,12 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import MtrunError, Problem, UsageError, clean
-from ...files import copy_new, make_folder, reported
+from ...files import copy_new, make_folder, reported, write_bytes
 from ...plan.plan import Plan
+from ...plan.planner import make_plan
 from ...plan.predict import finished
 from ...project import Project
 from ...registry.manifest import LIMIT, json_with_checksum, parse_manifest
 from ...registry.registry import EPOCHS, HISTORY, LOG, MANIFEST, PREDICTIONS, WEIGHTS, Registry
+from ...results.result import COSTS
 from ...specs.spec import Filed
 from ...tasks.data import Data
 from ...tasks.predictions import Predictions
@@ -72,13 +75,15 @@ class _SeparateCache(Registry):
 
 
 def compute_results(record: Record, runs: Path, data: Mapping[str, Data], filed: Mapping[str, Predictions],
-                    project: Path) -> dict[str, bytes]:
+                    project: Path, costs: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
     """Compute the results of a record's systems, as bytes by name, from the registry `runs` and predictions files.
 
-    `project` may have parts of its own. Raise MtrunError where a node fails.
+    `project` may have parts of its own; `costs` are files of known costs by name. Raise MtrunError where a node fails.
     """
     with tempfile.TemporaryDirectory(prefix="mtrun-") as name:
         folder = Path(name)
+        for file, content in (costs or {}).items():
+            write_bytes(folder / file, content)
         plan = record.plan(_SeparateCache(runs, folder / "cache"), data, filed, project)
         work = Build(plan, Scheduler(plan.registry, project, Inline(), jobs=1), folder / "results")
         failed = [event for event in work.events() if event.event in ("failed", "damaged")]
@@ -190,15 +195,34 @@ class Bundle:
         return {sha: data_of_labels(suite, self.read(names[sha]), f"{self.archive.path}: {names[sha]}")
                 for sha, suite in self.record.suites.items()}
 
+    def unverified_labels(self, project: Path) -> list[str]:
+        """Compare the labels with the project's own data; return the names of suites for which it has none.
+
+        Raise DataError where labels are not those of the data whose hash the bundle names.
+        """
+        local: dict[str, Data] = {}
+        specs = [path for spec in sorted(set(self.record.specs.values())) if (path := project / spec).is_file()]
+        with contextlib.suppress(MtrunError):
+            plan = make_plan(project, specs, self.record.profile, self.record.settings) if specs else None
+            local = {sha: plan.data[sha] for sha in self.record.suites if plan and sha in plan.data}
+        for sha, data in local.items():
+            if json.loads(labels(data)) != json.loads(self.read(f"labels/{sha[:12]}.json")):
+                raise self.archive.error(f"labels/{sha[:12]}.json are not the labels of the data with that hash")
+        return [f"{suite.name} ({sha[:12]})" for sha, suite in self.record.suites.items() if sha not in local]
+
     def recomputed(self, project: Path) -> dict[str, tuple[bytes, bytes]]:
-        """Return each result as stored in the bundle and as recomputed from its predictions, by name."""
+        """Return each result as stored in the bundle and as recomputed from its predictions, by name.
+
+        Costs of runs that are not in the bundle, such as of a soup's members, are taken from the bundle.
+        """
         filed = {id: Predictions.from_bytes(self.read(f"predictions/{id}.safetensors", PREDICTIONS_LIMIT), id)
                  for id in self.record.filed}
         with tempfile.TemporaryDirectory(prefix="mtrun-") as folder:
             for id in self.record.runs:
                 self._copy_without_weights(id, Registry(Path(folder)))
-            computed = compute_results(self.record, Path(folder), self.data(), filed, project)
-        stored = {name: self.read(name) for name in self.below("results")}
+            stored = {name: self.read(name) for name in self.below("results")}
+            costs = {name: content for name, content in stored.items() if Path(name).name == COSTS}
+            computed = compute_results(self.record, Path(folder), self.data(), filed, project, costs)
         if stored.keys() != computed.keys():
             raise self.archive.error(f"{min(stored.keys() ^ computed.keys())} is not the result of one of its systems")
         return {name: (stored[name], computed[name]) for name in sorted(computed)}

@@ -20,7 +20,7 @@ from ...specs.executables import executables
 from ...specs.identity import content_id
 from ...specs.spec_files import ENDING
 from ...specs.stored_run import model_of
-from .bundle import PREDICTIONS_LIMIT, Bundle
+from .bundle import PREDICTIONS_LIMIT, Bundle, differences
 
 BESIDE = (COSTS, SIGNIFICANCE)
 """Files about all results of a profile; a project's own ones are kept until its next build."""
@@ -60,6 +60,7 @@ def import_into(bundle: Bundle, project: Path, trusted: bool = False) -> list[st
         raise UsageError(Problem("this bundle says what is to be run on this machine, and so it is not taken",
                                  Place(str(bundle.archive.path)), tuple(executed),
                                  f"if you trust whoever made it, `{command}` takes it"))
+    _check_results(bundle, project)
     for id in bundle.record.runs:
         _check_id(bundle, id, project)
         with contextlib.suppress(RegistryError):  # a damaged one is replaced
@@ -72,6 +73,18 @@ def import_into(bundle: Bundle, project: Path, trusted: bool = False) -> list[st
                 write_bytes(project / name, content)
                 new.append(name)
     return new
+
+
+def _check_results(bundle: Bundle, project: Path) -> None:
+    """Raise DataError where results of a bundle do not follow from the predictions and labels in it."""
+    bundle.unverified_labels(project)
+    wrong = [line for name, (stored, computed) in bundle.recomputed(project).items()
+             for line in differences(name, stored, computed)]
+    if wrong:
+        more = [f"and {len(wrong) - 3} more"] if len(wrong) > 3 else []
+        raise DataError(Problem("the results in this bundle are not those of its predictions, and so it is not taken",
+                                Place(str(bundle.archive.path)), (*wrong[:3], *more),
+                                f"`mtrun reproduce {shlex.quote(str(bundle.archive.path))}` shows all differences"))
 
 
 def _is_replica(path: Path, content: bytes) -> bool:

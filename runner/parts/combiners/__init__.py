@@ -1,4 +1,4 @@
-"""Combiners: from the gradients of several tasks to one step. One file, one combiner."""
+"""Combiners: combination of the gradients of several tasks. One file per combiner."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 
 class Combiner(Part):
-    """Chooses how much each task's gradient counts.
+    """Combines the gradients of the tasks: computes a coefficient for each.
 
-    Every method here needs no more than the Gram matrix G of the task gradients on the shared parameters,
-    G[i, j] = <g_i, g_j>; the step's gradient is sum_i c_i g_i with the returned coefficients c. A head belongs to one
-    task and keeps its own gradient.
+    The only input is the Gram matrix G of the task gradients on the shared parameters, G[i, j] = <g_i, g_j>; the
+    gradient of the step is sum_i c_i g_i with the returned coefficients c. A head belongs to one task and keeps its own
+    gradient.
     """
 
     needs_gram: ClassVar[bool] = False
-    """False: the coefficients are constants, and weigh the losses as a whole, those of the heads included."""
+    """False: the coefficients are constants, applied to the losses, which also scales the gradients of heads."""
 
     @abstractmethod
     def shared(self, gram: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Return c [T] for the shared parameters from G [T, T] float64 (where `needs_gram` is False, G is zero)."""
+        """Return the coefficients c [T] from G [T, T] float64, which is zero if `needs_gram` is False."""

@@ -8,12 +8,12 @@ from . import Combiner
 
 
 class PCGrad(Combiner):
-    """Takes out of each task's gradient what works against another task's, then adds them up.
+    """Projects conflicting task gradients onto each other's normal planes, then sums them.
 
     Algorithm 1 of Yu et al. 2020, "Gradient Surgery for Multi-Task Learning" (arXiv:2001.06782), on the shared
     parameters as one vector: for each task, in an independent random order of the other tasks, the gradient is
     projected onto the normal plane of every *original* gradient that it conflicts with. A projected gradient stays a
-    combination of the originals, so the whole is done on the Gram matrix, exactly.
+    linear combination of the originals, so that the algorithm runs on the Gram matrix, exactly.
     """
 
     type = "pcgrad"
@@ -24,10 +24,10 @@ class PCGrad(Combiner):
         tasks = len(gram)
         total = np.zeros(tasks)
         for task in range(tasks):
-            mine = np.eye(tasks)[task]  # coefficients [T] of this task's projected gradient
+            projected = np.eye(tasks)[task]  # coefficients [T] of this task's projected gradient
             for other in random.permutation([t for t in range(tasks) if t != task]):
-                inner = mine @ gram[:, other]  # <g_task^PC, g_other>
+                inner = projected @ gram[:, other]  # <g_task^PC, g_other>
                 if inner < 0:
-                    mine[other] -= inner / gram[other, other]
-            total += mine
+                    projected[other] -= inner / gram[other, other]
+            total += projected
         return total

@@ -1,14 +1,15 @@
-"""Encoders: from sentences to embeddings. One file, one encoder."""
+"""Sentence encoders. One file per encoder."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from ...old_names import warn_of_old_name
 from ...part import Part
 from ...tasks.data import Data
 
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Packed:
-    """Sentences laid end to end without padding, those of one task next to each other.
+    """Sequences (sentences or joint pairs) concatenated without padding, grouped by task.
 
-    `tokens` int64 [N]: all token ids; `lengths` int64 [S]: tokens of each sentence, on the CPU.
-    `sections`: how many of the S sentences belong to each of the batch's T tasks, in order (sums to S).
-    `firsts` int64 [S], on the CPU: where some of the S are two sentences read as one, [CLS] a [SEP] b [SEP], how many
-    tokens belong to the first segment, [CLS] a [SEP], and of a sentence alone all of them; None where all are alone.
+    `tokens` int64 [N]: all token ids; `lengths` int64 [S]: tokens of each sequence, on the CPU.
+    `sections`: number of sequences of each of the batch's T tasks, in order (sums to S).
+    `firsts` int64 [S], on the CPU: tokens of the first segment, [CLS] a [SEP], of a joint pair [CLS] a [SEP] b [SEP],
+    and all tokens of a single sentence; None if there are no joint pairs.
     """
 
     tokens: torch.Tensor
@@ -34,36 +35,49 @@ class Packed:
 
 
 class Encoder(Part):
-    """Turns sentences into embeddings."""
+    """Maps sentences to embeddings."""
 
-    passing: ClassVar[tuple[str, ...]] = ("dropout", "freeze")
-    """Fields that count while the encoder is trained, and mean nothing to the weights that come out."""
+    training_only: ClassVar[tuple[str, ...]] = ("dropout", "freeze")
+    """Training-only fields, ignored when weights are compared for compatibility."""
+    has_token_states: ClassVar[bool] = False
+    """Whether its module has `hidden(packed: Packed) -> Tensor [N, width]`, the last hidden states of all tokens, and
+    `mask: int`, the id of [MASK]."""
+
+    passing: ClassVar[tuple[str, ...]] = ()
+    """Name of `training_only` in mtrun 0.1; goes with the next version."""
     tells_tokens: ClassVar[bool] = False
-    """Whether its module has `hidden(packed: Packed) -> Tensor [N, width]`, the states of all tokens, and `mask: int`,
-    the row of the word table that stands for a hidden word."""
+    """Name of `has_token_states` in mtrun 0.1; goes with the next version."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Take over what a subclass sets by a name of mtrun 0.1, with a warning."""
+        for old, new in (("passing", "training_only"), ("tells_tokens", "has_token_states")):
+            if old in cls.__dict__:
+                setattr(cls, new, cls.__dict__[old])
+                warn_of_old_name(f"Encoder.{old}", f"Encoder.{new}")
 
     dropout: float = Field(default=0.3, ge=0, lt=1)
-    """Dropout on the embedding that the heads read (the course's `hidden_dropout_prob`)."""
+    """Dropout on the embeddings that are input to the heads (`hidden_dropout_prob` in CS 224N)."""
     freeze: bool = False
-    """Train the heads only, as the baseline's "last layer only"."""
+    """Freeze the encoder and train the heads only."""
 
     @abstractmethod
     def inputs(self, project: Path) -> dict[str, str]:
         """Return the sha256 of each file that the result depends on, such as weights; does not import torch."""
 
     def check(self, project: Path) -> None:
-        """Raise CheckpointError where the files cannot be used, as far as their headers tell; does not import torch."""
+        """Raise CheckpointError if the headers of the files show that they cannot be used; does not import torch."""
 
     @abstractmethod
     def tokenizer(self, data: Data, project: Path) -> Tokenizer:
-        """Return the tokenizer: [CLS] and [SEP] added, no padding, truncation set; pairs are cut to the same length."""
+        """Return the tokenizer: adds [CLS] and [SEP], truncates sentences and joint pairs, does not pad."""
 
     @abstractmethod
     def build(self, tokenizer: Tokenizer, project: Path) -> torch.nn.Module:
-        """Return a module with `forward(packed: Packed) -> Tensor [S, width]`, on the CPU, in fp32.
+        """Build a module with `forward(packed: Packed) -> Tensor [S, width]`, on the CPU, in fp32.
 
-        It has `width: int` and `words: str`, the name of the parameter whose rows `Packed.tokens` numbers, and
-        `depth(name: str) -> int` says how many layers down a parameter is: 0 behind the last layer (a pooler), 1 in it.
+        It has `width: int`, `words: str`, the name of the embedding table that `Packed.tokens` indexes, and
+        `depth(name: str) -> int`, the layers from the top of a parameter: 0 after the last layer (pooler), 1 in it.
 
-        Scratch weights are drawn from torch's global generator, which the caller has seeded.
+        Random weights are drawn from torch's global generator, which the caller has seeded.
         """

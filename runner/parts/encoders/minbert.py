@@ -1,4 +1,4 @@
-"""minBERT: BERT's encoder, from scratch or from pretrained weights."""
+"""minBERT: BERT encoder, randomly initialized or pretrained."""
 
 from __future__ import annotations
 
@@ -20,51 +20,51 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 SCRATCH = ("width", "layers", "attention_heads", "vocabulary")
-"""Fields that an encoder from scratch needs."""
+"""Fields required by `init = "scratch"`."""
 
 
 @cache
 def _check(folder: Path, pooling: str, files: tuple[tuple[str, int, int], ...]) -> None:
-    """Check a folder of weights once for all models of a sweep; `files` are names, times and sizes."""
-    pretrained.Checkpoint(folder, {}).check(pooling)
+    """Check a folder of weights, cached for all models of a sweep by `files`: names, modification times and sizes."""
+    pretrained.PretrainedWeights(folder, {}).check(pooling)
 
 
 class MinBert(Encoder):
     """BERT's encoder (Devlin et al. 2019, arXiv:1810.04805) of any depth and width, with or without its pooler."""
 
     type = "minbert"
-    passing = ("dropout", "freeze", "hidden_dropout")
-    tells_tokens = True
+    training_only = ("dropout", "freeze", "hidden_dropout")
+    has_token_states = True
 
     init: str = Field(min_length=1)
     """`scratch`; a named checkpoint, `minilm-l6` or `bert-base-uncased`; or a folder with model.safetensors (or
     pytorch_model.bin), config.json and vocab.txt in Hugging Face's form."""
     pooling: Literal["pooler", "cls", "mean"] = "pooler"
-    """What the heads read: BERT's pooler on [CLS], [CLS] itself, or the mean of all tokens."""
+    """Sentence embedding: BERT's pooler on [CLS], the state of [CLS], or the mean of all token states."""
     hidden_dropout: float = Field(default=0.1, ge=0, le=0.9)
     """Dropout inside the encoder: on the embeddings, the attention and after the linear layers."""
     max_length: int = Field(default=512, ge=3, le=4096)
-    """Most tokens of a sentence, [CLS] and [SEP] among them; the rest is cut off."""
+    """Maximum number of tokens of a sentence, including [CLS] and [SEP]; longer ones are truncated."""
     treebank: bool = Field(default=False, json_schema_extra={"later": True})
-    """Read texts that are tokenized as the Penn Treebank, such as SST's (`do n't`, `-LRB-`), as running text."""
+    """Undo Penn Treebank tokenization (`do n't`, `-LRB-`) in texts such as those of SST."""
     width: int | None = Field(default=None, ge=1, le=8192)
-    """Numbers in an embedding; from scratch only."""
+    """Hidden size; from scratch only."""
     layers: int | None = Field(default=None, ge=1, le=96)
     """Number of layers; from scratch only."""
     attention_heads: int | None = Field(default=None, ge=1, le=128)
-    """Attention heads of a layer; a divisor of the width; from scratch only."""
+    """Attention heads per layer, a divisor of the width; from scratch only."""
     intermediate: int | None = Field(default=None, ge=1, le=32768)
-    """Width inside the feed-forward part, 4 times the width where it is not given; from scratch only."""
+    """Width of the feed-forward layer, by default 4 times the width; from scratch only."""
     vocabulary: int | None = Field(default=None, ge=16, le=1_000_000)
-    """Most word pieces of the vocabulary, which is made of the training sentences; from scratch only."""
+    """Maximum size of the vocabulary, which is built from the training sentences; from scratch only."""
 
     segments: int | None = Field(default=None, ge=1, le=2, json_schema_extra={"later": True})
-    """Segment embeddings: with 2 of them, sentences that a head reads as one are told apart by more than their order,
-    1 where it is not given; from scratch only."""
+    """Number of segment embeddings, by default 1; with 2, the sentences of a joint pair have different ones; from
+    scratch only."""
 
     @model_validator(mode="after")
     def _sizes_are_given_once(self) -> MinBert:
-        """Check that sizes are given for an encoder from scratch, and for no other."""
+        """Check that sizes are given if and only if the encoder is from scratch."""
         sizes = (*SCRATCH, "intermediate", "segments")
         given = {name: getattr(self, name) for name in sizes if getattr(self, name) is not None}
         if self.init != "scratch" and given:
@@ -76,7 +76,7 @@ class MinBert(Encoder):
         return self
 
     def canonical(self) -> dict[str, Any]:
-        """Return what the id is made of; weights count by their hash (`inputs`), not by where they lie."""
+        """Return the content of the id; weights are identified by their hashes (`inputs`), not by their path."""
         return super().canonical() | ({} if self.init == "scratch" else {"init": "checkpoint"})
 
     def inputs(self, project: Path) -> dict[str, str]:
@@ -84,22 +84,23 @@ class MinBert(Encoder):
         return {} if self.init == "scratch" else pretrained.inputs(self.init, project)
 
     def check(self, project: Path) -> None:
-        """Raise CheckpointError where configuration, vocabulary or headers of weights are not BERT's, or too small."""
+        """Raise CheckpointError if configuration, vocabulary or tensor shapes do not fit BERT or `max_length`."""
         if self.init == "scratch":
             return
-        checkpoint = pretrained.find(self.init, project)
-        sizes = checkpoint.sizes()
-        if self.max_length > sizes.positions:
-            raise CheckpointError(Problem(f"`max_length` is {self.max_length}, but `{self.init}` has "
-                                          f"{sizes.positions} positions", hint=f"max_length = {sizes.positions}"))
-        if not checkpoint.pins:  # pinned files are known to fit
+        named = pretrained.NAMED.get(self.init)  # whose files are pinned, and may have to be downloaded first
+        checkpoint = None if named else pretrained.find(self.init, project)
+        positions = named.positions if named else checkpoint.sizes().positions if checkpoint else 0
+        if self.max_length > positions:
+            raise CheckpointError(Problem(f"`max_length` is {self.max_length}, but `{self.init}` has {positions} "
+                                          "positions", hint=f"max_length = {positions}"))
+        if checkpoint:
             stats = [(file, (checkpoint.folder / file).stat()) for file in checkpoint.files()
                      if (checkpoint.folder / file).exists()]
             _check(checkpoint.folder, self.pooling, tuple((name, s.st_mtime_ns, s.st_size) for name, s in stats))
 
     def tokenizer(self, data: Data, project: Path) -> Tokenizer:
-        """Return BERT's tokenizer, with the checkpoint's vocabulary or one made of the training sentences."""
-        from .bert import tokenizer as tokens  # takes a while to import, and a plan does not need it
+        """Return BERT's tokenizer with the pretrained vocabulary or one built from the training sentences."""
+        from .bert import tokenizer as tokens  # slow import, which a plan does not need
 
         if self.init != "scratch":
             checkpoint = pretrained.find(self.init, project)
@@ -112,7 +113,7 @@ class MinBert(Encoder):
         return tokens.bert(pieces, self.max_length, treebank=self.treebank)
 
     def build(self, tokenizer: Tokenizer, project: Path) -> torch.nn.Module:
-        """Return the encoder, `layers.Bert`; raise CheckpointError where the weights do not fit it."""
+        """Build the encoder, a `bert.model.Bert`; raise CheckpointError if the weights do not fit it."""
         from .bert.model import Bert
 
         pieces = tokenizer.get_vocab_size()
@@ -132,7 +133,7 @@ class MinBert(Encoder):
         return bert
 
     def _scratch(self, pieces: int) -> Sizes:
-        """Return the sizes of an encoder from scratch with so many word pieces."""
+        """Return the sizes of an encoder from scratch with a vocabulary of `pieces`."""
         assert self.width and self.layers and self.attention_heads
         return Sizes(self.width, self.layers, self.attention_heads, self.intermediate or 4 * self.width, pieces,
                      positions=self.max_length, segments=self.segments or 1)

@@ -1,4 +1,4 @@
-"""Ensembles: Predictions -> Predictions. One file, one node type."""
+"""Ensembles: combination of the predictions of members. One file per ensemble type."""
 
 from __future__ import annotations
 
@@ -18,108 +18,108 @@ with deferred("numpy"):
 
 
 Choice = Mapping[str, Any]
-"""What a node learns from dev, as plain JSON: task -> what holds for it, members by content id."""
+"""Parameters that an ensemble learns from dev, as plain JSON: task -> parameters, with members by content id."""
 
 
 class Ensemble(Part):
-    """Makes one node's Predictions from those of its members: `fit` learns from dev, `apply` does the rest.
+    """Combines the Predictions of members into those of one node: `fit` learns from dev, `apply` combines.
 
-    Its members are the fields annotated `tuple[Member, ...]` or `dict[str, Member]`.
+    Members are in the fields annotated `tuple[Member, ...]` or `dict[str, Member]`.
     """
 
     ordered: ClassVar[bool] = True
-    """False where the order of the members does not matter, so that it is not in the id."""
+    """Whether the order of the members matters, and is part of the id."""
 
     def fit(self, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Choice:
-        """Return all that the node learns from the dev rows of `data`; nothing where it learns nothing.
+        """Learn from the dev rows of `data`; return the learned parameters, {} by default.
 
-        `members` are the Predictions of `children` and `ids` their content ids, both in their order. Raise
-        TrainingError where nothing can be learned.
+        `members` are the Predictions of `children` and `ids` their content ids, in the same order. Raise TrainingError
+        if learning is impossible.
         """
         return {}
 
     @abstractmethod
     def apply(self, choice: Choice, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Predictions:
-        """Return the node's Predictions for the examples of `data`, whichever they are; labels are not looked at.
+        """Return the node's Predictions for the examples of `data`, without use of labels.
 
-        Raise TrainingError where nothing comes out.
+        Raise TrainingError if there is nothing to combine.
         """
 
     def combine(self, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Predictions:
-        """Return the node's Predictions, by what it learns from the same data's dev rows."""
+        """Fit on the dev rows of `data`, then apply to all of it."""
         return self.apply(self.fit(members, data, ids), members, data, ids)
 
     @property
     def chooses(self) -> bool:
-        """Whether `fit` looks at dev labels, so that dev scores are apparent."""
+        """Whether `fit` uses dev labels, so that dev scores are apparent."""
         return type(self).fit is not Ensemble.fit
 
     def chosen(self, choice: Choice, ids: Sequence[str]) -> list[int] | None:
-        """Return the positions of the members that a rule chose, best first; None where none are chosen."""
+        """Return the positions of the selected members, best first; None if the ensemble does not select members."""
         return None
 
     def names_tasks(self) -> dict[str, str]:
-        """Return the tasks that the spec names by the key that names each, to be checked before anything is trained."""
+        """Return the task names in the spec, key -> task, which are checked before training."""
         return {}
 
     def names_members(self) -> dict[tuple[str, ...], str]:
-        """Return the members that the spec refers to by name, by the keys that lead to each, to be checked likewise."""
+        """Return the member names in the spec, path of keys -> member, which are checked before training."""
         return {}
 
     def summary(self) -> str:
-        """Return what the node is in a few words, for a table."""
+        """Return a short description for tables."""
         return f"{self.type} of {len(self.children())}"
 
     def children(self) -> tuple[Any, ...]:
-        """Return the members in the order in which `combine` gets their Predictions."""
-        return tuple(member for _, _, member in self._held())
+        """Return the members, in the order of their Predictions in `fit` and `apply`."""
+        return tuple(member for _, _, member in self._members())
 
     def roles(self) -> tuple[str, ...]:
-        """Return the key of each of `children`, such as a route's task; it is empty for one in a list."""
-        return tuple(key for _, key, _ in self._held())
+        """Return the key of each of `children`, such as the task of a route; empty for members in lists."""
+        return tuple(key for _, key, _ in self._members())
 
     def shrunk(self, kept: Collection[int]) -> Self:
-        """Return the node with those of `children` alone whose positions are kept, at least one."""
+        """Return a copy with only the `children` at these positions, at least one."""
         fields: dict[str, Any] = {name: {} if isinstance(getattr(self, name), dict) else ()
                                   for name in member_fields(type(self))}
-        for position, (name, key, member) in enumerate(self._held()):
+        for position, (name, key, member) in enumerate(self._members()):
             if position in kept:
                 fields[name] = {**fields[name], key: member} if key else (*fields[name], member)
         return self.model_copy(update=fields)
 
     def canonical(self) -> dict[str, Any]:
-        """Return what the id is made of apart from the members, for which `signature` stands."""
+        """Return the content of the id without the members, which are in `signature`."""
         fields = member_fields(type(self))
         return {name: value for name, value in super().canonical().items() if name not in fields}
 
     def signature(self, ids: Sequence[str]) -> list[list[str]]:
-        """Return what the id is made of for the members: field, key and content id of each of `children`."""
-        found = [[name, key, id] for (name, key, _), id in zip(self._held(), ids, strict=True)]
-        return found if self.ordered else sorted(found)
+        """Return the members' part of the id: field, key and content id of each of `children`."""
+        entries = [[name, key, id] for (name, key, _), id in zip(self._members(), ids, strict=True)]
+        return entries if self.ordered else sorted(entries)
 
-    def _held(self) -> Iterator[tuple[str, str, Any]]:
-        """Yield field, key and member; keys are sorted, since their order in a table means nothing."""
+    def _members(self) -> Iterator[tuple[str, str, Any]]:
+        """Yield field, key and member; keys are sorted, since the order of keys in TOML has no meaning."""
         for name in member_fields(type(self)):
-            held = getattr(self, name)
-            pairs = sorted(held.items()) if isinstance(held, dict) else [("", member) for member in held]
+            value = getattr(self, name)
+            pairs = sorted(value.items()) if isinstance(value, dict) else [("", member) for member in value]
             yield from ((name, key, member) for key, member in pairs)
 
 
 @dataclass
 class TreePredictions:
-    """Predictions of the nodes of trees of one suite; each node is computed once, from those of its members."""
+    """Evaluates trees of one suite; the Predictions of each node are computed once, from those of its members."""
 
     data: Data
     trees: Mapping[str, tuple[Ensemble, Sequence[str]]]
-    """Each ensemble and the ids of its members, by its id; every other node is a leaf."""
+    """Id of each ensemble -> the ensemble and the ids of its members; all other ids are leaves."""
     leaf: Callable[[str], Predictions]
     """Returns a leaf's Predictions by its id."""
     choices: dict[str, Choice] = field(default_factory=dict)
-    """What each ensemble learned from dev; one that is here already is applied as it is."""
+    """Id of each ensemble -> its learned parameters; ensembles in here are not fitted again."""
     known: dict[str, Predictions] = field(default_factory=dict)
 
     def of(self, id: str) -> Predictions:
-        """Return a node's Predictions. Raise TrainingError where an ensemble cannot be fitted."""
+        """Return a node's Predictions. Raise TrainingError if an ensemble cannot be fitted."""
         if id not in self.known:
             self.known[id] = self._combined(id) if id in self.trees else self.leaf(id)
         return self.known[id]
@@ -133,28 +133,28 @@ class TreePredictions:
 
 
 def member_fields(ensemble: type[Ensemble]) -> list[str]:
-    """Return the names of the fields that hold members."""
+    """Return the names of the fields that contain members."""
     return [name for name, field in ensemble.model_fields.items() if Member in get_args(field.annotation)]
 
 
 def by_task(members: Sequence[Predictions], data: Data, ids: Sequence[str],
             rule: Callable[[str, dict[int, np.ndarray]], np.ndarray],
             used: Mapping[str, Iterable[str]] | None = None) -> Predictions:
-    """Return what a rule makes of each task: it takes the task's name and the scores [n, k] of members by position.
+    """Combine members task by task: `rule` maps a task's name and the scores [n, k] of members by position to [n, k].
 
-    These are the members that have the task or, where `used` is given, those whose ids it has under the task. A task
-    is there on the splits that all of them predict, so that it is one system on every split.
+    The members are those that predict the task or, if `used` is given, those whose ids it lists for the task. Splits
+    that one of them lacks are left out, so that the system is the same on every split.
     """
     outputs: dict[str, dict[str, Output]] = {}
     for task in data.tasks:
         having = ([p for p, member in enumerate(members) if member.has(task)] if used is None
                   else [ids.index(name) for name in used.get(task, ())])
         for split in SPLITS:
-            found = {p: members[p].find(data, split, task, ids[p]) for p in having}
-            scores = {p: array for p, array in found.items() if array is not None}
-            if scores and len(scores) == len(found):
-                made = rule(task, scores).astype(np.float32)
-                outputs.setdefault(split, {})[task] = Output(data.splits[task][split].ids, made)
+            arrays = {p: members[p].find(data, split, task, ids[p]) for p in having}
+            scores = {p: array for p, array in arrays.items() if array is not None}
+            if scores and len(scores) == len(arrays):
+                combined = rule(task, scores).astype(np.float32)
+                outputs.setdefault(split, {})[task] = Output(data.splits[task][split].ids, combined)
     if not outputs:
         raise TrainingError("there is nothing to combine: no member predicts a task of the suite")
     return Predictions(outputs)
@@ -162,9 +162,9 @@ def by_task(members: Sequence[Predictions], data: Data, ids: Sequence[str],
 
 def on_dev(members: Sequence[Predictions], data: Data, ids: Sequence[str],
            ) -> Iterator[tuple[str, dict[str, np.ndarray], np.ndarray]]:
-    """Yield each task that members predict: its name, their dev scores [n, k] by id, sorted, and the labels [n].
+    """Yield for each predicted task: its name, the members' dev scores [n, k] by id, sorted, and the labels [n].
 
-    A member that is there twice is one. Raise TrainingError where dev has no labels, or a member says nothing of it.
+    Duplicate members are merged. Raise TrainingError if dev has no labels, or a member of the task lacks dev scores.
     """
     by_id = dict(sorted(zip(ids, members, strict=True), key=lambda pair: pair[0]))
     for task, splits in data.splits.items():

@@ -1,4 +1,4 @@
-"""The mean of several members."""
+"""Mean of the members' scores."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from ._scales import Scale, learned, mean, scaled, unscaled
 
 
 class Average(Ensemble):
-    """The mean of the members' logits per task, or of what they are on another scale."""
+    """Mean of the members' logits per task, or of their scores on another scale."""
 
     type = "average"
     ordered = False
 
     members: tuple[Member, ...] = Field(min_length=1)
-    """Models and ensembles; one that is named twice counts twice. A task's mean is over the members that have it."""
+    """Models and ensembles; duplicates count twice. For a task, the mean is over those that predict it."""
     on: Scale = Field(default="logits", json_schema_extra={"later": True})
     """What is averaged: logits; probabilities of the classes; z-scores, logits or scores in standard deviations; or
     ranks, a classification's classes by rank (Borda's count) and other scores by their place among the dev scores."""
 
     @property
     def chooses(self) -> bool:
-        """False: of dev it learns how the members' scores are distributed, not the labels."""
+        """False: `fit` uses the distribution of the dev scores, not the labels."""
         return False
 
     def summary(self) -> str:
-        """Return what is averaged."""
+        """Return a short description with the scale."""
         return f"average of {len(self.members)}{'' if self.on == 'logits' else f' on {self.on}'}"
 
     def fit(self, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Choice:
-        """Return how each member's dev scores are distributed, where the scale needs it."""
+        """Return statistics of each member's dev scores, if the scale needs them."""
         if self.on not in ("zscores", "ranks"):
             return {}
         return {task: {name: learned(self.on, data.tasks[task], array) for name, array in scores.items()}
                 for task, scores, _ in on_dev(members, data, ids)}
 
     def apply(self, choice: Choice, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Predictions:
-        """Return the mean, which depends neither on the order nor on the ids of the members."""
+        """Return the mean, which does not depend on order and ids of the members."""
         def rule(task: str, scores: dict[int, np.ndarray]) -> np.ndarray:
             meaning, known = data.tasks[task], choice.get(task, {})
             on_scale = [scaled(self.on, meaning, array, known.get(ids[p], {})) for p, array in scores.items()]

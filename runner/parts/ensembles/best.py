@@ -1,4 +1,4 @@
-"""The members that are best on dev."""
+"""Selection of the best members on dev."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from ._scales import mean
 
 
 class Best(Ensemble):
-    """The member with the best dev score, or the mean of the best few."""
+    """The member with the best dev score, or the mean of the best `count`."""
 
     type = "best"
     ordered = False
 
     members: tuple[Member, ...] = Field(min_length=1)
-    """Models and ensembles to choose from; those without the score, since they lack a task, are passed over."""
+    """Models and ensembles to choose from; those that lack a task of the score are skipped."""
     by: str = OVERALL
-    """What they are ranked by: `overall`, or the name of a task."""
+    """Score to rank by: `overall`, or the name of a task."""
     count: int = Field(default=1, ge=1)
-    """How many are chosen; the logits of several are averaged."""
+    """Number of members to choose; the logits of several are averaged."""
 
     def names_tasks(self) -> dict[str, str]:
-        """Return the task of `by`, if it is one."""
+        """Return the task in `by`, unless it is `overall`."""
         return {} if self.by == OVERALL else {"by": self.by}
 
     def summary(self) -> str:
-        """Return the rule."""
+        """Return a short description of the rule."""
         return f"best {f'{self.count} ' if self.count > 1 else ''}of {len(self.members)} by {self.by}"
 
     def shrunk(self, kept: Collection[int]) -> Best:
-        """Return the rule for fewer members, all of which are chosen where there are no more than `count`."""
+        """Return a copy with only these members; `count` is at most their number."""
         return super().shrunk(kept).model_copy(update={"count": min(self.count, len(kept))})
 
     def fit(self, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Choice:
-        """Return the ids of the chosen members, best first; equal scores go to the smaller id.
+        """Return the ids of the chosen members, best first; ties go to the smaller id.
 
-        A run that is there under two names, such as a point of a sweep, is one candidate.
+        Duplicates, such as a point of a sweep that is also a member, are merged.
         """
         if self.by != OVERALL and self.by not in data.tasks:
             raise TrainingError(Problem(f"cannot choose the best by `{self.by}`: the suite has no such task",

@@ -1,4 +1,4 @@
-"""One member for each task."""
+"""One member per task."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from . import Choice, Ensemble, by_task, on_dev
 
 
 class Route(Ensemble):
-    """The logits of one member per task: of the one that is named, or of the best on dev."""
+    """Uses one member per task: the one given in `routes`, or the best on dev."""
 
     type = "route"
     ordered = False
@@ -24,8 +24,8 @@ class Route(Ensemble):
     routes: dict[str, Member] = Field(default={})
     """Task -> the member that predicts it."""
     members: tuple[Member, ...] = ()
-    """Models and ensembles of which the best on dev predicts a task that is not named. Without them the system lacks
-    such a task."""
+    """Models and ensembles, of which the best on dev is used for each task that is not in `routes`. Without them, such
+    tasks are not predicted."""
 
     @model_validator(mode="after")
     def _routes(self) -> Route:
@@ -35,35 +35,35 @@ class Route(Ensemble):
 
     @property
     def chooses(self) -> bool:
-        """Whether there is anything to choose from."""
+        """Whether members are chosen on dev."""
         return bool(self.members)
 
     def names_tasks(self) -> dict[str, str]:
-        """Return the routed tasks."""
+        """Return the tasks in `routes`."""
         return {f"routes.{task}": task for task in self.routes}
 
     def summary(self) -> str:
-        """Return what is routed, and how."""
+        """Return a short description with the number of routes and candidates."""
         if not self.members:
             return f"route of {len(self.routes)}"
         return f"route of {len(self.routes)} and the best of {len(self.members)}" if self.routes else (
             f"route to the best of {len(self.members)}")
 
     def fit(self, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Choice:
-        """Return the id of the member that is best at each task which is not named; equal ones by the smaller id."""
+        """Return the id of the best member for each task not in `routes`; ties go to the smaller id."""
         listed = [p for p, role in enumerate(self.roles()) if not role]
-        found = on_dev([members[p] for p in listed], data, [ids[p] for p in listed])
+        candidates = on_dev([members[p] for p in listed], data, [ids[p] for p in listed])
         return {task: max(scores, key=lambda name: round(metric(data.tasks[task], scores[name], labels), DIGITS))
-                for task, scores, labels in found if task not in self.routes}
+                for task, scores, labels in candidates if task not in self.routes}
 
     def chosen(self, choice: Choice, ids: Sequence[str]) -> list[int] | None:
-        """Return the positions of the chosen members, one for each task."""
+        """Return the positions of the members used, one per task."""
         roles = self.roles()
         return [roles.index(task) for task in self.routes] + [
             p for p, name in enumerate(ids) if not roles[p] and name in choice.values()] if self.members else None
 
     def apply(self, choice: Choice, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Predictions:
-        """Return each task as its member predicts it; raise TrainingError where the member lacks the task."""
+        """Return the predictions of each task's member; raise TrainingError if it does not predict the task."""
         used = {task: [name] for task, name in choice.items()}
         for task, member, name in zip(self.roles(), members, ids, strict=True):
             if task and (task not in data.tasks or not member.has(task)):

@@ -1,4 +1,4 @@
-"""A linear model on the members' outputs."""
+"""Stacking: a linear model on the members' scores."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from . import Choice, Ensemble, by_task, on_dev
 from ._scales import rounded
 
 CERTAIN = 30.0
-"""The logit of what dev has no example of, or nothing else; its probability is 1e-13."""
+"""Absolute logit of a class without dev examples (negative), or of the only one; a probability of 1e-13."""
 
 
 class Stack(Ensemble):
-    """A linear model on all of the members' logits, learned on dev (Wolpert 1992): per task a logistic regression,
-    or a ridge regression of a regression's scores, both with an L2 penalty on standardised inputs.
+    """Stacked generalization (Wolpert 1992): per task, a logistic regression on all members' logits, fitted on dev,
+    or a ridge regression for regression tasks, both with an L2 penalty on standardized inputs.
     """
 
     type = "stack"
     ordered = False
 
     members: tuple[Member, ...] = Field(min_length=1)
-    """Models and ensembles; one that is named twice is one. A task's inputs are of the members that have it."""
+    """Models and ensembles; duplicates are merged. Inputs for a task are the scores of those that predict it."""
     penalty: float = Field(default=1.0, gt=0)
-    """Weight of the squared coefficients against the sum of the losses: the higher, the less is learned from dev."""
+    """Weight of the squared coefficients relative to the sum of losses: higher values fit dev less closely."""
 
     def fit(self, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Choice:
-        """Return the linear model of each task: the coefficients [k, inputs] by id, and the levels [k]."""
+        """Return the linear model of each task: coefficients [k, inputs] by id, and intercepts (`levels`) [k]."""
         return {task: self._fitted(data.tasks[task], scores, labels) for task, scores, labels in
                 on_dev(members, data, ids)}
 
     def apply(self, choice: Choice, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Predictions:
-        """Return what the linear models say."""
+        """Return the predictions of the linear models."""
         def rule(task: str, scores: dict[int, np.ndarray]) -> np.ndarray:
             by_id = {ids[position]: array.astype(np.float64) for position, array in scores.items()}
             coefficients = choice[task]["coefficients"]
@@ -47,7 +47,7 @@ class Stack(Ensemble):
         return by_task(members, data, ids, rule, {task: model["coefficients"] for task, model in choice.items()})
 
     def _fitted(self, task: Task, scores: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, Any]:
-        """Return the linear model of one task, its standardisation worked into the coefficients."""
+        """Fit the linear model of one task; the coefficients are for inputs that are not standardized."""
         inputs = np.hstack([array.astype(np.float64) for array in scores.values()])  # [n, inputs]
         middle, spread = inputs.mean(axis=0), inputs.std(axis=0)
         spread = np.where(spread > 0, spread, 1.0)
@@ -60,8 +60,8 @@ class Stack(Ensemble):
                                  for name, part in parts.items()}, "levels": [rounded(x) for x in levels.tolist()]}
 
     def _model(self, task: Task, inputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return slopes [k, inputs] and levels [k] on standardised inputs [n, inputs]."""
-        from sklearn.linear_model import LogisticRegression, Ridge  # here, since it takes a second
+        """Fit slopes [k, inputs] and intercepts [k] on standardized inputs [n, inputs]."""
+        from sklearn.linear_model import LogisticRegression, Ridge  # slow import
 
         if task.kind == "regression":
             ridge = Ridge(alpha=self.penalty).fit(inputs, labels)
@@ -74,7 +74,7 @@ class Stack(Ensemble):
         model = LogisticRegression(C=1 / self.penalty, max_iter=10_000, tol=1e-8).fit(inputs, labels.astype(int))
         if task.kind == "binary":
             return model.coef_, model.intercept_
-        # Of two classes scikit-learn gives the log odds of the second.
+        # For two classes, scikit-learn has the log odds of the second only.
         signs = np.array([[-0.5], [0.5]]) if len(present) == 2 else np.eye(len(present))
         slopes[present], levels[present] = signs @ model.coef_, signs @ model.intercept_
         return slopes, levels

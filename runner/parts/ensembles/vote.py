@@ -1,4 +1,4 @@
-"""A vote of several members."""
+"""Majority vote."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from ._scales import mean
 
 
 class Vote(Ensemble):
-    """The class that most members choose; of a regression the median of the members' scores."""
+    """Majority vote of the members; for regression, the median of their scores."""
 
     type = "vote"
     ordered = False
 
     members: tuple[Member, ...] = Field(min_length=1)
-    """Models and ensembles; one that is named twice votes twice. A task's voters are the members that have it."""
+    """Models and ensembles; duplicates vote twice. For a task, those that predict it."""
 
     def apply(self, choice: Choice, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Predictions:
-        """Return logits whose probabilities are the shares of the votes.
+        """Return logits whose probabilities are the shares of votes.
 
-        The members' mean probabilities have one vote too, divided among the classes: it decides between equals.
+        The members' mean probabilities count as one more vote, divided among the classes, which breaks ties.
         """
         def rule(task: str, scores: dict[int, np.ndarray]) -> np.ndarray:
             meaning, arrays = data.tasks[task], list(scores.values())
             if meaning.kind == "regression":
                 return np.asarray(np.median(np.stack(arrays), axis=0))
             shares = mean([probabilities(meaning, array) for array in arrays])
-            said = [array.argmax(axis=1) if meaning.kind == "classification" else array[:, 0] > 0 for array in arrays]
-            votes = np.add.reduce([np.eye(shares.shape[1])[one.astype(int)] for one in said])
+            labels = [array.argmax(axis=1) if meaning.kind == "classification" else array[:, 0] > 0 for array in arrays]
+            votes = np.add.reduce([np.eye(shares.shape[1])[classes.astype(int)] for classes in labels])
             return logits(meaning, (votes + shares) / (len(arrays) + 1))
 
         return by_task(members, data, ids, rule)

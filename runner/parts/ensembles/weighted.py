@@ -1,4 +1,4 @@
-"""The mean of several members by given weights."""
+"""Weighted mean with given weights."""
 
 from __future__ import annotations
 
@@ -20,43 +20,43 @@ Weight = Annotated[float, Field(ge=0)]
 
 
 class Weighted(Ensemble):
-    """The mean of the members' logits per task, each with its given weight; `fitted` finds weights on dev."""
+    """Weighted mean of the members' logits per task with given weights; `fitted` learns weights from dev."""
 
     type = "weighted"
     ordered = False
 
     members: tuple[Member, ...] = Field(min_length=1)
-    """Models and ensembles; one that is named twice counts twice. A task's mean is over the members that have it."""
+    """Models and ensembles; duplicates count twice. For a task, the mean is over those that predict it."""
     weights: dict[str, Weight] = Field(default={})
-    """Name of a member -> its weight; a member that is not named has the weight 1."""
+    """Name of a member -> its weight, by default 1."""
     task_weights: dict[str, dict[str, Weight]] = Field(default={})
-    """Task -> name of a member -> its weight for this task, in place of that in `weights`."""
+    """Task -> name of a member -> its weight for this task, instead of that in `weights`."""
     on: Literal["logits", "probabilities"] = "logits"
     """What is averaged."""
 
     def names_tasks(self) -> dict[str, str]:
-        """Return the tasks with weights of their own."""
+        """Return the tasks in `task_weights`."""
         return {f"task_weights.{task}": task for task in self.task_weights}
 
     def names_members(self) -> dict[tuple[str, ...], str]:
-        """Return the members with a weight."""
+        """Return the members in `weights` and `task_weights`."""
         paths: list[tuple[str, ...]] = [("weights", name) for name in self.weights]
         paths += [("task_weights", task, name) for task, by_name in self.task_weights.items() for name in by_name]
         return {path: path[-1] for path in paths}
 
     def canonical(self) -> dict[str, Any]:
-        """Return what the id is made of but for members and their weights, which are in `signature`."""
+        """Return the content of the id without members and their weights, which are in `signature`."""
         return super().canonical() | {"weights": None, "task_weights": None}
 
     def signature(self, ids: Sequence[str]) -> list[list[str]]:
-        """Return each member's weights and id: what a member is called decides nothing."""
-        named = [member.name for member in self.members]
+        """Return each member's weights and id; names of members are not part of the id."""
+        names = [member.name for member in self.members]
         weights = [[self._weight(name), {task: self._weight(name, task) for task in sorted(self.task_weights)}]
-                   for name in named]
-        return sorted(["members", json.dumps(told), name] for told, name in zip(weights, ids, strict=True))
+                   for name in names]
+        return sorted(["members", json.dumps(pair), id] for pair, id in zip(weights, ids, strict=True))
 
     def apply(self, choice: Choice, members: Sequence[Predictions], data: Data, ids: Sequence[str]) -> Predictions:
-        """Return the weighted mean; raise TrainingError where the weights of all that have a task are 0."""
+        """Return the weighted mean; raise TrainingError if all members that predict a task have the weight 0."""
         def rule(task: str, scores: dict[int, np.ndarray]) -> np.ndarray:
             meaning = data.tasks[task]
             weights = [self._weight(self.members[p].name, task) for p in scores]
@@ -67,5 +67,5 @@ class Weighted(Ensemble):
         return by_task(members, data, ids, rule)
 
     def _weight(self, name: str, task: str = "") -> float:
-        """Return the weight of a member, for one task or where that has none of its own."""
+        """Return the weight of a member for a task, or its general weight."""
         return self.task_weights.get(task, {}).get(name, self.weights.get(name, 1.0))

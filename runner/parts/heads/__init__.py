@@ -1,4 +1,4 @@
-"""Heads: from sentence embeddings to the scores of one task. One file, one head."""
+"""Task heads: map sentence embeddings to the scores of one task. One file per head."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ if TYPE_CHECKING:
 
 
 class Head(Part):
-    """Turns the embeddings of an example's sentences into its scores, and names the loss that trains it."""
+    """Maps the embeddings of an example's sentences to its scores; has a loss."""
 
     sentences: ClassVar[tuple[int, ...]] = (1, 2)
-    """How many sentences an example may have."""
+    """Supported numbers of sentences per example."""
     joint: ClassVar[bool] = False
-    """Whether the two sentences of an example are read as one; the head then gets a single embedding, that of both."""
+    """Whether a pair is encoded as one sequence (cross-encoder); the head then gets a single embedding of it."""
 
     loss: Loss
-    """What the head is trained to make small."""
+    """Loss that the head is trained with."""
     weight: float = 1.0
     """Factor of this task's loss."""
 
     @property
     def orders(self) -> int:
-        """In how many orders, 1 or 2, sentences that are read as one are read: in training one drawn for each example,
-        else all, and the head then gets an embedding of each."""
+        """Number of orders, 1 or 2, in which a joint pair is encoded: in training a random one per example, else all,
+        and the head then gets an embedding for each."""
         return 1
 
     @abstractmethod
     def build(self, width: int, task: Task) -> torch.nn.Module:
-        """Return the layers to be trained; embeddings have `width` numbers. An empty Module where there are none."""
+        """Build the layers for embeddings of size `width`; an empty Module if the head has none."""
 
     @abstractmethod
     def scores(self, layers: torch.nn.Module, embeddings: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Return the scores [n, k] from an embedding [n, width] of each sentence, or of both as one in each order."""
+        """Return the scores [n, k] from the embeddings [n, width] of each sentence, or of joint pairs in each order."""

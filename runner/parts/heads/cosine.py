@@ -1,4 +1,4 @@
-"""The cosine head: no layers, the scaled cosine of two embeddings."""
+"""Cosine-similarity head without trainable layers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Cosine(Head):
     """Factor of the cosine: 5 for labels from 0 to 5 or as a logit, 1 for the cosine-embedding loss."""
 
     def build(self, width: int, task: Task) -> torch.nn.Module:
-        """Return no layers: the encoder alone is trained."""
+        """Return an empty module."""
         return torch.nn.Module()
 
     def scores(self, layers: torch.nn.Module, embeddings: tuple[torch.Tensor, ...]) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The cross head: two sentences read as one, and a linear layer on what the encoder makes of them."""
+"""Cross-encoder head: a linear layer on the joint embedding of a pair."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from . import Head
 
 
 class Cross(Head):
-    """One linear layer on the embedding of both sentences, read as one: [CLS] a [SEP] b [SEP].
+    """One linear layer on the joint embedding of a pair, [CLS] a [SEP] b [SEP].
 
-    A cross-encoder, as BERT's authors judge pairs (Devlin et al. 2019, arXiv:1810.04805): the words of one sentence
-    attend to those of the other. The segment embeddings tell the two apart, where the encoder has two of them.
+    A cross-encoder, as in BERT (Devlin et al. 2019, arXiv:1810.04805): the tokens of each sentence attend to those of
+    the other. The segment embeddings distinguish the two sentences if the encoder has two of them.
     """
 
     type = "cross"
@@ -21,20 +21,20 @@ class Cross(Head):
     joint = True
 
     symmetric: bool = Field(default=False, json_schema_extra={"later": True})
-    """Read a pair in an order that is drawn anew each time, and in both to judge it: their mean does not depend on what
-    comes first. Training takes no longer, judging twice as long."""
+    """Train on a random order of each pair, and average the scores of both orders in evaluation, so that they do not
+    depend on the order. Training time is the same, evaluation time doubles."""
 
     @property
     def orders(self) -> int:
-        """Return 2 where a pair is read in both orders."""
+        """Return 2 if `symmetric`, else 1."""
         return 2 if self.symmetric else 1
 
     def build(self, width: int, task: Task) -> torch.nn.Module:
-        """Return Linear(width, k), whose bias begins where the loss wants it."""
+        """Return Linear(width, k) with the loss's initial bias."""
         layer = torch.nn.Linear(width, task.outputs)
         torch.nn.init.constant_(layer.bias, self.loss.start(task))
         return layer
 
     def scores(self, layers: torch.nn.Module, embeddings: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Return the scores [n, k], the mean over the orders in which the pairs were read."""
+        """Return the scores [n, k], averaged over the orders of the pairs."""
         return torch.stack([layers(embedding) for embedding in embeddings]).mean(0)

@@ -1,4 +1,4 @@
-"""The linear head: one sentence, k logits."""
+"""Linear head for single sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pair head: a linear layer on two embeddings laid side by side."""
+"""Linear head on two concatenated sentence embeddings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Pair(Head):
     """What is concatenated; `|u-v|` and `u*v` are symmetric and make a pair much easier to judge."""
 
     def build(self, width: int, task: Task) -> torch.nn.Module:
-        """Return Linear(width * len(features), k), whose bias begins where the loss wants it."""
+        """Return Linear(width * len(features), k) with the loss's initial bias."""
         layer = torch.nn.Linear(width * len(self.features), task.outputs)
         torch.nn.init.constant_(layer.bias, self.loss.start(task))
         return layer
@@ -29,6 +29,6 @@ class Pair(Head):
     def scores(self, layers: torch.nn.Module, embeddings: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """Return the scores [n, k]."""
         u, v = embeddings
-        made = {"u": u, "v": v, "|u-v|": (u - v).abs(), "u*v": u * v}
-        scores: torch.Tensor = layers(torch.cat([made[name] for name in self.features], dim=1))
+        features = {"u": u, "v": v, "|u-v|": (u - v).abs(), "u*v": u * v}
+        scores: torch.Tensor = layers(torch.cat([features[name] for name in self.features], dim=1))
         return scores

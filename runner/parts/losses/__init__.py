@@ -1,4 +1,4 @@
-"""Losses: what a head is trained to make small. One file, one loss."""
+"""Loss functions of heads. One file per loss."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Loss(Part):
     """A loss over the scores of one task."""
 
     kinds: ClassVar[tuple[str, ...]] = ()
-    """The kinds of task that it is defined for."""
+    """Supported kinds of task."""
 
     def start(self, task: Task) -> float:
-        """Return the score that a new head should begin with, so that training need not find the labels' mean first."""
+        """Return the initial bias of a head, near the mean of the labels, so that training need not learn it."""
         return 0.0
 
     @abstractmethod
     def each(self, scores: torch.Tensor, labels: torch.Tensor, task: Task) -> torch.Tensor:
-        """Return the loss of each example: scores [n, k], labels [n] float -> [n]."""
+        """Return the per-example loss (no reduction): scores [n, k], labels [n] float -> [n]."""

@@ -1,4 +1,4 @@
-"""Cosine-embedding loss, for heads whose score is a plain cosine."""
+"""Cosine-embedding loss, for heads whose score is an unscaled cosine."""
 
 from __future__ import annotations
 

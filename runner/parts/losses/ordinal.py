@@ -1,4 +1,4 @@
-"""Cross-entropy over classes that have an order: a near miss costs less than a far one."""
+"""Cross-entropy with soft labels for ordered classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Optimizers: from gradients to new weights. One file, one optimizer."""
+"""Optimizers. One file per optimizer."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 
 class Optimizer(Part):
-    """Makes a torch optimizer; the schedule multiplies its rate."""
+    """Builds a torch optimizer; the schedule multiplies its learning rate."""
 
     lr: float = Field(gt=0)
     """Learning rate; a profile sets it."""
     lr_scale: float = Field(default=1.0, gt=0)
-    """Factor of `lr`: sweep this, so that a sweep makes sense under every profile."""
+    """Factor of `lr`; sweep this rather than `lr`, so that a sweep makes sense under every profile."""
     layer_decay: float = Field(default=1.0, gt=0, le=1, json_schema_extra={"later": True})
-    """Factor of the rate for each layer further down: heads and pooler have the whole rate, the top layer this share of
-    it, the next its square, ..., the embeddings the least (Howard and Ruder 2018, arXiv:1801.06146; Zhang et al. 2021,
+    """Layer-wise decay of the learning rate: heads and pooler have the full rate, the top layer this fraction of it,
+    the next its square, ..., the embeddings the lowest (Howard and Ruder 2018, arXiv:1801.06146; Zhang et al. 2021,
     arXiv:2006.05987)."""
 
     @property
     def rate(self) -> float:
-        """The learning rate before the schedule's factor and the layers'."""
+        """The learning rate before schedule and layer decay."""
         return self.lr * self.lr_scale
 
     @abstractmethod
     def build(self, parameters: Iterable[torch.nn.Parameter] | Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
-        """Return the optimizer with rate `rate` of parameters, or of torch's groups of them (`params`)."""
+        """Build the optimizer with learning rate `rate` for parameters or torch parameter groups (`params`)."""

@@ -1,4 +1,4 @@
-"""AdamW, torch's own."""
+"""AdamW of torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class AdamW(Optimizer):
     type = "adamw"
 
     weight_decay: float = Field(default=0.0, ge=0)
-    """Decay of all weights in each step, as a factor of the rate."""
+    """Weight decay coefficient, multiplied by the learning rate in each step."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay of the running means of gradient and squared gradient."""
     eps: float = Field(default=1e-8, gt=0)

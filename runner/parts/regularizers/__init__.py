@@ -1,4 +1,4 @@
-"""Regularizers: how the losses of one step come about. One file, one regularizer."""
+"""Regularizers: computation of the training losses of one step. One file per regularizer."""
 
 from __future__ import annotations
 
@@ -13,60 +13,59 @@ if TYPE_CHECKING:
 
 
 class Step(Protocol):
-    """The batch of one step, or a part of it, and the network that learns from it.
+    """One batch or micro-batch with the network, as a regularizer sees it.
 
-    What is a list has one entry for each trained task, what is a mapping is by the task's name.
+    Lists have one entry per trained task; mappings of scores have task names as keys.
     """
 
     @property
     def parameters(self) -> Mapping[str, Tensor]:
-        """The encoder's parameters by name, [...], or with a leading task dimension [T, ...] whose T rows are equal.
+        """The encoder's parameters by name, [...], or banks [T, ...] with T equal rows.
 
-        Of the word table there are the rows that the batch needs. Gradients are taken with respect to these.
+        The word table may be reduced to the rows of the batch's tokens. Gradients are taken with respect to these.
         """
     @property
     def start(self) -> Mapping[str, Tensor]:
-        """The encoder's parameters as training began, [...], but for the word table; where `needs_start` is True."""
+        """The encoder's initial parameters [...] without the word table, if `needs_start` is True."""
     @property
     def words(self) -> Tensor:
-        """The word embeddings [N, width] of all tokens of the batch, without a gradient."""
+        """The word embeddings [N, width] of all tokens of the batch, detached."""
     def scores(self, parameters: Mapping[str, Tensor] | None = None, noise: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the scores [n, k] of one pass, in which dropout is drawn anew.
+        """Run one forward pass with fresh dropout masks and return the scores [n, k] of each task.
 
-        `parameters` stand in for the encoder's of these names; `noise` [N, width] is added to the word embeddings.
+        `parameters` replace those of the encoder by name; `noise` [N, width] is added to the word embeddings.
         """
     def losses(self, scores: Mapping[str, Tensor]) -> list[Tensor]:
-        """Return the losses, each the mean over the examples times the head's `weight`."""
-    def apart(self, one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[Tensor]:
-        """Return how far two passes' scores are apart, as a mean and weighted as the losses are.
+        """Return the losses, averaged over examples and multiplied by the head's `weight`."""
+    def apart(self, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> list[Tensor]:
+        """Symmetric KL divergence between two forward passes (squared error for regression), weighted like the losses.
 
-        It is the mean of KL(p, q) and KL(q, p) of the probabilities that they stand for, in nats; of a regression the
-        squared difference of the scores.
+        It is (KL(p, q) + KL(q, p)) / 2 in nats, averaged over the examples.
         """
-    def missed(self, p: float) -> list[Tensor]:
-        """Return how badly chosen words are guessed in one pass that hides them, as a mean over the examples.
+    def masked_lm_loss(self, p: float) -> list[Tensor]:
+        """Masked-LM cross-entropy in nats, from a forward pass of its own on corrupted tokens.
 
-        It is the mean of -log probability, in nats, over the words of a sentence, each chosen with probability `p`, by
-        the layers that the regularizer has built. The encoder `tells_tokens`.
+        Each token is selected with probability `p`; the loss is averaged over the selected tokens of a sentence, then
+        over the examples. The prediction layers are those of `build`. Needs an encoder with `has_token_states`.
         """
-    def still(self) -> Step:
-        """Return the step with constants for the encoder's parameters: a pass that needs no gradient of theirs."""
+    def detached(self) -> Step:
+        """Return the step with the encoder's parameters detached, for passes that need no gradient of them."""
 
 
 class Regularizer(Part):
-    """Decides how the losses of one step come about: by how many passes, with what weights, and what is added."""
+    """Computes the losses of one step: number of forward passes, their parameters, and added terms."""
 
     needs_start: ClassVar[bool] = False
-    """Whether the weights that training began with are kept at hand."""
+    """Whether `Step.start`, a copy of the initial weights, is needed."""
     needs_tokens: ClassVar[bool] = False
-    """Whether `missed` is asked for, and so an encoder that `tells_tokens`."""
+    """Whether `Step.masked_lm_loss` is used, which needs an encoder with `has_token_states`."""
 
     def build(self, width: int) -> nn.Module:
-        """Return layers of the regularizer's own, which are trained too; embeddings have `width` numbers."""
+        """Build layers of the regularizer's own, trained along, for embeddings of size `width`."""
         from torch import nn
 
         return nn.Module()
 
     @abstractmethod
     def losses(self, step: Step) -> list[Tensor]:
-        """Return the loss of each trained task; without a regularizer it would be `step.losses(step.scores())`."""
+        """Return the loss of each trained task; without a regularizer, `step.losses(step.scores())`."""

@@ -1,4 +1,4 @@
-"""Schedules: the learning rate over a run. One file, one schedule."""
+"""Learning-rate schedules. One file per schedule."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ...part import Part
 
 
 class Schedule(Part):
-    """Multiplies the learning rate."""
+    """Learning-rate schedule: a factor of the rate for each step."""
 
     @abstractmethod
     def factor(self, step: int, steps: int) -> float:

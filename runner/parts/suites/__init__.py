@@ -1,4 +1,4 @@
-"""Suites: named tasks and their examples. A file in this folder is a kind of source that data can come from."""
+"""Suites: sets of tasks with data. One file per kind of data source."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ class Suite(Part):
     """Named tasks with train, dev and test examples."""
 
     name: str = Field(default="", exclude=True)
-    """What tables call it; left out: the name of its file."""
+    """Name in tables; by default the name of its file."""
 
     @abstractmethod
     def meanings(self) -> Mapping[str, Task]:
         """Return the tasks by name, without reading any data."""
 
     def inputs(self, project: Path) -> dict[str, str] | None:
-        """Return the sha256 of each file that the examples are read from, {} for none; None where that is not known.
+        """Return the sha256 of each data file, {} for none; None if that is unknown.
 
-        With the parameters and the Python files of the part's folder they must decide the examples: as long as these
-        stay the same, a plan does not load them.
+        These, the parameters and the Python files of the part's folder must determine the examples: while they stay
+        the same, a plan does not load them.
         """
         return None
 
     @abstractmethod
     def load(self, project: Path) -> Data:
-        """Return the examples; relative folders start at `project`. Raise DataError with file and line."""
+        """Load the examples; relative folders are relative to `project`. Raise DataError with file and line."""

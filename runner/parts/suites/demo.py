@@ -1,8 +1,8 @@
-"""The suite `demo`: English-like examples that a small grammar makes, the same ones everywhere.
+"""The suite `demo`: synthetic English examples from a small grammar, identical on every machine.
 
-Meanings come first, sentences second, so labels follow from meanings: two sentences are paraphrases if and only if
-their events are equal, similarity counts what the events share, and a review has the class of the value that its
-words, negations and contrasts compose. Words and patterns are in demo_words.toml.
+Sentences are generated from meanings, which determine the labels: two sentences are paraphrases if and only if their
+events are equal, similarity is the share of slots that the events have in common, and the class of a review is computed
+from the values of its words, negations and contrasts. Words and patterns are in demo_words.toml.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Example = tuple[str, str, float]
 """First sentence, second sentence (empty for a review), label."""
 
 Event = tuple[int, ...]
-"""For each slot of a frame, which meaning of the slot's pool (-1: the slot is empty); last, 1 for a denial."""
+"""Index of the meaning of each slot of a frame in the slot's pool (-1: empty); last, 1 if the event is negated."""
 
 WORDS = Path(__file__).with_name("demo_words.toml")
 
@@ -40,38 +40,38 @@ TASKS = {
 }
 
 NOISE = 0.04
-"""Share of sentiment and paraphrase labels that are wrong, as annotators' are."""
+"""Share of sentiment and paraphrase labels that are wrong, to simulate annotation errors."""
 
 SPREAD = 0.3
-"""Largest error of a similarity label."""
+"""Maximum error of a similarity label."""
 
 DENIED = 0.15
-"""Share of events that did not happen, where a frame can say so."""
+"""Share of negated events, for frames with negated forms."""
 
 SWAPPED = 0.25
-"""Share of unequal pairs that differ by who is who."""
+"""Share of unequal pairs whose events have swapped roles."""
 
 CHANGED_AGAIN = 0.3
-"""Chance that an unequal pair differs in one more respect, again and again."""
+"""Probability of each further change to an unequal pair."""
 
 NEAR = 0.6
-"""Chance that a changed meaning is a near one, such as a nurse for a doctor."""
+"""Probability that a meaning is changed to a similar one, such as a nurse for a doctor."""
 
 KEPT_EQUAL, KEPT_UNEQUAL, KEPT_GRADED = 0.5, 0.5, 0.4
-"""Chance that a pair's second sentence keeps a choice of words; no higher for equal ones: shared words say little."""
+"""Probabilities that the second sentence of a pair keeps a choice of words; not higher for equal pairs."""
 
 CLAIMS, DENIALS = 0.65, 0.25
-"""Shares of clauses that claim and that deny; the rest turn their word over."""
+"""Shares of affirmative and of negated clauses; the rest are reversals."""
 
 DEGREED = 0.5
-"""Share of claims with an adverb of degree."""
+"""Share of affirmative clauses with an adverb of degree."""
 
 JOINED = 0.25
-"""Share of reviews of two clauses."""
+"""Share of reviews with two clauses."""
 
 
 class Dice:
-    """Draws that are the same everywhere: of Python's generator only seeding and `random()` are promised to stay."""
+    """Reproducible random draws: Python guarantees only seeding and `random()` across versions."""
 
     def __init__(self, seed: str) -> None:
         self.uniform = random.Random(seed).random
@@ -81,28 +81,28 @@ class Dice:
         return int(self.uniform() * n)
 
     def of(self, items: Sequence[T]) -> T:
-        """Return one of the items."""
+        """Return a random item."""
         return items[int(self.uniform() * len(items))]
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A kind of event: its slots, and the forms of a sentence that tell it."""
+    """Template of a kind of event: its slots and its sentence patterns."""
 
     slots: tuple[str, ...]
     pools: tuple[tuple[tuple[tuple[str, ...], ...], ...], ...]
-    """For each slot its meanings, for each meaning its synonyms, for each synonym its word forms."""
+    """Slot -> meanings -> synonyms -> word forms."""
     rates: tuple[float, ...]
-    """How often each slot is filled."""
+    """Probability that each slot is filled."""
     weights: tuple[float, ...]
-    """How much each slot counts for similarity."""
+    """Weight of each slot in the similarity."""
     swaps: tuple[tuple[int, int], ...]
-    """Pairs of slots that exchange their meanings where roles are swapped."""
+    """Pairs of slots that `swap` exchanges."""
     forms: tuple[tuple[str, ...], ...]
-    """Forms that affirm, and forms that deny (perhaps none)."""
+    """Affirmative patterns and, if there are any, negated patterns."""
 
     def draw(self, dice: Dice) -> Event:
-        """Return an event at random; two slots of one pool never mean the same."""
+        """Draw a random event; slots of the same pool have different meanings."""
         event: list[int] = []
         for pool, rate in zip(self.pools, self.rates, strict=True):
             value = dice.below(len(pool)) if dice.uniform() < rate else -1
@@ -113,14 +113,14 @@ class Frame:
         return (*event, int(len(self.forms) > 1 and dice.uniform() < DENIED))
 
     def swap(self, event: Event) -> Event:
-        """Return the event with two slots' meanings exchanged."""
+        """Return the event with the meanings of paired slots exchanged."""
         new = list(event)
         for a, b in self.swaps:
             new[a], new[b] = new[b], new[a]
         return tuple(new)
 
     def change(self, event: Event, dice: Dice, near: float) -> Event:
-        """Return the event with one filled slot changed, to the near meaning with probability `near`."""
+        """Change one random filled slot, to the similar meaning with probability `near`."""
         filled = [i for i, v in enumerate(event[:-1]) if v >= 0] + ([len(event) - 1] if len(self.forms) > 1 else [])
         slot = dice.of(filled)
         new = list(event)
@@ -135,8 +135,8 @@ class Frame:
             new[slot] = value
         return tuple(new)
 
-    def alike(self, a: Event, b: Event) -> float:
-        """Return the weighted share of two events' slots that agree, near meanings counting half."""
+    def similarity(self, a: Event, b: Event) -> float:
+        """Return the weighted share of slots that two events have in common, similar meanings counting half."""
         share = total = 0.0
         for weight, x, y in zip(self.weights, a, b, strict=False):
             if x >= 0 or y >= 0:
@@ -144,8 +144,8 @@ class Frame:
                 share += weight * (1.0 if x == y else 0.5 if x >= 0 and x ^ 1 == y else 0.0)
         return share / total * (1.0 if a[-1] == b[-1] else 0.6)
 
-    def tell(self, event: Event, wording: Sequence[float]) -> str:
-        """Return a sentence that tells the event; `wording` chooses the form and the synonyms."""
+    def sentence(self, event: Event, wording: Sequence[float]) -> str:
+        """Return a sentence for the event; `wording` holds random numbers that select synonyms and pattern."""
         fill = {}
         for slot, pool, value, choice in zip(self.slots, self.pools, event, wording, strict=False):
             words = pool[value][int(choice * len(pool[value]))] if value >= 0 else ("",)
@@ -159,20 +159,20 @@ class Frame:
 
 
 def finish(text: str) -> str:
-    """Return a text as a sentence: single spaces, a capital, a full stop or question mark."""
+    """Normalize spaces, capitalize, and add a full stop unless there is a question mark."""
     text = " ".join(text.split())
     return text[0].upper() + text[1:] + ("" if text[-1] == "?" else ".")
 
 
 @cache
 def words() -> dict[str, Any]:
-    """Return the words and patterns."""
+    """Load the words and patterns."""
     return tomli.loads(WORDS.read_text("utf-8"))
 
 
 @cache
 def frames() -> tuple[tuple[Frame, float], ...]:
-    """Return the frames, each with its share of the events."""
+    """Return the frames with their probabilities."""
     pools = {name: tuple(tuple(tuple(word.split("|")) for word in meaning) for meaning in pool)
              for name, pool in words()["pools"].items()}
     out = []
@@ -186,7 +186,7 @@ def frames() -> tuple[tuple[Frame, float], ...]:
 
 
 def draw_frame(dice: Dice) -> Frame:
-    """Return a frame by its share."""
+    """Draw a frame by its probability."""
     left = dice.uniform()
     for frame, share in frames()[:-1]:
         left -= share
@@ -195,16 +195,16 @@ def draw_frame(dice: Dice) -> Frame:
     return frames()[-1][0]
 
 
-def told(frame: Frame, a: Event, b: Event, kept: float, dice: Dice) -> tuple[str, str]:
-    """Return two events as sentences, in any order; each choice of words is kept with probability `kept`."""
+def sentence_pair(frame: Frame, a: Event, b: Event, kept: float, dice: Dice) -> tuple[str, str]:
+    """Return sentences for two events, in random order; they share each choice of words with probability `kept`."""
     wording = [dice.uniform() for _ in a]
     other = [choice if dice.uniform() < kept else dice.uniform() for choice in wording]
-    first, second = frame.tell(a, wording), frame.tell(b, other)
+    first, second = frame.sentence(a, wording), frame.sentence(b, other)
     return (first, second) if dice.uniform() < 0.5 else (second, first)
 
 
 def paraphrase(dice: Dice) -> Example:
-    """Return a pair and whether both mean the same."""
+    """Generate a pair; the label is 1 if both sentences have the same meaning."""
     frame = draw_frame(dice)
     a = frame.draw(dice)
     if dice.uniform() < 0.5:
@@ -215,25 +215,25 @@ def paraphrase(dice: Dice) -> Example:
         b, kept = frame.change(a, dice, NEAR), KEPT_UNEQUAL
         while dice.uniform() < CHANGED_AGAIN:
             b = frame.change(b, dice, NEAR)
-    first, second = told(frame, a, b, kept, dice)
+    first, second = sentence_pair(frame, a, b, kept, dice)
     return first, second, float((a == b) != (dice.uniform() < NOISE))
 
 
 def similarity(dice: Dice) -> Example:
-    """Return a pair and how much its events share, from 0 to 5."""
+    """Generate a pair with its similarity from 0 to 5."""
     frame = draw_frame(dice)
     a = frame.draw(dice)
     b = frame.swap(a) if dice.uniform() < 0.35 else a
     for _ in range(dice.below(5)):
         b = frame.change(b, dice, 0.5)
     b = frame.draw(dice) if dice.uniform() < 0.1 else b
-    first, second = told(frame, a, b, KEPT_GRADED, dice)
-    score = 5 * frame.alike(a, b) + SPREAD * (2 * dice.uniform() - 1)
+    first, second = sentence_pair(frame, a, b, KEPT_GRADED, dice)
+    score = 5 * frame.similarity(a, b) + SPREAD * (2 * dice.uniform() - 1)
     return first, second, min(5.0, max(0.0, round(score * 5) / 5))
 
 
 def clause(dice: Dice, aspect: str) -> tuple[str, float]:
-    """Return what is said of one aspect, and its value from -3 to 3."""
+    """Generate a clause about one aspect, with its value from -3 to 3."""
     review = words()["review"]
     value = float(dice.of([2, 1, -1, -2]))
     word, kind = dice.of(review["values"][f"{value:.0f}"]), dice.uniform()
@@ -250,14 +250,14 @@ def clause(dice: Dice, aspect: str) -> tuple[str, float]:
 
 
 def sentiment(dice: Dice) -> Example:
-    """Return a review and its class, 0 to 4."""
+    """Generate a review with its class, 0 to 4."""
     review = words()["review"]
     aspects = review["aspects"]
-    one = dice.below(len(aspects))
-    other = (one + 1 + dice.below(len(aspects) - 1)) % len(aspects)
-    text, value = clause(dice, aspects[one])
+    first = dice.below(len(aspects))
+    second = (first + 1 + dice.below(len(aspects) - 1)) % len(aspects)
+    text, value = clause(dice, aspects[first])
     if dice.uniform() < JOINED:
-        weak, weaker = clause(dice, aspects[other])
+        weak, weaker = clause(dice, aspects[second])
         equal = dice.uniform() < 0.25
         share = 0.5 if equal else 0.75
         text = dice.of(review["equal" if equal else "contrasts"]).format(weak=weak, strong=text)
@@ -269,7 +269,7 @@ def sentiment(dice: Dice) -> Example:
 
 
 def distinct(make: Callable[[Dice], Example], dice: Dice) -> Iterator[Example]:
-    """Yield examples of which no two have the same sentences."""
+    """Yield examples without duplicates; the order of a pair does not matter."""
     seen = set()
     while True:
         first, second, label = make(dice)
@@ -280,7 +280,7 @@ def distinct(make: Callable[[Dice], Example], dice: Dice) -> Iterator[Example]:
 
 
 class Demo(Suite):
-    """Reviews, paraphrases and graded similarity in English that a small grammar makes: the same on every machine."""
+    """Synthetic English reviews, paraphrases and similarity pairs from a small grammar, identical on every machine."""
 
     type = "demo"
 
@@ -291,24 +291,24 @@ class Demo(Suite):
     test: int = Field(default=800, ge=1, le=10_000)
     """Test examples of each task; they have labels too."""
     seed: int = Field(default=1, ge=0)
-    """Another seed makes other examples."""
+    """Seed of the examples."""
 
     def meanings(self) -> Mapping[str, Task]:
-        """Return the tasks by name, without making any data."""
+        """Return the tasks by name, without generating data."""
         return TASKS
 
     def inputs(self, project: Path) -> dict[str, str]:
-        """Return the sha256 of the words, the only file that the examples depend on."""
+        """Return the sha256 of demo_words.toml, the only file that the examples depend on."""
         return {WORDS.name: sha256(WORDS)}
 
     def load(self, project: Path) -> Data:
-        """Make the examples."""
+        """Generate the examples."""
         splits: dict[str, dict[str, Examples]] = {}
         for task, make in (("sentiment", sentiment), ("paraphrase", paraphrase), ("similarity", similarity)):
             source = distinct(make, Dice(f"{task} {self.seed}"))
             for split in SPLITS:
-                made = list(islice(source, getattr(self, split)))
-                first, second, labels = zip(*made, strict=True)
-                ids = tuple(f"{split}-{number}" for number in range(len(made)))
+                examples = list(islice(source, getattr(self, split)))
+                first, second, labels = zip(*examples, strict=True)
+                ids = tuple(f"{split}-{number}" for number in range(len(examples)))
                 splits.setdefault(task, {})[split] = Examples(ids, first, second if second[0] else (), np.array(labels))
         return Data(TASKS, splits)

@@ -1,4 +1,4 @@
-"""Suites read from tables, such as the files of the course."""
+"""Suites read from delimited text files, such as those of CS 224N."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ...tasks.table_files import Table
 from . import Suite
 
 DROP = 'correct the row, or drop such rows: --set suite.bad_rows=drop, or `bad_rows = "drop"` at the top of the suite'
-"""What to do about a row that cannot be used."""
+"""Hint for a row that cannot be used."""
 
 
 class Source(Part):
-    """One task: what it asks for, and its files and columns."""
+    """One task: its type, files and columns."""
 
     title: str
     """Column title in tables, such as SST."""
@@ -45,9 +45,9 @@ class Source(Part):
     train: str
     """File of the training examples."""
     dev: str
-    """File of the examples that epochs, members and weights are chosen on."""
+    """File of the dev examples, on which epochs, members and weights are chosen."""
     test: str | None = None
-    """File of the examples that nothing is chosen on; its labels may be missing."""
+    """File of the test examples, on which nothing is chosen; labels may be missing."""
 
     @model_validator(mode="after")
     def _range_is_not_empty(self) -> Self:
@@ -56,7 +56,7 @@ class Source(Part):
         return self
 
     def task(self) -> Task:
-        """Return what the rest of the house knows of the task."""
+        """Return the task without its files and columns."""
         return Task(title=self.title, kind=self.kind, classes=self.classes, low=self.low, high=self.high,
                     sentences=2 if len(self.columns) == 2 else 1)
 
@@ -64,26 +64,26 @@ class Source(Part):
 class Files(Suite):
     """Tables with a header line, separated by tabs, commas or semicolons and quoted as pandas writes them.
 
-    Columns are found by name; a header that lacks the name of its first column (a pandas index) is understood.
+    Columns are found by name; a header may lack the name of its first column (a pandas index).
     """
 
     type = "files"
 
     tasks: dict[str, Source]
-    """The tasks by name; use sentiment, paraphrase and similarity for the same specs to run everywhere."""
+    """The tasks by name; if they are sentiment, paraphrase and similarity, specs run on the demo suite, too."""
     folder: str | None = None
-    """Where the files are, from the project's folder; left out: where MTRUN_DATA says, else `data`."""
+    """Folder of the files, relative to the project; by default that of MTRUN_DATA, else `data`."""
     bad_rows: Literal["error", "drop"] = "error"
-    """What to do with a row that lacks a sentence, an id or a valid label; dropped rows are counted and recorded."""
+    """Handling of rows that lack a sentence, an id or a valid label; the number of dropped rows is recorded."""
 
     def meanings(self) -> Mapping[str, Task]:
         """Return the tasks by name, without reading any data."""
         return {name: source.task() for name, source in self.tasks.items()}
 
     def inputs(self, project: Path) -> dict[str, str] | None:
-        """Return the sha256 of each data file; None where one cannot be read, which loading says better."""
+        """Return the sha256 of each data file; None if one cannot be read, which `load` reports with its place."""
         try:
-            return {name: sha256(self._where(project) / name) for name in self._names()}
+            return {name: sha256(self._folder(project) / name) for name in self._names()}
         except StorageError:
             return None
 
@@ -91,14 +91,14 @@ class Files(Suite):
         """Return the names of all files, sorted."""
         return sorted({file for source in self.tasks.values() for split in SPLITS if (file := getattr(source, split))})
 
-    def _where(self, project: Path) -> Path:
+    def _folder(self, project: Path) -> Path:
         """Return the folder of the files."""
-        where = os.path.expanduser(self.folder or os.environ.get("MTRUN_DATA") or "data")
-        return Path.cwd() / where if not self.folder and os.environ.get("MTRUN_DATA") else project / where
+        folder = os.path.expanduser(self.folder or os.environ.get("MTRUN_DATA") or "data")
+        return Path.cwd() / folder if not self.folder and os.environ.get("MTRUN_DATA") else project / folder
 
     def load(self, project: Path) -> Data:
-        """Return the examples; relative folders start at `project`. Raise DataError with file and line."""
-        folder = self._where(project)
+        """Load the examples; relative folders are relative to `project`. Raise DataError with file and line."""
+        folder = self._folder(project)
         if missing := [name for name in self._names() if not (folder / name).is_file()]:
             raise DataError(Problem(f"no data file {', '.join(missing)} in {folder}", hint=(
                 f"set MTRUN_DATA to the folder that holds {'it' if len(missing) == 1 else 'them'}, or pass "
@@ -117,13 +117,13 @@ class Files(Suite):
                         problems += sorted(reader.bad, key=lambda problem: problem.place or Place(""))
                     problems += sorted(reader.broken, key=lambda problem: problem.place or Place(""))
         if problems:
-            raise DataError(*dict.fromkeys(problems))  # one file may be of two splits
+            raise DataError(*dict.fromkeys(problems))  # a file may serve two splits
         return Data(self.meanings(), splits, dropped)
 
 
 @dataclass
 class _Reader:
-    """Reads one file; `bad` are rows that can be dropped, `broken` is what no dropping repairs."""
+    """Parser of one file; `bad` are problems of rows that can be dropped, `broken` all others."""
 
     path: Path
     source: Source
@@ -132,62 +132,62 @@ class _Reader:
     broken: list[Problem] = field(default_factory=list)
 
     def read(self) -> Examples:
-        """Return the examples of the good rows."""
+        """Return the examples of the valid rows."""
         rows: list[tuple[int, dict[str, str]]] = []
         try:
             with reported("read", self.path):
                 rows = list(self._rows(Table(open_file(self.path), str(self.path))))
         except (DataError, StorageError) as error:
             self.broken += error.problems
-        good = self._good(rows)
-        if not good and not self.broken:
+        valid = self._valid(rows)
+        if not valid and not self.broken:
             self.broken.append(Problem(f"{self.path.name} has no usable example", Place(str(self.path)),
                                        hint="a split needs at least one"))
-        sentences = [[cells[column].strip() for column in self.source.columns] for cells in good]
+        sentences = [[cells[column].strip() for column in self.source.columns] for cells in valid]
         return Examples(
-            ids=tuple(cells[self.source.id] for cells in good),
+            ids=tuple(cells[self.source.id] for cells in valid),
             first=tuple(pair[0] for pair in sentences),
             second=tuple(pair[1] for pair in sentences) if len(self.source.columns) == 2 else (),
-            labels=np.array([self._label(cells) for cells in good]) if self._is_labelled(good) and good else None,
+            labels=np.array([self._label(cells) for cells in valid]) if self._is_labelled(valid) and valid else None,
         )
 
     def _rows(self, table: Table) -> Iterator[tuple[int, dict[str, str]]]:
-        """Yield line and cells by column of every row of the right length. Raise DataError for a missing column."""
+        """Yield line and cells by column of every well-formed row. Raise DataError for a missing column."""
         needed = [self.source.id, *self.source.columns] + [self.source.label] * self.needs_label
         known = [*needed, self.source.label] if self.source.label in table.header else needed
         at = {column: table.index(column) for column in known}
         for row in table.rows():
             if row.problem:
-                self._say(row.problem)
+                self._add_bad(row.problem)
             else:
                 yield row.line, {column: row.cells[position] for column, position in at.items()}
 
-    def _good(self, rows: Sequence[tuple[int, dict[str, str]]]) -> list[dict[str, str]]:
-        """Return the cells of the rows with ids, sentences and valid labels; keep what is wrong with the others."""
-        good: list[dict[str, str]] = []
+    def _valid(self, rows: Sequence[tuple[int, dict[str, str]]]) -> list[dict[str, str]]:
+        """Return the cells of rows with unique ids, sentences and valid labels; add problems of others to `bad`."""
+        valid: list[dict[str, str]] = []
         seen: set[str] = set()
         labelled = self._is_labelled([cells for _, cells in rows])
         for line, cells in rows:
             if wrong := self._wrong(cells, seen) or (self._wrong_label(cells) if labelled else ""):
-                self._say(Problem(f"row {wrong}", Place(str(self.path), line)))
+                self._add_bad(Problem(f"row {wrong}", Place(str(self.path), line)))
             else:
                 seen.add(cells[self.source.id])
-                good.append(cells)
-        return good
+                valid.append(cells)
+        return valid
 
-    def _say(self, problem: Problem) -> None:
-        """Keep the problem of a row that can be dropped."""
+    def _add_bad(self, problem: Problem) -> None:
+        """Record the problem of a row that can be dropped."""
         hint = "; ".join(filter(None, [problem.hint, DROP]))
         self.bad.append(Problem(problem.message, problem.place, problem.notes, hint))
 
     def _is_labelled(self, rows: Sequence[Mapping[str, str]]) -> bool:
-        """Tell whether rows have labels: in a test file all or none, which are then empty or -1 (as in GLUE)."""
+        """Return whether rows have labels; hidden labels of a test file are all empty or all -1 (as in GLUE)."""
         texts = {row.get(self.source.label, "").strip() for row in rows}
         is_hidden = texts <= {""} or (texts <= {"-1", "-1.0"} and not self._is_valid(-1.0))
         return self.needs_label or not is_hidden
 
     def _wrong(self, cells: Mapping[str, str], seen: set[str]) -> str:
-        """Return what is wrong with the id or the sentences of a row, or an empty string."""
+        """Return the problem with the id or the sentences of a row, or an empty string."""
         for column in (self.source.id, *self.source.columns):
             if not cells[column].strip():
                 return f"has no `{column}`"
@@ -197,7 +197,7 @@ class _Reader:
         return "" if identity.isprintable() else "has an id with control characters"
 
     def _wrong_label(self, cells: Mapping[str, str]) -> str:
-        """Return what is wrong with the label of a row, or an empty string."""
+        """Return the problem with the label of a row, or an empty string."""
         text, task = cells[self.source.label], self.source
         if not self.needs_label and not text.strip():
             return f"has no `{task.label}`, which other rows of this test file have"
@@ -209,7 +209,7 @@ class _Reader:
         return f"has the label `{text}` in `{task.label}`; expected {expected}"
 
     def _is_valid(self, label: float) -> bool:
-        """Tell whether a number is a label of the task."""
+        """Return whether a number is a label of the task."""
         task = self.source
         if task.kind == "regression":
             return task.low <= label <= task.high

@@ -180,7 +180,7 @@ def test_bf16_autocast_is_near_fp32_with_and_without_banks() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_noise_has_its_rate_and_is_unbiased(p: float, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    made = ops.noise(torch.empty(1001, 999, dtype=dtype), p).float()
+    made = ops.dropout_mask(torch.empty(1001, 999, dtype=dtype), p).float()
     dropped = made == 0
     assert abs(dropped.float().mean() - p) < 5 * (p * (1 - p) / made.numel()) ** 0.5 + 1 / 65536
     assert len(made.unique()) == 2
@@ -196,9 +196,9 @@ def test_noise_has_its_rate_and_is_unbiased(p: float, dtype: torch.dtype) -> Non
 def test_noise_follows_the_global_seed() -> None:
     like = torch.empty(7, 11)
     torch.manual_seed(3)
-    first, second = ops.noise(like, 0.5), ops.noise(like, 0.5)
+    first, second = ops.dropout_mask(like, 0.5), ops.dropout_mask(like, 0.5)
     torch.manual_seed(3)
-    assert torch.equal(ops.noise(like, 0.5), first) and not torch.equal(first, second)
+    assert torch.equal(ops.dropout_mask(like, 0.5), first) and not torch.equal(first, second)
 
 
 def test_no_dropout_is_the_identity_and_draws_nothing() -> None:

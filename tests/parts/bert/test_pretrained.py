@@ -96,7 +96,7 @@ def test_tokenizer_json_stands_for_vocab_txt(original: Path, folder: Path) -> No
     MinBert(init=str(folder), max_length=48).check(NOWHERE)
     assert torch.equal(embed(folder), embed(original))
     (folder / TOKENIZER).write_text('{"model": {"type": "BPE", "vocab": {"a": 0}}}')
-    with pytest.raises(CheckpointError, match="`model.type` is 'BPE'"):
+    with pytest.raises(CheckpointError, match=r"`model.type` is 'BPE'"):
         MinBert(init=str(folder), max_length=48).check(NOWHERE)
 
 
@@ -331,7 +331,7 @@ def test_minilm_is_found_in_its_package_which_is_not_imported(monkeypatch: pytes
 @pytest.fixture
 def tiny_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Name the small folder as if it were a published checkpoint, found below MTRUN_CHECKPOINTS."""
-    files = pretrained.Checkpoint(folder, {}).files()
+    files = pretrained.PretrainedWeights(folder, {}).files()
     pins = {file: sha256(folder / file) for file in files}
     monkeypatch.setitem(NAMED, folder.name, replace(NAMED["minilm-l6"], sha256=pins, package=""))
     monkeypatch.setenv("MTRUN_CHECKPOINTS", str(folder.parent))

@@ -29,7 +29,7 @@ def test_products_are_those_of_fp64(monkeypatch: pytest.MonkeyPatch, chosen: boo
     grad = torch.randn(300, outputs)
     assert near(products.linear(x, w, b), x.double() @ w.double().T + b)
     assert near(products.linear(grad, w.t()), grad.double() @ w.double())
-    found = products.across(grad, x, tasks)
+    found = products.weight_gradients(grad, x, tasks)
     assert found.shape == (len(tasks), outputs, inputs)
     for one, g, rows in zip(found, grad.split(tasks), x.split(tasks), strict=True):
         assert near(one, g.double().T @ rows.double())

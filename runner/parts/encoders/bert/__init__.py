@@ -1,1 +1,1 @@
-"""BERT: model, tokenizer, packing of sentences, pretrained weights."""
+"""BERT: model, tokenizer, packed batches, pretrained weights."""

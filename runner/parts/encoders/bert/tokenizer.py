@@ -1,4 +1,4 @@
-"""BERT's tokenizer, and a vocabulary made of the training sentences."""
+"""BERT's tokenizer, and building of a vocabulary from the training sentences."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-"""Pieces that are not text; a vocabulary of our own begins with them."""
+"""Special tokens; a vocabulary built here begins with them."""
 
 TREEBANK = {
     r"(?i)(?<=\w) (?=n't\b)|(?<=\bcan) (?=not\b)|(?<=\b(?:gon|wan)) (?=na\b)|(?<=\bgot) (?=ta\b)": "",
@@ -21,19 +21,19 @@ TREEBANK = {
     r"``|''": '"', r"(?i)-lrb-": "(", r"(?i)-rrb-": ")", r"(?i)-lsb-": "[", r"(?i)-rsb-": "]", r"(?i)-lcb-": "{",
     r"(?i)-rcb-": "}",
 }
-"""What the Penn Treebank's tokenization made of running text, and what to put there instead. Spaces beside punctuation
-stay, which WordPiece does not see."""
+"""Patterns of Penn Treebank tokenization -> original text. Spaces beside punctuation are kept, since WordPiece ignores
+them."""
 
 
 def bert(vocabulary: Sequence[str], max_length: int, lowercase: bool = True, strip_accents: bool | None = None,
          handle_chinese_chars: bool = True, treebank: bool = False) -> Tokenizer:
-    """Return BERT's WordPiece tokenizer: [CLS] and [SEP] added, cut to `max_length` ids, no padding.
+    """Build BERT's WordPiece tokenizer: adds [CLS] and [SEP], truncates to `max_length` ids, does not pad.
 
-    With `treebank`, text that is tokenized as the Penn Treebank is read as the running text that it was made of.
+    `treebank` undoes Penn Treebank tokenization of the input.
     """
     ids = {piece: number for number, piece in enumerate(vocabulary)}
     tokenizer = Tokenizer(WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
-    tokenizer.normalizer = _spelling(BertNormalizer(True, handle_chinese_chars, strip_accents, lowercase), treebank)
+    tokenizer.normalizer = _normalizer(BertNormalizer(True, handle_chinese_chars, strip_accents, lowercase), treebank)
     tokenizer.pre_tokenizer = BertPreTokenizer()
     ends = [(piece, ids[piece]) for piece in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1",
@@ -43,22 +43,22 @@ def bert(vocabulary: Sequence[str], max_length: int, lowercase: bool = True, str
     return tokenizer
 
 
-def _spelling(bert: BertNormalizer, treebank: bool) -> Normalizer:
-    """Return what prepares a text: BERT's way, after the Penn Treebank's was undone where it is to be."""
-    undone = [Replace(Regex(made), text) for made, text in TREEBANK.items()]
-    return Normalizers([*undone, bert]) if treebank else bert
+def _normalizer(bert: BertNormalizer, treebank: bool) -> Normalizer:
+    """Return BERT's normalizer, preceded by undoing Penn Treebank tokenization if `treebank`."""
+    replacements = [Replace(Regex(pattern), text) for pattern, text in TREEBANK.items()]
+    return Normalizers([*replacements, bert]) if treebank else bert
 
 
 def vocabulary(sentences: Iterable[str], size: int, treebank: bool = False) -> list[str]:
-    """Return at most `size` word pieces: special ones, characters alone and within a word (`##`), whole words.
+    """Build a vocabulary of at most `size` word pieces: special tokens, characters (also as `##`), whole words.
 
-    Characters take at most half of the room; they and the words come by falling frequency, ties by code point. A
-    word of known characters is never unknown: it falls apart into them.
+    Characters take at most half of `size`; characters and words are chosen by descending frequency, ties by code
+    point. A word of known characters is never [UNK]: it is split into them.
     """
-    spell, split = _spelling(BertNormalizer(lowercase=True), treebank), BertPreTokenizer()
+    normalizer, split = _normalizer(BertNormalizer(lowercase=True), treebank), BertPreTokenizer()
     spaced: Counter[str] = Counter()
     for sentence in sentences:
-        spaced.update(spell.normalize_str(sentence).split())
+        spaced.update(normalizer.normalize_str(sentence).split())
     words: Counter[str] = Counter()
     for text, count in spaced.items():
         for word, _ in split.pre_tokenize_str(text):
@@ -73,5 +73,5 @@ def vocabulary(sentences: Iterable[str], size: int, treebank: bool = False) -> l
 
 
 def _ranked(counts: Mapping[str, int]) -> list[str]:
-    """Return texts by falling count, ties by code point."""
+    """Sort texts by descending count, ties by code point."""
     return sorted(counts, key=lambda text: (-counts[text], text))
