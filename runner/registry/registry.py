@@ -26,7 +26,7 @@ from typing import Any
 from ..errors import RegistryError, StorageError
 from ..files import make_folder, publish, remove, reported, write_bytes, write_new
 from ..tasks.predictions import Predictions
-from . import lease as leases
+from .lease import held
 from .manifest import json_with_checksum, parse_manifest, read_start
 
 FORMAT = 1
@@ -173,7 +173,7 @@ class Registry:
 
     def claim(self, id: str) -> contextlib.AbstractContextManager[int | None]:
         """Context manager of a run's lease: its descriptor, or None where another process holds it."""
-        return leases.held(self.lease(id))
+        return held(self.lease(id))
 
     def ids(self) -> list[str]:
         """Return the sorted ids of all finished runs, including damaged ones."""

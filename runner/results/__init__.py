@@ -1,4 +1,4 @@
-"""Results: scored trees of specs, tables, tests, plots and the report."""
+"""Results: scored trees, significance, leaderboards, plots, reports, the members' contributions."""
 
 from .result import Result as Result
 from .result import ResultNode as ResultNode

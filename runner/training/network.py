@@ -40,12 +40,12 @@ class Network(nn.Module):
         self.start: dict[str, Tensor] = {}
         """The encoder's initial parameters without the word table, if the regularizer needs them."""
         self.ranks = ProcessGroup()
-        """The ranks that train it."""
+        """Process group of the ranks that train this leaf together."""
         self.gram: np.ndarray | None = None
         """Gram matrix [T, T] of the task gradients of the last step, if they were computed separately."""
 
     def prepare_training(self, used: Tensor) -> dict[str, nn.Parameter]:
-        """Return the trained parameters by name, of the word table only the rows `used`, int64 [U].
+        """Return the trainable parameters by name; of the word table, only the rows `used`, int64 [U].
 
         Also builds the regularizer's own layers and copies the initial weights that it needs.
         """
@@ -63,7 +63,7 @@ class Network(nn.Module):
         return trained
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the tensors that are stored of a trained leaf, by name: encoder and heads."""
+        """Return the tensors to store for a trained leaf, by name: encoder and heads."""
         return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("regularizer.")}
 
     def groups(self, trained: Mapping[str, nn.Parameter]) -> list[dict[str, Any]]:
@@ -74,8 +74,8 @@ class Network(nn.Module):
         decay = self.model.optimizer.layer_decay
         groups: dict[float, list[nn.Parameter]] = {}
         for name, parameter in trained.items():
-            part, _, own = name.partition(".")
-            share = decay ** self._depth(own) if part == "encoder" and decay < 1 else 1.0
+            module, _, rest = name.partition(".")
+            share = decay ** self._depth(rest) if module == "encoder" and decay < 1 else 1.0
             groups.setdefault(share, []).append(parameter)
         return [{"params": parameters, "share": share} for share, parameters in groups.items()]
 
@@ -122,7 +122,7 @@ class Network(nn.Module):
         return self.model.heads[task].scores(self.heads[task], embeddings)
 
     def losses(self, batch: Batch, parameters: dict[str, Tensor] | None = None) -> list[Tensor]:
-        """Return the weighted mean loss of each task of the batch; of a micro-batch, its share of that mean."""
+        """Return the weighted mean loss of each task of the batch; for a micro-batch, its contribution to that mean."""
         step, regularizer = NetworkStep(self, batch, parameters), self.model.regularizer
         return regularizer.losses(step) if regularizer else step.losses(step.scores())
 
@@ -136,18 +136,18 @@ class Network(nn.Module):
         tasks = len(batch.labels)
         self.gram = None
         weights = np.ones(tasks) if combiner.needs_gram else combiner.shared(np.zeros((tasks, tasks)), random)
-        if self.words is None:  # heads on a frozen encoder have no gradients to combine
-            return self._accumulated(batch, parts, weights)
+        if self.words is None:  # a frozen encoder has no shared gradients to combine
+            return self._accumulate(batch, parts, weights)
         rows, batch = self.words.gather(batch)
         shared = dict(self.encoder.named_parameters()) | {self.words_name: rows}
         if tasks > 1 and (combiner.needs_gram or compare):
-            return self._surgery(batch, parts, combiner, random, weights, shared)
-        losses = self._accumulated(batch, parts, weights, {self.words_name: rows.requires_grad_()})
+            return self._combine(batch, parts, combiner, random, weights, shared)
+        losses = self._accumulate(batch, parts, weights, {self.words_name: rows.requires_grad_()})
         self.words.set_gradient(cast(Tensor, rows.grad))
         return losses
 
-    def _accumulated(self, batch: Batch, parts: int, weights: np.ndarray,
-                     replaced: dict[str, Tensor] | None = None) -> Tensor:
+    def _accumulate(self, batch: Batch, parts: int, weights: np.ndarray,
+                    replaced: dict[str, Tensor] | None = None) -> Tensor:
         """Accumulate the gradients of the weighted losses over micro-batches and ranks; return the losses [T]."""
         shares = []
         with self.ranks.adding() as sums:
@@ -160,7 +160,7 @@ class Network(nn.Module):
             sums += [total, *(p.grad for p in parameters if p.grad is not None)]
         return total
 
-    def _surgery(self, batch: Batch, parts: int, combiner: Combiner, random: np.random.Generator,
+    def _combine(self, batch: Batch, parts: int, combiner: Combiner, random: np.random.Generator,
                  weights: np.ndarray, shared: Mapping[str, Tensor]) -> Tensor:
         """Compute each task's gradient of the shared parameters and combine them by the combiner's coefficients.
 
@@ -168,9 +168,9 @@ class Network(nn.Module):
         banks with a leading task dimension [T, ...], and bank row t gets the gradient of the rows of task t.
         """
         assert self.words is not None
-        tasks, own = len(weights), dict(self.encoder.named_parameters())
+        tasks, encoder_parameters = len(weights), dict(self.encoder.named_parameters())
         banks = {name: p.detach().expand(tasks, *p.shape).requires_grad_() for name, p in shared.items()}
-        losses = self._accumulated(batch, parts, weights, banks)
+        losses = self._accumulate(batch, parts, weights, banks)
         gradients = {name: bank.grad.flatten(1) for name, bank in banks.items() if bank.grad is not None}
         gram = sum((g @ g.T for g in gradients.values()), torch.zeros(tasks, tasks, device=losses.device))
         self.gram = gram.double().cpu().numpy()
@@ -181,7 +181,7 @@ class Network(nn.Module):
             if name == self.words_name:
                 self.words.set_gradient(combined)
             else:
-                own[name].grad = combined
+                encoder_parameters[name].grad = combined
         return losses
 
 
@@ -241,10 +241,10 @@ class NetworkStep:
     def masked_lm_loss(self, p: float) -> list[Tensor]:
         """Masked-LM cross-entropy of each task's sentences, from a forward pass of its own."""
         packed, words, encoder = self.batch.packed, self.network.words, self.network.encoder
-        positions, whole = masked_lm.select(packed, p), encoder.get_parameter(self.network.words_name).detach()
-        tokens, table = packed.tokens[positions], words.rows.detach() if words else whole
+        positions, full_table = masked_lm.select(packed, p), encoder.get_parameter(self.network.words_name).detach()
+        tokens, table = packed.tokens[positions], words.rows.detach() if words else full_table
         targets = words.indices(tokens, self.network.words_name in (self.replaced or {})) if words else tokens
-        corrupted = masked_lm.corrupt(self._words(), positions, whole[cast(int, encoder.mask)], table)
+        corrupted = masked_lm.corrupt(self._words(), positions, full_table[cast(int, encoder.mask)], table)
         unique, replaced = self._with_words(corrupted, self.replaced or {})
         with self.network.precision():
             states = masked_lm.states(encoder, replaced, unique)[positions.to(table.device)]
@@ -261,7 +261,7 @@ class NetworkStep:
         return replace(self, replaced=constants)
 
     def _words(self) -> Tensor:
-        """Return the word embeddings of all tokens, [N, width] or, of a bank, [T, N, width]."""
+        """Return the word embeddings of all tokens, [N, width], or [T, N, width] from a bank."""
         table = self.parameters[self.network.words_name]
         return table.index_select(-2, self.batch.packed.tokens.to(table.device))
 
@@ -283,7 +283,7 @@ class NetworkStep:
 
 
 def divergence(first: Tensor, second: Tensor, task: Task) -> Tensor:
-    """Symmetric KL divergence [n] of scores [n, k], (KL(p, q) + KL(q, p)) / 2 in nats; of a regression (s - t)^2."""
+    """Symmetric KL divergence [n] of scores [n, k], (KL(p, q) + KL(q, p)) / 2 in nats; for regression (s - t)^2."""
     if task.kind == "regression":
         return (first[:, 0] - second[:, 0]) ** 2
     if task.kind == "binary":  # the logit of class 1; that of class 0 is 0

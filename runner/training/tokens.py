@@ -34,9 +34,9 @@ class Tokens:
     starts: np.ndarray
     """int64 [U]: offset of each sentence in `ids`."""
     lengths: np.ndarray
-    """int64 [U]."""
+    """int64 [U]: number of tokens of each sentence."""
     firsts: np.ndarray
-    """int64 [U]: tokens of the first segment; of a single sentence, all."""
+    """int64 [U]: number of tokens of the first segment; for a single sentence, of all tokens."""
     numbers: Mapping[Reading, int]
     """Row of each sentence or pair in this table."""
     joint: Mapping[str, int] = field(default_factory=dict)
@@ -65,29 +65,31 @@ class Tokens:
         The longer sentence is truncated first; if both exceed half of the available length, both are truncated to it.
         """
         a, b = (self.rows([pair[side] for pair in pairs]) for side in (0, 1))
-        kept, more = self.lengths[a] - 2, self.lengths[b] - 2  # words, without [CLS] and [SEP]
+        tokens_a, tokens_b = self.lengths[a] - 2, self.lengths[b] - 2  # without [CLS] and [SEP]
         if max_length is not None:
-            room = max_length - 3
-            kept = np.minimum(kept, np.maximum(room - more, (room + 1) // 2))
-            more = np.minimum(more, room - kept)
-        ones = np.ones_like(kept)
+            available = max_length - 3
+            tokens_a = np.minimum(tokens_a, np.maximum(available - tokens_b, (available + 1) // 2))
+            tokens_b = np.minimum(tokens_b, available - tokens_a)
+        ones = np.ones_like(tokens_a)
         ends = self.starts + self.lengths - 1
         starts = np.stack([self.starts[a], ends[a], self.starts[b] + 1, ends[b]], axis=1)
-        counts = np.stack([kept + 1, ones, more, ones], axis=1)  # tokens of [CLS] a, [SEP], b, [SEP]
+        counts = np.stack([tokens_a + 1, ones, tokens_b, ones], axis=1)  # tokens of [CLS] a, [SEP], b, [SEP]
         lengths = np.concatenate([self.lengths, counts.sum(1)])
         ids = self.ids[_ranges(starts.reshape(-1), counts.reshape(-1))]
         numbers = dict(self.numbers)
         numbers.update((pair, row) for row, pair in enumerate(pairs, len(self.lengths)))
         return replace(self, ids=np.concatenate([self.ids, ids]), starts=np.cumsum(lengths) - lengths, lengths=lengths,
-                       firsts=np.concatenate([self.firsts, kept + 2]), numbers=numbers)
+                       firsts=np.concatenate([self.firsts, tokens_a + 2]), numbers=numbers)
 
     def rows(self, readings: Sequence[Reading]) -> np.ndarray:
         """Return the rows of sentences or pairs of the suite, int64 [n]."""
         return np.fromiter((self.numbers[reading] for reading in readings), np.int64, len(readings))
 
     def of_task(self, task: str, examples: Examples) -> np.ndarray:
-        """Return the rows of each example's encoder inputs, int64 [1 or 2, n]: its sentences, or its joint pair in each
-        order."""
+        """Return the table rows of the encoder inputs of each example, int64 [1 or 2, n].
+
+        The inputs are the sentences of the example, or its joint pair in each order.
+        """
         if task in self.joint:
             return np.stack([self.rows(column) for column in self._pairs(task, examples)])
         return np.stack([self.rows(column) for column in (examples.first, examples.second) if column])
@@ -113,7 +115,7 @@ def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def _cached(sentences: Sequence[str], tokenizer: Tokenizer, cache: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return the result of `_encode`, from a cache file keyed by the hash of sentences and tokenizer."""
+    """Return the result of `_encode`, through a cache file keyed by the hash of sentences and tokenizer."""
     content = json.dumps([tokenizer.to_str(), sentences])
     file = cache / f"tokens-{hashlib.sha256(content.encode()).hexdigest()[:32]}.safetensors"
     tokens = _read(file, len(sentences))

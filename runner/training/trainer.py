@@ -38,7 +38,7 @@ REPORTED_STEPS = 5
 
 @dataclass
 class State:
-    """Training state besides tensors. Random numbers and example orders are functions of `step`, not state."""
+    """Training state without tensors. Random numbers and example orders are functions of `step`, not state."""
 
     step: int = 0
     """Number of completed steps."""
@@ -124,7 +124,7 @@ class Trainer:
 
     def _train(self, watch: TrainerCallback, checkpoint: Path) -> None:
         """Run the remaining steps and epoch ends, with periodic checkpoints."""
-        saved, cost = time.monotonic(), 0.0
+        saved_at, save_seconds = time.monotonic(), 0.0
         while self.state.step < len(self.batches) or self._epoch_is_unscored():
             watch.tick()
             if self._epoch_is_unscored():
@@ -133,10 +133,10 @@ class Trainer:
                 self._step(watch)
             watch.report(self.state)
             now = time.monotonic()
-            if now - saved > max(self.model.resources.checkpoint_seconds, SAVING_RATIO * cost):
+            if now - saved_at > max(self.model.resources.checkpoint_seconds, SAVING_RATIO * save_seconds):
                 self.save(checkpoint)
-                saved = time.monotonic()
-                cost = saved - now
+                saved_at = time.monotonic()
+                save_seconds = saved_at - now
 
     def _epoch_is_unscored(self) -> bool:
         """Return whether all steps of an epoch are done and its dev scores are missing."""
@@ -161,7 +161,7 @@ class Trainer:
             self.state.losses[task] = self.state.losses.get(task, 0.0) + loss
 
     def _gradients(self, batch: Batch, watch: TrainerCallback) -> Tensor:
-        """Compute the gradients of the step and return the losses [T]; if memory runs out, with more micro-batches."""
+        """Compute the gradients of the step and return the losses [T]; split the batch further if memory runs out."""
         while True:
             try:
                 return self._backward(batch)
@@ -178,16 +178,16 @@ class Trainer:
         return self.network.backward(batch, self.model.combiner, random, self.state.parts, step % COMPARE_EVERY == 0)
 
     def _split(self, batch: Batch, watch: TrainerCallback) -> None:
-        """Double the number of micro-batches. Raise TrainingError if they have one example of each task already."""
-        step, parts, most = self.state.step + 1, self.state.parts, -(-batch.most // self.network.ranks.count)
+        """Double the number of micro-batches. Raise TrainingError if each has one example per task already."""
+        step, parts, max_parts = self.state.step + 1, self.state.parts, -(-batch.most // self.network.ranks.count)
         facts = (f"batch of {batch.most} examples a task, in {parts} parts",
                  f"longest sentence: {batch.longest} tokens",
                  f"most memory used: {memory.peak(self.device):,.0f} MB on {self.device}")
         memory.release(self.device)
-        if parts >= most:
+        if parts >= max_parts:
             raise TrainingError(Problem(f"one example of each task does not fit into memory at step {step}",
                                         notes=facts, hint="lower encoder.max_length, or take a larger machine"))
-        self.state.splits.append({"step": step, "parts": min(2 * parts, most)})
+        self.state.splits.append({"step": step, "parts": min(2 * parts, max_parts)})
         watch.say(f"memory ran out at step {step} ({'; '.join(facts)}); from here on a batch is computed in "
                   f"{self.state.parts} parts, with the same gradients and losses")
 
@@ -201,8 +201,8 @@ class Trainer:
                 raise self._diverged(f"the loss of {task} is {loss}")
         if name := not_finite(self.network.gradients()):
             tasks = [task for task in self.tasks if not self._is_finite_alone(batch, task)]
-            whose = " and ".join(tasks) or "all tasks together"
-            raise self._diverged(f"the gradient of `{name}` is not finite, due to {whose},")
+            cause = " and ".join(tasks) or "all tasks together"
+            raise self._diverged(f"the gradient of `{name}` is not finite, due to {cause},")
 
     def _check_weights(self) -> None:
         """Raise Diverged if a weight is not finite."""
@@ -217,10 +217,10 @@ class Trainer:
         self.network.losses(batch)[self.tasks.index(task)].backward()  # type: ignore[no-untyped-call]
         return not not_finite({n: p.grad for n, p in self.network.named_parameters() if p.grad is not None})
 
-    def _diverged(self, what: str) -> Diverged:
+    def _diverged(self, problem: str) -> Diverged:
         """Build the error for a step with non-finite numbers."""
         rate = max(group["lr"] for group in self.optimizer.param_groups)
-        return Diverged(Problem(f"{what} at step {self.state.step + 1}, rate {rate:g}",
+        return Diverged(Problem(f"{problem} at step {self.state.step + 1}, rate {rate:g}",
                                 notes=tuple(f"losses of {losses}" for losses in self.last_losses),
                                 hint="lower optimizer.lr or optimizer.lr_scale"))
 
@@ -242,7 +242,7 @@ class Trainer:
             self.kept = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
 
     def _is_best(self) -> bool:
-        """Return whether the last epoch has the best dev overall of the trained tasks; ties go to the earlier."""
+        """Return whether the last epoch has the best dev overall of the trained tasks; ties go to the earlier epoch."""
         trained = {task: self.data.tasks[task] for task in self.tasks}
         scores = [overall(epoch["dev"], trained) or 0.0 for epoch in self.state.history]
         return self.state.best < 0 or scores[-1] > scores[self.state.best]
@@ -266,7 +266,7 @@ class Trainer:
         snapshots.write(path, tensors, asdict(self.state))
 
     def restore(self, path: Path) -> None:
-        """Load a checkpoint. Raise RegistryError if it is damaged or belongs to another run."""
+        """Load a checkpoint. Raise RegistryError if it is damaged or of another run or version."""
         tensors, state = snapshots.read(path)
         try:
             self._load(tensors, State(**state))

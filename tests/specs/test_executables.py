@@ -133,7 +133,11 @@ def test_a_profile_stands_on_no_file_of_another_kind(exported: Path, tmp_path: P
     files[name] = hidden
     files[PROFILE] = f'extends = "../../{name}"\n'.encode() + files[PROFILE]
     bundle = packed(tmp_path / "b.zip", resigned(files))
-    mtrun(tmp_path, "import", str(bundle), "new")
+    done = mtrun(tmp_path, "import", str(bundle), "new")
+    if name.startswith("results/"):
+        assert done.code == 2 and f"{name} is not the result of one of its systems" in done.err
+        assert not (tmp_path / "new" / "registry").exists()
+        return
     assert (tmp_path / "new" / name).read_bytes() == hidden
     done = mtrun(tmp_path / "new", "build", "specs/sum.toml", "--set", "train.seed=3")
     assert done.code == 2 and "its name does not end with `.toml`" in done.err

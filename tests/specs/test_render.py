@@ -85,9 +85,9 @@ def test_members_are_named_with_the_line_that_names_them(tmp_path: Path) -> None
 
 
 def test_settings_and_odd_texts(tmp_path: Path) -> None:
-    root = project(tmp_path, x='kind = "model"\nextends = "sum.toml"\ndescription = "a \\" \\\\ \\t \u202e \\n"\n')
+    root = project(tmp_path, x='kind = "model"\nextends = "sum.toml"\nsuite.name = "a \\" \\\\ \\t \u202e \\n"\n')
     (text,) = documents(root, "x.toml", settings=("train.epochs=3", "optimizer.lr=0.5")).values()
-    assert tomli.loads(text)["description"] == 'a " \\ \t \u202e \n' and "\u202e" not in text
+    assert tomli.loads(text)["suite"]["name"] == 'a " \\ \t \u202e \n' and "\u202e" not in text
     assert re.search(r"^epochs = 3 +# --set train.epochs=3$", text, re.M)
     assert re.search(r"^lr = 0.5 +# --set optimizer.lr=0.5$", text, re.M)
 

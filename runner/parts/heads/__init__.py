@@ -28,8 +28,10 @@ class Head(Part):
 
     @property
     def orders(self) -> int:
-        """Number of orders, 1 or 2, in which a joint pair is encoded: in training a random one per example, else all,
-        and the head then gets an embedding for each."""
+        """Number of orders, 1 or 2, in which a joint pair is encoded.
+
+        In training, one order is drawn per example; in evaluation, the head gets an embedding for each order.
+        """
         return 1
 
     @abstractmethod

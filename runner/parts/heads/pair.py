@@ -18,7 +18,7 @@ class Pair(Head):
     sentences = (2,)
 
     features: tuple[Literal["u", "v", "|u-v|", "u*v"], ...] = Field(default=("u", "v"), min_length=1)
-    """What is concatenated; `|u-v|` and `u*v` are symmetric and make a pair much easier to judge."""
+    """Features to concatenate; `|u-v|` and `u*v` are symmetric and make sentences easier to compare."""
 
     def build(self, width: int, task: Task) -> torch.nn.Module:
         """Return Linear(width * len(features), k) with the loss's initial bias."""

@@ -20,7 +20,7 @@ class CosineEmbedding(Loss):
     kinds = ("binary", "regression")
 
     margin: float = Field(default=0.0, ge=-1, le=1)
-    """Cosine below which a dissimilar pair costs nothing."""
+    """Cosine below which a dissimilar pair has no loss."""
 
     def each(self, scores: torch.Tensor, labels: torch.Tensor, task: Task) -> torch.Tensor:
         """Return the loss of each example: scores [n, 1] in [-1, 1], labels [n] -> [n]."""

@@ -9,7 +9,7 @@ from . import Loss
 
 
 class SquaredError(Loss):
-    """(score - label)^2; a binary label counts as -1 or 1, so that the decision stays at 0."""
+    """(score - label)^2; a binary label counts as -1 or 1, so that the decision threshold is 0."""
 
     type = "mse"
     kinds = ("binary", "regression")

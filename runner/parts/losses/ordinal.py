@@ -12,15 +12,15 @@ from . import Loss
 class Ordinal(Loss):
     """Cross-entropy, in nats, with a target that falls with the distance from the label.
 
-    Class i of label y has the share softmax(-steepness |i - y|): the soft labels of Díaz and Marathe 2019 (CVPR, "Soft
-    Labels for Ordinal Regression", equation 1) with the absolute distance of the classes' numbers.
+    The target probability of class i for label y is softmax(-steepness |i - y|): the soft labels of Díaz and Marathe
+    2019 (CVPR, "Soft Labels for Ordinal Regression", equation 1) with the absolute difference of the class numbers.
     """
 
     type = "ordinal"
     kinds = ("classification",)
 
     steepness: float = Field(default=2.0, gt=0)
-    """How fast the target falls: 2 leaves 0.76 to a label in the middle of five and 0.10 to each of its neighbours."""
+    """Decay of the target per class: with 2, a label in the middle of five has 0.76, each of its neighbours 0.10."""
 
     def each(self, scores: torch.Tensor, labels: torch.Tensor, task: Task) -> torch.Tensor:
         """Return the loss of each example: scores [n, k], labels [n] -> [n]."""

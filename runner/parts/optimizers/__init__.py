@@ -20,7 +20,7 @@ class Optimizer(Part):
     lr: float = Field(gt=0)
     """Learning rate; a profile sets it."""
     lr_scale: float = Field(default=1.0, gt=0)
-    """Factor of `lr`; sweep this rather than `lr`, so that a sweep makes sense under every profile."""
+    """Factor of `lr`; sweep this rather than `lr`, whose value depends on the profile."""
     layer_decay: float = Field(default=1.0, gt=0, le=1, json_schema_extra={"later": True})
     """Layer-wise decay of the learning rate: heads and pooler have the full rate, the top layer this fraction of it,
     the next its square, ..., the embeddings the lowest (Howard and Ruder 2018, arXiv:1801.06146; Zhang et al. 2021,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Step(Protocol):
-    """One batch or micro-batch with the network, as a regularizer sees it.
+    """Interface of a regularizer to the network and one batch or micro-batch.
 
     Lists have one entry per trained task; mappings of scores have task names as keys.
     """
@@ -61,7 +61,7 @@ class Regularizer(Part):
     """Whether `Step.masked_lm_loss` is used, which needs an encoder with `has_token_states`."""
 
     def build(self, width: int) -> nn.Module:
-        """Build layers of the regularizer's own, trained along, for embeddings of size `width`."""
+        """Build the regularizer's own layers, trained with the network, for embeddings of size `width`."""
         from torch import nn
 
         return nn.Module()

@@ -23,5 +23,5 @@ class RDrop(Regularizer):
     def losses(self, step: Step) -> list[Tensor]:
         """Return the loss of each task."""
         first, second = step.scores(), step.scores()
-        parts = zip(step.losses(first), step.losses(second), step.apart(first, second), strict=True)
-        return [(a + b) / 2 + self.alpha * divergence for a, b, divergence in parts]
+        terms = zip(step.losses(first), step.losses(second), step.apart(first, second), strict=True)
+        return [(a + b) / 2 + self.alpha * divergence for a, b, divergence in terms]

@@ -39,7 +39,7 @@ class Smart(Regularizer):
     def worst(self, step: Step, scores: dict[str, Tensor]) -> Tensor:
         """Return the adversarial perturbation [N, width] of the word embeddings."""
         step = step.detached()
-        clean = {task: array.detach() for task, array in scores.items()}
+        clean = {task: logits.detach() for task, logits in scores.items()}
         noise = (self.sigma * torch.randn_like(step.words)).requires_grad_()
         (gradient,) = torch.autograd.grad(torch.stack(step.apart(clean, step.scores(noise=noise))).sum(), noise)
         largest = gradient.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(gradient.dtype).tiny)

@@ -22,6 +22,6 @@ class Cosine(Schedule):
 
     def factor(self, step: int, steps: int) -> float:
         """Return the factor of the step's rate, in (0, 1]."""
-        rising = self.warmup * steps
-        done = max(0.0, step - rising) / max(1.0, steps - rising)
-        return min((step + 1) / max(1.0, rising), (1 + math.cos(math.pi * done)) / 2)
+        warmup_steps = self.warmup * steps
+        progress = max(0.0, step - warmup_steps) / max(1.0, steps - warmup_steps)
+        return min((step + 1) / max(1.0, warmup_steps), (1 + math.cos(math.pi * progress)) / 2)

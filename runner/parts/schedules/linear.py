@@ -17,5 +17,5 @@ class Linear(Schedule):
 
     def factor(self, step: int, steps: int) -> float:
         """Return the factor of the step's rate, in (0, 1]."""
-        rising = self.warmup * steps
-        return min((step + 1) / max(1.0, rising), (steps - step) / max(1.0, steps - rising), 1.0)
+        warmup_steps = self.warmup * steps
+        return min((step + 1) / max(1.0, warmup_steps), (steps - step) / max(1.0, steps - warmup_steps), 1.0)
