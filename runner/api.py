@@ -115,7 +115,7 @@ class Loaded:
         texts = [*((text,) for text in sentences), *pairs]
         inputs = [Input(str(number), text) for number, text in enumerate(texts, 1)]
         return pd.DataFrame([row for output in self._system.answers(inputs, members=members)
-                             for answer in output.answers for row in _rows(answer, output.question.sentences)])
+                             for answer in output.answers for row in _rows(answer, output.input.sentences)])
 
     @cached_property
     def _system(self) -> System:

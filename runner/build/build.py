@@ -1,4 +1,4 @@
-"""Walk a plan bottom-up: train what is missing, combine, score, write results; yield events all the way."""
+"""Build a plan bottom-up: train missing leaves, combine, score, write results; yield events."""
 
 from __future__ import annotations
 
@@ -30,45 +30,45 @@ from .scheduler import Scheduler
 
 @dataclass
 class Build:
-    """One walk over a plan; `results` is the folder of published results."""
+    """One build of a plan; `results` is the folder of published results."""
 
     plan: Plan
-    pool: Scheduler
+    scheduler: Scheduler
     results: Path
     fail_fast: bool = False
     failed: set[str] = field(default_factory=set)
     written: list[Path] = field(default_factory=list)
-    """Files of results that were written."""
+    """Files of results written."""
     _predictions: dict[str, Predictions] = field(default_factory=dict)
     _trees: dict[str, TreePredictions] = field(default_factory=dict)
-    """By the suite's content."""
+    """Trees by the hash of the suite."""
     _crossfits: dict[str, CrossFit] = field(default_factory=dict)
-    """By the suite's content."""
+    """Cross-fits by the hash of the suite."""
     _scored: dict[str, ResultNode] = field(default_factory=dict)
     _runs: dict[str, Run] = field(default_factory=dict)
-    """The finished runs that are reused and were found sound."""
+    """Reused runs that passed the integrity check."""
     _known: dict[str, Result] = field(default_factory=dict)
-    """What was published of all systems before and would be again, by name."""
+    """Cached results by name, if those of all systems are cached."""
 
     def events(self) -> Iterator[Event]:
-        """Do it all and yield events, the last of which is `done`. Raise Stopped on a signal; all can be resumed."""
+        """Run the build and yield events, the last of which is `done`. Raise Stopped on a signal; it can be resumed."""
         todo = self.plan.todo()
         yield Event("planned", values={"nodes": len(self.plan.nodes), "train": len(todo)})
         nodes = [node for node in self.plan.nodes.values() if not node.spare]
         for node in nodes:
             if node.action == "reuse":
                 yield self._reuse(node, todo)
-        seen: Counter[str] = Counter()
+        counter: Counter[str] = Counter()
         for event in self._train(todo):
-            seen[event.event] += 1
+            counter[event.event] += 1
             yield event
-        counts = {"nodes": len(self.plan.nodes), "trained": seen["trained"]}
-        if seen["detached"]:
-            yield Event("done", values=counts | {"failed": len(self.failed), "detached": seen["detached"]})
+        counts = {"nodes": len(self.plan.nodes), "trained": counter["trained"]}
+        if counter["detached"]:
+            yield Event("done", values=counts | {"failed": len(self.failed), "detached": counter["detached"]})
             return
         self._recall(nodes)
         for node in nodes:
-            self.pool.check()
+            self.scheduler.check()
             yield from self._score(node)
         for name, root in self.plan.roots.items():
             if root not in self.failed:
@@ -78,9 +78,9 @@ class Build:
         yield Event("done", values=counts | {"failed": len(self.failed)})
 
     def _reuse(self, node: PlannedNode, todo: list[PlannedNode]) -> Event:
-        """Read what a tree is made of from a finished run; one that is damaged or gone is to be trained again.
+        """Check a finished run or predictions file for reuse; a damaged or missing run is added to `todo`.
 
-        One that cannot be read fails: it is not known to be damaged, and so nothing takes its place.
+        An unreadable run fails instead: it may be intact, so it must not be replaced.
         """
         if isinstance(node.spec, Filed):
             self._predictions[node.id] = self.plan.filed[node.id]
@@ -102,43 +102,44 @@ class Build:
         return self._failure(node, problems)
 
     def _train(self, todo: list[PlannedNode]) -> Iterator[Event]:
-        """Train leaves, those first that others are made of; what needs a failed one is not begun."""
+        """Train leaves in the order of their critical paths; leaves that depend on a failed one are not started."""
         ahead = forecast(self.plan, 1)
-        self.pool.megabytes = {id: leaf.megabytes for id, leaf in ahead.leaves.items() if leaf.megabytes}
-        self.pool.failed |= self.failed
+        self.scheduler.megabytes = {id: leaf.megabytes for id, leaf in ahead.leaves.items() if leaf.megabytes}
+        self.scheduler.failed |= self.failed
         leaves = [] if self.fail_fast and self.failed else longest_first(self.plan, todo, ahead)
-        for event in self.pool.train(leaves, self.plan.awaited(leaves)):
+        for event in self.scheduler.train(leaves, self.plan.awaited(leaves)):
             if event.event == "failed" and self.fail_fast:
-                self.pool.give_up()
+                self.scheduler.give_up()
             yield event
-        self.failed |= self.pool.failed
+        self.failed |= self.scheduler.failed
 
     def _failure(self, node: PlannedNode, problems: list[str]) -> Event:
+        """Mark a node as failed and return the event."""
         self.failed.add(node.id)
         return Event("failed", node.name, node.id, {"problems": problems})
 
     def _recall(self, nodes: Sequence[PlannedNode]) -> None:
-        """Take the results of an earlier build where all of them are known, and nothing else would be made."""
-        kept = predictions_cache(self.plan)
-        if not all(node.id in self._runs or not node.name or kept.has(node.id) for node in nodes):
+        """Use the results of an earlier build if all systems are cached and nothing else has to be computed."""
+        cached = predictions_cache(self.plan)
+        if not all(node.id in self._runs or not node.name or cached.has(node.id) for node in nodes):
             return
         cache = ResultCache(self.plan, self._runs)
-        found = {name: result for name in self.plan.roots if (result := cache.find(name))}
-        scored = {node.id: node for result in found.values() for node in result.tree.nodes()}
-        if len(found) == len(self.plan.roots) and all(node.id in scored for node in nodes):
-            self._known, self._scored = found, scored
+        results = {name: result for name in self.plan.roots if (result := cache.find(name))}
+        scored = {node.id: node for result in results.values() for node in result.tree.nodes()}
+        if len(results) == len(self.plan.roots) and all(node.id in scored for node in nodes):
+            self._known, self._scored = results, scored
 
     def _score(self, node: PlannedNode) -> Iterator[Event]:
-        """Make a node's Predictions and scores from what is stored or from its members."""
+        """Compute Predictions and scores of a node from its run, its file or its members."""
         if node.id in self.failed:
             return
         if node.id in self._scored:
             yield Event("scored", node.name, node.id, {"scores": self._scored[node.id].scores})
             return
-        made_of = () if node.id in {**self._predictions, **self._runs} else (*node.members, *node.needs)
-        if broken := [m for m in made_of if m in self.failed]:
+        sources = () if node.id in {**self._predictions, **self._runs} else (*node.members, *node.needs)
+        if failed := [m for m in sources if m in self.failed]:
             self.failed.add(node.id)
-            yield Event("blocked", node.name, node.id, {"by": [self.plan.nodes[m].name or m for m in broken]})
+            yield Event("blocked", node.name, node.id, {"by": [self.plan.nodes[m].name or m for m in failed]})
             return
         try:
             self._predictions[node.id] = self._predict(node)
@@ -152,7 +153,7 @@ class Build:
         yield Event("scored", node.name, node.id, {"scores": self._scored[node.id].scores})
 
     def _predict(self, node: PlannedNode) -> Predictions:
-        """Return a node's Predictions, where it is no leaf those of its members are known."""
+        """Return the Predictions of a node; those of the members of an ensemble must be known."""
         def leaf(id: str) -> Predictions:
             if id in self._predictions:
                 return self._predictions[id]
@@ -167,7 +168,7 @@ class Build:
         return self._trees[node.suite].of(node.id)
 
     def _result(self, node: PlannedNode) -> ResultNode:
-        """Return a node's scores with those of all below it."""
+        """Return the ResultNode of a node; those of its members must be known."""
         data, spec, predictions = self.plan.data[node.suite], node.spec, self._predictions[node.id]
         scores = score(predictions, data)
         refits = self._crossfits.setdefault(node.suite, CrossFit(data, node.suite, self.plan.registry.cache / "honest"))
@@ -188,6 +189,7 @@ class Build:
         )
 
     def _result_of_tree(self, node: PlannedNode, ensemble: Ensemble, scores: Scores) -> ResultNode:
+        """Return the ResultNode of an ensemble."""
         chosen = ensemble.chosen(self._trees[node.suite].choices[node.id], node.members)
         return ResultNode(
             name=node.name, id=node.id, kind="ensemble", what=ensemble.summary(), scores=scores,
@@ -199,7 +201,7 @@ class Build:
 
     def _publish(self, name: str, node: PlannedNode) -> Iterator[Event]:
         """Write the scored tree of one spec."""
-        result = self._known.get(name) or self._made(name, node)
+        result = self._known.get(name) or self._new_result(name, node)
         path = self.results / self.plan.profile / f"{name}.json"
         try:
             write_bytes(path, result.to_json())
@@ -209,13 +211,13 @@ class Build:
             self.written.append(path)
 
     def _rescore(self) -> Iterator[Event]:
-        """Score the profile's other results again that hold other predictions or scores of a node than those here."""
+        """Score other results of the profile again if they contain outdated predictions or scores of a node."""
         others = {path: result for path, result in read_files(self.results / self.plan.profile)[0].items()
                   if path not in self.written and self._is_outdated(result)}
         if not others:
             return
         plan = replanned(self.plan.project, self.plan.profile, list(others.values()))
-        again = Build(plan, self.pool, self.results)
+        again = Build(plan, self.scheduler, self.results)
         for path, result in others.items():
             root = plan.roots.get(result.tree.name)
             if root == result.tree.id and again._is_scored_again(root, result.tree.name):
@@ -224,27 +226,27 @@ class Build:
         self._predictions |= again._predictions
 
     def _is_outdated(self, result: Result) -> bool:
-        """Tell whether a node of a result is of another answer than the one that this build or the registry has."""
+        """Return whether a node of a result is another replica, or has other scores, than in this build or registry."""
         def differs(node: ResultNode) -> bool:
-            if mine := self._scored.get(node.id):
-                return (node.answer, node.scores, node.honest) != (mine.answer, mine.scores, mine.honest)
-            here = None if node.members else run_digest(self.plan.registry, node.id)
-            return here is not None and here != node.digest
+            if new := self._scored.get(node.id):
+                return (node.answer, node.scores, node.honest) != (new.answer, new.scores, new.honest)
+            digest = None if node.members else run_digest(self.plan.registry, node.id)
+            return digest is not None and digest != node.digest
 
         return any(map(differs, result.tree.nodes()))
 
     def _is_scored_again(self, root: str, name: str) -> bool:
-        """Score a tree whose leaves are all finished, and write its result; return False where one is not."""
+        """Score a tree from finished leaves and write its result; return False if that is not possible."""
         for node in below(self.plan, root):
-            self.pool.check()
+            self.scheduler.check()
             if node.id not in self._scored:
                 if node.action == "reuse":
                     self._reuse(node, [])
                 list(self._score(node))
         return root in self._scored and not list(self._publish(name, self.plan.nodes[root]))
 
-    def _made(self, name: str, node: PlannedNode) -> Result:
-        """Return the scored tree of one spec, and remember it."""
+    def _new_result(self, name: str, node: PlannedNode) -> Result:
+        """Return the result of one spec, and cache it."""
         data = self.plan.data[node.suite]
         columns = tuple(Column(name=n, title=t.title, kind=t.kind) for n, t in data.tasks.items())
         result = Result(profile=self.plan.profile, suite=self.plan.suites[node.suite], sha256=node.suite, tasks=columns,
@@ -254,7 +256,7 @@ class Build:
         return result
 
     def _complete(self) -> Iterator[Event]:
-        """Bring what is published beside the trees up to date."""
+        """Update the intervals and costs published with the results."""
         if not self.written:
             return
         try:

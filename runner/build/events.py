@@ -1,4 +1,4 @@
-"""What a build says while it works."""
+"""Events of a build."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a node, or to the build where `id` is empty.
+    """An event of a node, or of the whole build if `id` is empty.
 
     `event` is one of planned, reused, damaged, started, progress, trained, elsewhere, retried, detached, scored,
-    rescored, failed, blocked, interrupted, done; `values` holds what belongs to it, plain JSON.
+    rescored, failed, blocked, interrupted, done; `values` holds its details as plain JSON.
     """
 
     event: str

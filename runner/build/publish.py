@@ -1,4 +1,4 @@
-"""What is published beside the scored trees: how far scores can be trusted, and what the models cost."""
+"""Publish intervals, p-values and costs next to the results of a profile."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from ..specs import toml
 from ..tasks.predictions import Predictions
 
 SIGNIFICANT = "significance"
-"""Folder of the registry's cache for the hashes of the files of significance, by profile."""
+"""Folder in the cache of the registry for the hashes of the significance files, by profile."""
 
-SHELF = "predictions"
-"""Folder of the registry's cache for Predictions of published systems that are no runs, by profile."""
+PREDICTIONS = "predictions"
+"""Folder in the cache of the registry for Predictions of published systems that are not runs, by profile."""
 
 FACTS = ("seconds", "inference", "megabytes")
-"""What a manifest says of costs: seconds of training, seconds to predict 1,000 sentences, most memory."""
+"""Costs in a manifest: seconds of training, seconds to predict 1,000 sentences, peak memory."""
 
 
 def check_names(plan: Plan, folder: Path) -> None:
-    """Raise SpecError where a result that a build would write is that of another spec, which is still called so."""
+    """Raise SpecError if a build would overwrite the result of another existing spec of the same name."""
     problems = []
     results = {path.stem: result for path, result in read_files(folder, plan.specs)[0].items()}
     for name, spec in plan.specs.items():
@@ -48,36 +48,36 @@ def check_names(plan: Plan, folder: Path) -> None:
 
 
 def _is_called(spec: Path, name: str) -> bool:
-    """Tell whether a spec that is there is called so, but for a sweep and settings. Raise SpecError."""
+    """Return whether a spec exists and has a name, apart from sweep and settings. Raise SpecError."""
     return spec.is_file() and name.partition("@")[0] == str(toml.read(spec).get("name", spec.stem)).partition("@")[0]
 
 
 def complete(plan: Plan, predictions: Mapping[str, Predictions], folder: Path) -> None:
-    """Bring significance.json and costs.json in a profile's folder up to date with all results in it.
+    """Update significance.json and costs.json in the folder of a profile to all results in it.
 
-    `predictions` are the Predictions of a build by id; those of earlier builds are looked for in the registry. Raise
-    RegistryError for a damaged result, StorageError for what cannot be written.
+    `predictions` are those of a build by id; those of earlier builds are read from the registry. Raise RegistryError
+    for a damaged result, StorageError if a file cannot be written.
     """
-    everything, one_set = list(read_files(folder)[0].values()), read_profile(folder)
-    named = {node.id for result in everything for node in result.tree.nodes() if node.name}
-    kept = predictions_cache(plan)
-    kept.keep({id: said for id, said in predictions.items() if id in named and not plan.registry.has(id)}, named)
+    results, one_set = list(read_files(folder)[0].values()), read_profile(folder)
+    ids = {node.id for result in results for node in result.tree.nodes() if node.name}
+    cache = predictions_cache(plan)
+    cache.keep({id: new for id, new in predictions.items() if id in ids and not plan.registry.has(id)}, ids)
 
     def find(id: str) -> Predictions | None:
-        return predictions.get(id) or _of_run(plan.registry, id) or kept.find(id)
+        return predictions.get(id) or _of_run(plan.registry, id) or cache.find(id)
 
-    if one_set.files:  # else results contradict one another, and nothing is known to be theirs
+    if one_set.files:  # else results contradict one another, and predictions cannot be assigned to them
         update(folder, one_set.results, plan.data, find, plan.registry.cache / SIGNIFICANT / plan.profile)
-    _write_costs(folder / COSTS, plan.registry, everything)
+    _write_costs(folder / COSTS, plan.registry, results)
 
 
 def predictions_cache(plan: Plan) -> PredictionsCache:
-    """Return where the Predictions are kept of the systems of a plan's profile that are no runs."""
-    return PredictionsCache(plan.registry.cache / SHELF / plan.profile)
+    """Return the cache of Predictions of systems that are not runs, of the profile of a plan."""
+    return PredictionsCache(plan.registry.cache / PREDICTIONS / plan.profile)
 
 
 def _of_run(registry: Registry, id: str) -> Predictions | None:
-    """Return a run's Predictions, or None where there is none that is sound."""
+    """Return the Predictions of a run, or None if it is missing or damaged."""
     with contextlib.suppress(MtrunError):
         run = registry.find(id)
         return run.predictions() if run else None
@@ -85,7 +85,7 @@ def _of_run(registry: Registry, id: str) -> Predictions | None:
 
 
 def _write_costs(path: Path, registry: Registry, results: Sequence[Result]) -> None:
-    """Write what each published model cost, as far as that is known."""
+    """Write the known costs of all published models."""
     old = costs(path.parent)
     new: dict[str, dict[str, Any]] = {}
     todo = [node.id for result in results for node in result.tree.nodes() if node.kind == "leaf"]
@@ -106,7 +106,7 @@ def _write_costs(path: Path, registry: Registry, results: Sequence[Result]) -> N
 
 
 def _cost(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a manifest says of costs, on which device, and what else had to be trained for it."""
+    """Return costs, device and source runs from a manifest."""
     facts = {name: manifest[name] for name in FACTS if name in manifest}
     facts |= {"made_of": sorted(manifest["made_of"])} if "made_of" in manifest else {}
     return facts | {"device": manifest.get("environment", {}).get("device", "")}

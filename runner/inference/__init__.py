@@ -1,1 +1,1 @@
-"""Inference: stored systems on new sentences, submissions, export to Hugging Face."""
+"""Inference: predict new sentences with stored systems, write submissions, export to Hugging Face."""

@@ -1,4 +1,4 @@
-"""Interchange: leaves in the form that the libraries `transformers` and `tokenizers` read."""
+"""Export leaves to the file formats of `transformers` and `tokenizers`."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from ..tasks.data import Data
 from ..training.stored_model import StoredModel
 
 HEADS = "heads.safetensors"
-"""What no class of `transformers` has a place for."""
+"""File of all task heads, which no class of `transformers` can hold."""
 
 
 def tokenizer(run: Run, data: Data, project: Path) -> bytes:
-    """Return the tokenizer of a finished run as `tokenizers.Tokenizer.from_file` reads it."""
+    """Return the tokenizer of a finished run in the format of `tokenizers.Tokenizer.from_file`."""
     model = model_of(run.manifest["spec"], Place(str(run.folder / MANIFEST)), project)
     return model.encoder.tokenizer(data, project).to_str(pretty=True).encode()
 
 
 def transformers(leaf: StoredModel) -> dict[str, bytes]:
-    """Return the files of a folder for `AutoModel` and `AutoTokenizer`; none where the encoder is no BERT.
+    """Return the files of a folder for `AutoModel` and `AutoTokenizer`; empty if the encoder is not a BERT.
 
-    A linear head on the pooler is there as the classifier of `BertForSequenceClassification`; all heads are in
-    heads.safetensors, by task.
+    If the encoder pools with the pooler and exactly one head is linear, that head is exported as the classifier of
+    `BertForSequenceClassification`. All heads are in heads.safetensors, by task.
     """
     encoder = leaf.network.encoder
     if not isinstance(encoder, Bert):
@@ -51,12 +51,12 @@ def transformers(leaf: StoredModel) -> dict[str, bytes]:
 
 
 def _saved(tensors: dict[str, Tensor]) -> bytes:
-    """Return tensors as a safetensors file that says it is torch's."""
+    """Serialize tensors to safetensors with the format metadata `pt`."""
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {"format": "pt"})
 
 
 def _classifier(leaf: StoredModel) -> dict[str, Tensor]:
-    """Return the weights of the only linear head under the names of a classifier; nothing where there are more."""
+    """Return the weights of the only linear head under classifier names; empty unless exactly one head is linear."""
     linear = [task for task, head in leaf.model.heads.items() if head.type == "linear"]
     if len(linear) != 1:
         return {}
@@ -64,7 +64,7 @@ def _classifier(leaf: StoredModel) -> dict[str, Tensor]:
 
 
 def _config(leaf: StoredModel, encoder: Bert, classifier: dict[str, Tensor]) -> dict[str, Any]:
-    """Return config.json."""
+    """Return the content of config.json."""
     block: Any = encoder.blocks[0]
     sizes = {
         "width": encoder.width, "layers": len(encoder.blocks), "heads": encoder.heads,
@@ -82,18 +82,18 @@ def _config(leaf: StoredModel, encoder: Bert, classifier: dict[str, Tensor]) -> 
 
 
 def _pieces(tokenizer: Tokenizer) -> list[str]:
-    """Return the word pieces in the order of their ids."""
+    """Return the word pieces in order of their ids."""
     vocabulary = tokenizer.get_vocab()
     return sorted(vocabulary, key=lambda piece: vocabulary[piece])
 
 
-def _options(tokenizer: Tokenizer, most: int) -> dict[str, Any]:
-    """Return tokenizer_config.json: what `transformers` asks for, and what mtrun reads of a checkpoint."""
+def _options(tokenizer: Tokenizer, max_length: int) -> dict[str, Any]:
+    """Return the content of tokenizer_config.json, as read by `transformers` and by mtrun."""
     normalizer = json.loads(tokenizer.to_str())["normalizer"]
     spelling = normalizer.get("normalizers", [normalizer])[-1]
     special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
     return {
-        **special, "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": most,
+        **special, "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length,
         "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
         "do_lower_case": spelling["lowercase"], "strip_accents": spelling["strip_accents"],
         "tokenize_chinese_chars": spelling["handle_chinese_chars"],

@@ -1,4 +1,4 @@
-"""Questions: sentences and pairs that a person asks about, from text lines, CSV, TSV or JSON lines, as a stream."""
+"""Read inputs (sentences and pairs to predict) as a stream from text lines, CSV, TSV or JSON lines."""
 
 from __future__ import annotations
 
@@ -15,50 +15,50 @@ from ..files import reported
 from ..tasks.table_files import Table, lines
 
 PAIRED = "|||"
-"""What may stand between the two sentences of a pair in a line of text, besides a tab."""
+"""Separator of the two sentences of a pair in a line of text, besides a tab."""
 
 FIRST, SECOND = ("sentence", "sentence1"), "sentence2"
-"""Names of the columns, or keys, of a question's sentences."""
+"""Column names, or JSON keys, of the sentences of an input."""
 
 SPLIT = "test"
-"""The split under which questions, as examples, and what is said of them stand: one that nothing is chosen on."""
+"""Split name of inputs as examples and of their Predictions: a split on which nothing is chosen."""
 
 PORTION = 1024
-"""Most questions that are answered at a time."""
+"""Maximal number of inputs in a portion."""
 
 CHARACTERS = 1 << 20
-"""About how many characters are answered at a time."""
+"""Approximate maximal number of characters in a portion."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """A sentence or a pair; `tasks` are those that are asked for, none where all that fit are."""
+    """A sentence or a pair; `tasks` are the requested tasks, empty for all that fit."""
 
     id: str
     sentences: tuple[str, ...]
     tasks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Replace what no file can hold: halves of characters, as JSON and command lines may give them."""
+        """Replace lone surrogates, which JSON and command lines can contain and UTF-8 cannot."""
         whole = tuple(text.encode(errors="replace").decode() for text in self.sentences)
         object.__setattr__(self, "sentences", whole)
         object.__setattr__(self, "id", self.id.encode(errors="replace").decode())
 
     @property
     def size(self) -> int:
-        """Number of its characters."""
+        """Number of characters."""
         return sum(map(len, self.sentences))
 
 
 def of_texts(texts: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Iterator[Input]:
-    """Yield the questions of a command line, numbered from 1."""
+    """Yield the inputs of a command line, with ids from 1."""
     sentences = [*(split(text) for text in texts), *pairs]
-    for number, one in enumerate(sentences, 1):
-        yield Input(str(number), one)
+    for number, item in enumerate(sentences, 1):
+        yield Input(str(number), item)
 
 
 def split(line: str) -> tuple[str, ...]:
-    """Return the sentence of a line of text, or the two that a tab or `|||` separates."""
+    """Split a line of text at a tab or `|||` into one or two sentences. Raise UsageError for more."""
     mark = "\t" if "\t" in line else PAIRED
     parts = tuple(part.strip() for part in line.split(mark))
     if len(parts) > 2:
@@ -67,22 +67,22 @@ def split(line: str) -> tuple[str, ...]:
 
 
 def form_of(name: str) -> str:
-    """Return the form that a file's name tells."""
+    """Return the format of a file by the extension of its name."""
     ending = name.rpartition(".")[2].lower()
     return {"csv": "csv", "tsv": "csv", "jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl"}.get(ending, "lines")
 
 
 def of_file(name: str, form: str | None = None) -> Iterator[Input]:
-    """Return the questions of a file, or of standard input for `-`, in a form or in that which its name tells."""
+    """Return the inputs in a file, or in standard input for `-`; `form` defaults to that of the name."""
     if name == "-":
         return read(sys.stdin.buffer, "standard input", form or "lines")
     with reported("read", Path(name)):
-        stream = open(name, "rb")  # noqa: SIM115 - whoever reads the questions to their end closes it
+        stream = open(name, "rb")  # noqa: SIM115 - closed when the inputs are read to their end
     return read(stream, name, form or form_of(name))
 
 
 def read(stream: BinaryIO, name: str, form: str) -> Iterator[Input]:
-    """Yield the questions of a stream as they come. Raise DataError, with file and line, for what is none.
+    """Yield the inputs of a stream as they are read. Raise DataError with file and line for an invalid input.
 
     `form` is lines, csv (any table with a header) or jsonl (JSON lines, or one list).
     """
@@ -90,14 +90,14 @@ def read(stream: BinaryIO, name: str, form: str) -> Iterator[Input]:
     return {"lines": reader.of_lines, "csv": reader.of_table, "jsonl": reader.of_json}[form](stream)
 
 
-def portions(questions: Iterable[Input]) -> Iterator[list[Input]]:
-    """Yield questions in portions of bounded size, in their order, those before an error ahead of it."""
+def portions(inputs: Iterable[Input]) -> Iterator[list[Input]]:
+    """Group inputs, in order, into portions of bounded size; yield those before an error before raising it."""
     portion: list[Input] = []
     characters, error = 0, None
     try:
-        for question in questions:
-            portion.append(question)
-            characters += question.size
+        for item in inputs:
+            portion.append(item)
+            characters += item.size
             if len(portion) == PORTION or characters > CHARACTERS:
                 yield portion
                 portion, characters = [], 0
@@ -111,27 +111,27 @@ def portions(questions: Iterable[Input]) -> Iterator[list[Input]]:
 
 @dataclass
 class _Reader:
-    """Makes inputs of what stands at a place of a file."""
+    """Parses one file into inputs."""
 
     name: str
 
     def error(self, message: str, line: int, hint: str = "") -> DataError:
-        """Return an error about a line."""
+        """Return a DataError about a line."""
         return DataError(Problem(message, Place(self.name, line), hint=hint))
 
     def input(self, values: dict[str, Any], line: int, id: str) -> Input:
-        """Return the input that named values stand for. Raise DataError."""
+        """Return the input with some values by column name. Raise DataError."""
         first = next((key for key in FIRST if values.get(key) is not None), None)
         if first is None:
             raise self.error(f"no `{FIRST[0]}` or `{FIRST[1]}`", line, did_you_mean(FIRST[0], map(str, values)))
-        given = [values[first], *([values[SECOND]] if values.get(SECOND) is not None else ())]
+        texts = [values[first], *([values[SECOND]] if values.get(SECOND) is not None else ())]
         task = values.get("task") or None
-        if not all(isinstance(text, str) for text in (*given, task or "")):
+        if not all(isinstance(text, str) for text in (*texts, task or "")):
             raise self.error("a sentence and a task must be text", line)
-        return Input(str(values.get("id", id)), tuple(given), (task,) if task else ())
+        return Input(str(values.get("id", id)), tuple(texts), (task,) if task else ())
 
     def of_lines(self, stream: BinaryIO) -> Iterator[Input]:
-        """Yield an input for each line that is not blank; its id is the line's number."""
+        """Yield an input for each line that is not blank; its id is the line number."""
         for line in lines(stream, self.name):
             if line.text.strip():
                 try:
@@ -140,7 +140,7 @@ class _Reader:
                     raise self.error(str(error), line.number) from None
 
     def of_table(self, stream: BinaryIO) -> Iterator[Input]:
-        """Yield an input for each row of a table whose header names `sentence`, or `sentence1` and `sentence2`."""
+        """Yield an input for each row of a table with a column `sentence`, or `sentence1` and `sentence2`."""
         table = Table(stream, self.name)
         if not {*FIRST} & {*table.header}:
             raise self.error(f"the header has no column `{FIRST[0]}` or `{FIRST[1]}`", table.line,
@@ -152,7 +152,7 @@ class _Reader:
             yield self.input({name: row.cells[at] for name, at in columns.items()}, row.line, str(number))
 
     def of_json(self, stream: BinaryIO) -> Iterator[Input]:
-        """Yield an input for each line, or each item of one list: an object with `sentence` or `sentence1`."""
+        """Yield an input for each object with `sentence` or `sentence1`, one per line or all in one list."""
         numbered = (line for line in lines(stream, self.name) if line.text.strip())
         first = next(numbered, None)
         if first and first.text.lstrip().startswith("["):

@@ -1,4 +1,4 @@
-"""Answers: what a system and its members say of a question, as text, CSV and JSON lines."""
+"""Write answers (predictions of a system and its members for an input) as text, CSV or JSON lines."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from .inputs import SPLIT, Input
 BAR = "▁▂▃▄▅▆▇█"
 
 CELLS = 16
-"""Length of the bar that shows where a score stands on its scale."""
+"""Length of the bar of a regression score, in characters."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one node says of one question of one task."""
+    """Prediction of one node for one input and task."""
 
     task: str
     meaning: Task
     scores: tuple[float, ...]
-    """Logits of a classification, the logit of a binary task, or the score of a regression."""
+    """Logits of a classification, the logit of a binary task, or the value of a regression."""
     name: str = ""
     role: str = ""
-    """What the node is for among its siblings, such as a route's task."""
+    """Role of the node in its parent, such as the task of a route."""
     members: tuple[Answer, ...] = ()
-    """Answers of the members that the node makes its own of, where they are asked for."""
+    """Answers of the members that the node combines, if requested."""
 
     @property
     def label(self) -> float | int:
-        """The class, 0 or 1, or the score."""
+        """Predicted class, 0 or 1 for a binary task, or the value of a regression."""
         value = predict_labels(self.meaning, np.array([self.scores], np.float32))[0]
         return round(float(value), 6) if self.meaning.kind == "regression" else int(value)
 
     @property
     def probabilities(self) -> tuple[float, ...]:
-        """The softmax of the logits; for a binary task those of no and of yes; none for a regression."""
+        """Class probabilities; those of no and yes for a binary task; empty for a regression."""
         if self.meaning.kind == "regression":
             return ()
         (shares,) = probabilities(self.meaning, np.array([self.scores]))
@@ -56,15 +56,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class Answers:
-    """All that is said of one question."""
+    """All answers for one input."""
 
-    question: Input
+    input: Input
     answers: tuple[Answer, ...]
 
 
 @dataclass(frozen=True)
 class OutputBuilder:
-    """Puts questions to a system as examples and reads its Predictions as answers; `predicted` are its tasks."""
+    """Converts inputs to examples and Predictions to answers; `predicted` are the tasks to answer."""
 
     nodes: Mapping[str, PlannedNode]
     root: str
@@ -73,32 +73,32 @@ class OutputBuilder:
     members: bool = False
     chosen: Mapping[str, Sequence[int] | None] = field(default_factory=dict)
 
-    def fitting(self, question: Input) -> list[str]:
-        """Return the tasks that a question is one of. Raise UsageError where there are none."""
-        count = len(question.sentences)
-        wanted = question.tasks or self.predicted
-        fit = [task for task in wanted if task in self.predicted and self.tasks[task].sentences == count]
+    def fitting(self, item: Input) -> list[str]:
+        """Return the tasks that an input fits by its number of sentences. Raise UsageError if there are none."""
+        count = len(item.sentences)
+        requested = item.tasks or self.predicted
+        fit = [task for task in requested if task in self.predicted and self.tasks[task].sentences == count]
         if not fit:
             takes = ", ".join(f"{task} takes {self.tasks[task].sentences}" for task in self.predicted)
-            raise UsageError(f"question {question.id} has {count} sentence{'s' * (count > 1)}"
-                             f"{' for ' * bool(question.tasks)}{', '.join(question.tasks)}, but {takes}")
+            raise UsageError(f"question {item.id} has {count} sentence{'s' * (count > 1)}"
+                             f"{' for ' * bool(item.tasks)}{', '.join(item.tasks)}, but {takes}")
         return fit
 
     def examples(self, portion: Sequence[Input]) -> dict[str, Examples]:
-        """Return the examples of each task; their ids are the positions of the questions."""
+        """Return the examples of each task; their ids are the positions of the inputs."""
         rows: dict[str, list[int]] = {}
-        for position, question in enumerate(portion):
-            for task in self.fitting(question):
+        for position, item in enumerate(portion):
+            for task in self.fitting(item):
                 rows.setdefault(task, []).append(position)
         return {task: _examples(portion, positions) for task, positions in rows.items()}
 
     def answers(self, portion: Sequence[Input], predictions: Mapping[str, Predictions]) -> Iterator[Answers]:
-        """Yield what is said of each question, in their order."""
+        """Yield the answers for each input, in order, from the Predictions of each node by id."""
         places = {task: {id: row for row, id in enumerate(output.ids)}
                   for task, output in predictions[self.root].outputs[SPLIT].items()}
-        for position, question in enumerate(portion):
-            yield Answers(question, tuple(self._answer(self.root, task, places[task][str(position)], predictions)
-                                          for task in self.fitting(question)))
+        for position, item in enumerate(portion):
+            yield Answers(item, tuple(
+                self._answer(self.root, task, places[task][str(position)], predictions) for task in self.fitting(item)))
 
     def _answer(self, id: str, task: str, row: int, predictions: Mapping[str, Predictions], role: str = "") -> Answer:
         node, scores = self.nodes[id], predictions[id].outputs[SPLIT][task].scores[row]
@@ -111,71 +111,71 @@ class OutputBuilder:
         return Answer(task, self.tasks[task], tuple(map(float, scores)), node.title, role, tuple(below))
 
     def _counts(self, node: PlannedNode, position: int, task: str) -> bool:
-        """Tell whether a member has a part in what a node says of a task."""
+        """Return whether a member contributes to the prediction of a node for a task."""
         chosen, role = self.chosen.get(node.id), node.roles[position]
         return role in ("", task) and (chosen is None or position in chosen)
 
 
 def _examples(portion: Sequence[Input], positions: Sequence[int]) -> Examples:
-    """Return the questions at some positions as examples of one task."""
+    """Return the inputs at some positions as examples of one task."""
     sentences = [portion[position].sentences for position in positions]
-    return Examples(tuple(map(str, positions)), tuple(one[0] for one in sentences),
-                    tuple(one[1] for one in sentences if len(one) > 1))
+    return Examples(tuple(map(str, positions)), tuple(texts[0] for texts in sentences),
+                    tuple(texts[1] for texts in sentences if len(texts) > 1))
 
 
 @dataclass(frozen=True)
 class Style:
-    """A way of writing answers."""
+    """An output format of answers."""
 
     form: str
     """`text`, `csv` or `json`."""
     width: int
-    """The most scores of an answer."""
+    """Maximal number of scores of an answer."""
     split: str = SPLIT
-    """Of which split a predictions file is to say that the questions are."""
+    """Split name of the inputs in CSV, which is a predictions file."""
     members: bool = False
-    """Whether rows of members are there, so that it must be told whose a row is."""
+    """Whether there are rows of members, which need a column for the node."""
 
     @property
     def header(self) -> str:
-        """What stands above all answers, if anything does."""
+        """Header line of CSV; empty for other formats."""
         names = ["id", "split", "task", *(["node"] if self.members else []), "label"]
         return ",".join([*names, *(f"score_{k}" for k in range(self.width))]) if self.form == "csv" else ""
 
-    def __call__(self, said: Answers) -> str:
-        """Return the lines of one question, without the last line's end."""
+    def __call__(self, output: Answers) -> str:
+        """Format the answers for one input, without a final line end."""
         if self.form == "csv":
-            return self._csv(said)
-        return as_json(said) if self.form == "json" else as_text(said)
+            return self._csv(output)
+        return as_json(output) if self.form == "json" else as_text(output)
 
-    def _csv(self, answers: Answers) -> str:
-        """Return a row for each answer; with members one for each of theirs, told apart by the path of their names."""
+    def _csv(self, output: Answers) -> str:
+        """Return one row per answer and, with members, one per answer of a member, identified by its path of names."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        for top in answers.answers:
-            for name, answer in _named(top):
+        for top in output.answers:
+            for name, answer in _with_paths(top):
                 node = [name] if self.members else []
                 scores = [format(score, ".9g") for score in answer.scores]
-                writer.writerow([answers.question.id, self.split, answer.task, *node, answer.label, *scores,
+                writer.writerow([output.input.id, self.split, answer.task, *node, answer.label, *scores,
                                  *[""] * (self.width - len(scores))])
         return text.getvalue().removesuffix("\n")
 
 
-def _named(answer: Answer, path: str = "") -> Iterator[tuple[str, Answer]]:
-    """Yield the path of names to an answer and to each of those below it."""
+def _with_paths(answer: Answer, path: str = "") -> Iterator[tuple[str, Answer]]:
+    """Yield an answer and all below it, each with its path of names."""
     yield path, answer
     for member in answer.members:
-        yield from _named(member, f"{path}/{member.name}".removeprefix("/"))
+        yield from _with_paths(member, f"{path}/{member.name}".removeprefix("/"))
 
 
 # JSON lines ----------------------------------------------------------------------------------------------------------
 
 
-def as_json(said: Answers) -> str:
-    """Return one object: the question and, by task, label, probabilities, scores and, if asked for, members."""
-    sentences = said.question.sentences
-    asked = dict(zip(("sentence1", "sentence2") if len(sentences) == 2 else ("sentence",), sentences, strict=True))
-    return json.dumps({"v": 1, "id": said.question.id, **asked, "answers": {a.task: _json(a) for a in said.answers}},
+def as_json(output: Answers) -> str:
+    """Return one JSON object: the input and, by task, label, probabilities, scores and, if requested, members."""
+    sentences = output.input.sentences
+    texts = dict(zip(("sentence1", "sentence2") if len(sentences) == 2 else ("sentence",), sentences, strict=True))
+    return json.dumps({"v": 1, "id": output.input.id, **texts, "answers": {a.task: _json(a) for a in output.answers}},
                       ensure_ascii=False)
 
 
@@ -192,23 +192,23 @@ def _json(answer: Answer) -> dict[str, Any]:
 # Text ----------------------------------------------------------------------------------------------------------------
 
 
-def as_text(said: Answers) -> str:
-    """Return the question and under it a line for each answer, members indented below."""
-    lines = ["  |  ".join(said.question.sentences)]
-    wide = max((len(text) for answer in said.answers for text, _ in _rows(answer)), default=0)
-    lines += [f"  {text:{wide}}  {_verdict(answer)}" for top in said.answers for text, answer in _rows(top)]
+def as_text(output: Answers) -> str:
+    """Return the input and, below it, one line per answer, with members indented."""
+    lines = ["  |  ".join(output.input.sentences)]
+    wide = max((len(text) for answer in output.answers for text, _ in _rows(answer)), default=0)
+    lines += [f"  {text:{wide}}  {_verdict(answer)}" for top in output.answers for text, answer in _rows(top)]
     return "\n".join(clean(line).rstrip() for line in lines)
 
 
 def _rows(answer: Answer, depth: int = 0) -> Iterator[tuple[str, Answer]]:
-    """Yield what stands in front of an answer and of those below it."""
+    """Yield the label of an answer and of those below it."""
     yield "  " * depth + (answer.name if depth else answer.meaning.title), answer
     for member in answer.members:
         yield from _rows(member, depth + 1)
 
 
 def _verdict(answer: Answer) -> str:
-    """Return an answer for a person: the label, and a bar for each class's probability or the score's place."""
+    """Format an answer: the label, with a bar for the probability of each class or for the regression value."""
     meaning, shares = answer.meaning, answer.probabilities
     if meaning.kind == "regression":
         share = (answer.label - meaning.low) / (meaning.high - meaning.low)

@@ -1,4 +1,4 @@
-"""Stored leaves, and trees of them, on any sentences: Examples -> Predictions, in bounded memory."""
+"""Predict any sentences with stored leaves and trees of them: Examples -> Predictions, in bounded memory."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .outputs import Answers, OutputBuilder
 
 
 class System:
-    """A node of a plan and all below it, ready for any examples: all that ensembles choose is learnt from dev."""
+    """A node of a plan with all below it, for prediction of any examples; ensembles are fitted on dev."""
 
     def __init__(self, plan: Plan, root: str) -> None:
-        """Read weights and stored Predictions. Raise UsageError where a leaf is not trained or has no weights."""
+        """Load weights and stored Predictions. Raise UsageError if a leaf is not trained or has no weights."""
         self.nodes, self.root = below(plan, root), root
         runs = finished(plan, root)
         problems = [no_weights(run) for run in runs.values() if WEIGHTS not in run.manifest["files"]]
@@ -35,19 +35,19 @@ class System:
         self.tasks = self.data.tasks
         self.leaves = {id: StoredModel.of(run, self.data, plan.project) for id, run in runs.items()}
         self.on_dev = tree_predictions(plan, root)
-        """What the nodes predict for the suite's own examples, and what the ensembles learned from dev."""
+        """Predictions of the nodes for the examples of the suite, and what the ensembles learned from dev."""
 
     def _chosen(self, node: PlannedNode) -> Sequence[int] | None:
-        """Return the positions of the members that a rule chose on dev; None where none are chosen."""
+        """Return the positions of the members that a rule chose on dev, or None if there is no rule."""
         choice = self.on_dev.choices.get(node.id)
         return node.spec.ensemble.chosen(choice, node.members) if choice and isinstance(node.spec, Tree) else None
 
-    def answers(self, questions: Iterable[Input], tasks: Sequence[str] = (), members: bool = False
+    def answers(self, inputs: Iterable[Input], tasks: Sequence[str] = (), members: bool = False
                 ) -> Iterator[Answers]:
-        """Yield what is said of each question, in their order, in bounded memory.
+        """Yield the answers for each input, in order, in bounded memory.
 
-        `tasks` are those that are answered, all where none is given; with `members` the answers of members are there,
-        too. Raise UsageError for a task that the system lacks and for a question that fits no task.
+        `tasks` are the tasks to answer, by default all; `members` adds the answers of members. Raise UsageError for a
+        task that the system does not predict, and for an input that fits no task.
         """
         predicted = [task for task in self.tasks if self.on_dev.of(self.root).has(task)]
         if unknown := [task for task in tasks if task not in predicted]:
@@ -56,14 +56,14 @@ class System:
         nodes = {node.id: node for node in self.nodes}
         chosen = {node.id: self._chosen(node) for node in self.nodes}
         builder = OutputBuilder(nodes, self.root, self.tasks, tasks or predicted, members, chosen)
-        for portion in portions(questions):
+        for portion in portions(inputs):
             yield from builder.answers(portion, self.predict(builder.examples(portion)))
 
     def predict(self, examples: Mapping[str, Examples]) -> dict[str, Predictions]:
-        """Return what each node says of the examples of some tasks, by id, under the split `test`.
+        """Return the Predictions of each node by id for the examples of some tasks, as the split `test`.
 
-        Every task that a node predicts is there, with no rows where there are no examples of it. Memory grows with the
-        number of examples: give a stream of them in portions.
+        Every task that a node predicts is present, with no rows if there are no examples of it. Memory grows with the
+        number of examples: pass a stream in portions.
         """
         none = Examples((), ())
         data = Data(self.tasks, {task: {SPLIT: examples.get(task, none)} for task in self.tasks})
@@ -72,8 +72,8 @@ class System:
         return {node.id: tree.of(node.id) for node in self.nodes}
 
     def _of_leaf(self, leaf: StoredModel, data: Data) -> Predictions:
-        """Return what a leaf says, with outputs of no rows for tasks without examples."""
-        asked = {task: by_split for task, by_split in data.splits.items() if len(by_split[SPLIT])}
-        said = leaf.predict(Data(data.tasks, asked), (SPLIT,)).outputs.get(SPLIT, {})
+        """Return the Predictions of a leaf, with empty outputs for tasks without examples."""
+        splits = {task: by_split for task, by_split in data.splits.items() if len(by_split[SPLIT])}
+        outputs = leaf.predict(Data(data.tasks, splits), (SPLIT,)).outputs.get(SPLIT, {})
         empty = {task: Output((), np.zeros((0, data.tasks[task].outputs), np.float32)) for task in leaf.model.heads}
-        return Predictions({SPLIT: empty | dict(said)})
+        return Predictions({SPLIT: empty | dict(outputs)})

@@ -1,4 +1,4 @@
-"""Plans: the graph of what specs need, what of it is missing, and what that would cost."""
+"""Plans: the graph of nodes that specs need, the action of each node, and a forecast of the cost."""
 
 from .plan import Plan as Plan
 from .plan import PlannedNode as PlannedNode

@@ -62,7 +62,7 @@ class DerivedLeaf:
             raise SpecError(*problems)
         return list(self._warnings()) if soup else []
 
-    def changed_sources(self, id: str) -> list[str]:
+    def changed_runs(self, id: str) -> list[str]:
         """Return the titles of source runs whose weights changed after the run with an id was finished."""
         run = self._run(id)
         source_weights = run.manifest.get("made_of", {}) if run else {}

@@ -73,7 +73,7 @@ class _Planner:
         action, reason, stale = self._state(identity, model)
         if derived and action != "reuse":
             self.plan.notes += derived.check()
-        elif derived and (changed := derived.changed_sources(identity)):
+        elif derived and (changed := derived.changed_runs(identity)):
             stale, reason = (*stale, *changed), f"made of {', '.join(changed)} before it was trained again"
         return PlannedNode(identity, leaf.name, replace(leaf, model=model), (), action, reason, suite, stale,
                        needs=tuple(dict.fromkeys(needs)), trees=derived.trees() if derived else {})

@@ -118,10 +118,10 @@ class CrossFit:
     @cached_property
     def _code(self) -> list[str]:
         """Hashes of the code that scores depend on, except the code of the parts."""
-        here = Path(__file__).parents[1]
+        package = Path(__file__).parents[1]
         files = ("results/crossfit.py", "tasks/folds.py", "tasks/metrics.py", "parts/ensembles/_scales.py",
                  "parts/ensembles/__init__.py")
-        return [sha256(here / file) for file in files]
+        return [sha256(package / file) for file in files]
 
     @cached_property
     def _refits(self) -> list[Refit]:

@@ -59,9 +59,9 @@ class Evidence(StrictRecord):
         entry = self._at(self.systems.get(id, {}), split, column)
         return (entry[1], entry[2]) if entry and entry[0] == score else None
 
-    def p(self, one: str, other: str, split: str, column: str) -> float | None:
+    def p(self, first: str, second: str, split: str, column: str) -> float | None:
         """Return the p-value of the difference between two systems, or None if it is unknown."""
-        value = self._at(self.pairs.get(_pair(one, other), {}), split, column)
+        value = self._at(self.pairs.get(_pair(first, second), {}), split, column)
         return None if value is None else float(value)
 
     def only(self, systems: Mapping[str, Scores], tested: Collection[str]) -> Evidence:
@@ -111,9 +111,9 @@ class Significance(StrictRecord):
         return ('{\n"format": 1,\n"suites": {\n' + ",\n".join(suites) + "\n}\n}\n").encode()
 
 
-def _pair(one: str, other: str) -> str:
+def _pair(first: str, second: str) -> str:
     """Return the key of a pair of ids."""
-    return f"{min(one, other)} {max(one, other)}"
+    return f"{min(first, second)} {max(first, second)}"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a student learns from: its suite's training examples, and more sentences, with its teacher's word on each."""
+"""Distillation: training data of a student (labelled and unlabelled examples with teacher scores), and its loss."""
 
 from __future__ import annotations
 
@@ -31,41 +31,41 @@ from .stored_model import StoredModel, read_run
 
 
 class DistillationLoss(Loss):
-    """A head's own loss on the labels, mixed with what the teacher says, as `Teacher` has it.
+    """Weighted sum of the loss of a head on the labels and of a loss on the teacher scores (Hinton et al. 2015).
 
-    Its labels are [n, 1 + k]: the label, nan where there is none, and the teacher's scores.
+    Its labels are [n, 1 + k]: the label, nan if there is none, and the teacher scores.
     """
 
     own: Loss
-    """The head's."""
+    """Loss of the head."""
     share: float
     """Weight of the labels."""
     temperature: float
-    """What scores are divided by, the teacher's and the student's."""
+    """Divisor T of the scores of teacher and student."""
 
     def start(self, task: Task) -> float:
-        """Return what the head's own loss does."""
+        """Return the initial score of a new head, as the loss of the head defines it."""
         return self.own.start(task)
 
     def each(self, scores: Tensor, labels: Tensor, task: Task) -> Tensor:
         """Return the loss of each example: scores [n, k], labels [n, 1 + k] -> [n]."""
-        label, taught = labels[:, 0], labels[:, 1:]
+        label, target = labels[:, 0], labels[:, 1:]
         known = label.isfinite()
         own = torch.where(known, self.own.each(scores, label.where(known, task.low), task), 0.0)
-        return self.share * own + (1 - self.share) * self._softened(scores, taught, task)
+        return self.share * own + (1 - self.share) * self._softened(scores, target, task)
 
-    def _softened(self, scores: Tensor, taught: Tensor, task: Task) -> Tensor:
-        """Return the loss on the teacher's scores [n, k]; T^2 keeps the size of gradients as T grows."""
-        heat = self.temperature
+    def _softened(self, scores: Tensor, target: Tensor, task: Task) -> Tensor:
+        """Return the loss [n] on teacher scores [n, k]; the factor T^2 keeps the scale of the gradients."""
+        t = self.temperature
         if task.kind == "classification":
-            return heat**2 * cross_entropy(scores / heat, (taught / heat).softmax(1), reduction="none")
+            return t**2 * cross_entropy(scores / t, (target / t).softmax(1), reduction="none")
         if task.kind == "binary":
-            return heat**2 * self.own.each(scores / heat, (taught[:, 0] / heat).sigmoid(), task)
-        return self.own.each(scores, taught[:, 0], task)
+            return t**2 * self.own.each(scores / t, (target[:, 0] / t).sigmoid(), task)
+        return self.own.each(scores, target[:, 0], task)
 
 
 def distilled(model: Model) -> Model:
-    """Return a model as it is trained: where it has a teacher, with mixed losses."""
+    """Return a model for training: with a DistillationLoss on each trained head if it has a teacher."""
     teacher = model.teacher
     if teacher is None:
         return model
@@ -75,35 +75,35 @@ def distilled(model: Model) -> Model:
     return model.model_copy(update={"heads": heads})
 
 
-def targets(order: TrainingJob, data: Data, registry: Registry, device: torch.device,
+def targets(job: TrainingJob, data: Data, registry: Registry, device: torch.device,
            tick: Callable[[], None] = lambda: None) -> Data:
-    """Return the data of a student, whose training labels are [n, 1 + k]: label, nan for none, and teacher's scores.
+    """Return the data of a student with training labels [n, 1 + k]: label, nan for none, and teacher scores.
 
-    `tick` may raise to stop. Raise DataError for a wrong file of sentences, RegistryError where a run is gone.
+    `tick` may raise to stop. Raise DataError for an invalid file of sentences, RegistryError if a run is missing.
     """
-    teacher = order.model.teacher
+    teacher = job.model.teacher
     assert teacher and isinstance(teacher.spec, Known)
     splits = dict(data.splits)
-    for task in order.model.trained:
-        more = teacher.unlabelled.get(task)
+    for task in job.model.trained:
+        file = teacher.unlabelled.get(task)
         train = data.splits[task]["train"]
-        read = unlabelled(order.project / more, data.tasks[task]) if more else Examples((), ())
-        splits[task] = {**splits[task], "train": _joined(train, read)}
+        added = unlabelled(job.project / file, data.tasks[task]) if file else Examples((), ())
+        splits[task] = {**splits[task], "train": _joined(train, added)}
     whole = replace(data, splits=splits)
-    said = TeacherTargets(order, data, whole, registry, device, tick).of(teacher.spec.id)
-    for task in order.model.trained:
-        scores, train = said.find(whole, "train", task, teacher.spec.id), splits[task]["train"]
+    predictions = TeacherTargets(job, data, whole, registry, device, tick).of(teacher.spec.id)
+    for task in job.model.trained:
+        scores, train = predictions.find(whole, "train", task, teacher.spec.id), splits[task]["train"]
         if scores is None or train.labels is None:
             raise RegistryError(f"the teacher {teacher.spec.id} says nothing of `{task}`")
-        taught = scores.astype(np.float64)
+        target = scores.astype(np.float64)
         if data.tasks[task].kind == "regression":
-            taught = on_scale(taught, train.labels, data.tasks[task])
-        splits[task] = {**splits[task], "train": replace(train, labels=np.hstack([train.labels[:, None], taught]))}
+            target = on_scale(target, train.labels, data.tasks[task])
+        splits[task] = {**splits[task], "train": replace(train, labels=np.hstack([train.labels[:, None], target]))}
     return replace(data, splits=splits)
 
 
 def unlabelled(path: Path, task: Task) -> Examples:
-    """Return the sentences in a file, one example a line, the two of a pair with a tab between. Raise DataError."""
+    """Read unlabelled sentences, one example per line, the two of a pair separated by a tab. Raise DataError."""
     with reported("read", path):
         rows = [(line.number, [cell.strip() for cell in line.text.split("\t")])
                 for line in lines(open_file(path), str(path)) if line.text.strip()]
@@ -115,14 +115,14 @@ def unlabelled(path: Path, task: Task) -> Examples:
 
 
 def _joined(train: Examples, more: Examples) -> Examples:
-    """Return examples with those behind them that have no labels."""
+    """Append unlabelled examples, with label nan, to labelled ones."""
     assert train.labels is not None
     labels = np.concatenate([train.labels, np.full(len(more), np.nan)])
     return Examples(train.ids + more.ids, train.first + more.first, train.second + more.second, labels)
 
 
 def on_scale(scores: np.ndarray, labels: np.ndarray, task: Task) -> np.ndarray:
-    """Return a regression's scores [n, 1] brought to the labels' scale: least squares where labels [n] are known."""
+    """Map regression scores [n, 1] to the scale of the labels [n] by least squares on the known ones, and clip."""
     known = np.isfinite(labels)
     slope, level = least_squares(scores[known, 0], labels[known])
     scaled: np.ndarray = slope * scores + level
@@ -131,39 +131,39 @@ def on_scale(scores: np.ndarray, labels: np.ndarray, task: Task) -> np.ndarray:
 
 @dataclass(frozen=True)
 class TeacherTargets:
-    """A teacher's tree at work on training sentences."""
+    """Predictions of the tree of a teacher on training sentences."""
 
-    order: TrainingJob
+    job: TrainingJob
     suite: Data
-    """The examples that the leaves were trained on."""
+    """The suite that the leaves of the teacher were trained on."""
     whole: Data
-    """These, and those without labels."""
+    """The suite with the unlabelled examples added to train."""
     registry: Registry
     device: torch.device
     tick: Callable[[], None]
 
     def of(self, id: str) -> Predictions:
-        """Return a node's Predictions of dev, as they are stored, and of the training sentences."""
-        trees = {id: (tree, [member.id for member in tree.children()]) for id, tree in self.order.trees.items()}
+        """Return the Predictions of a node: stored ones of dev, computed ones of the training sentences."""
+        trees = {id: (tree, [member.id for member in tree.children()]) for id, tree in self.job.trees.items()}
         return TreePredictions(self.whole, trees, self._leaf).of(id)
 
     def _leaf(self, id: str) -> Predictions:
-        """Return a run's Predictions of dev, as they are stored, and of the training sentences, by its weights."""
+        """Return the Predictions of a run: stored ones of dev, and of the training sentences by its weights."""
         run = read_run(self.registry, id)
         scores = self._scores(run)
         train = {task: Output(self.whole.splits[task]["train"].ids, array) for task, array in scores.items()}
         return Predictions({**run.predictions().outputs, "train": train})
 
     def _scores(self, run: Run) -> Mapping[str, np.ndarray]:
-        """Return a run's scores [n, k] of the training sentences by task, from the cache where they are known."""
-        tasks = [task for task in run.manifest["spec"]["heads"] if task in self.order.model.trained]
+        """Return the scores [n, k] of a run on the training sentences by task, cached in the registry."""
+        tasks = [task for task in run.manifest["spec"]["heads"] if task in self.job.model.trained]
         content = [run.manifest["files"][WEIGHTS]["sha256"], tasks, self.whole.sha256(), self.device.type]
         name = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
         file = self.registry.cache / f"teaching-{name}.safetensors"
         if file.exists():
-            with contextlib.suppress(RegistryError):  # a damaged one is made again
+            with contextlib.suppress(RegistryError):  # a damaged file is computed again
                 return {task: tensor.numpy() for task, tensor in checkpoint.read(file)[0].items()}
-        stored = StoredModel.of(run, self.suite, self.order.project, self.device)
+        stored = StoredModel.of(run, self.suite, self.job.project, self.device)
         predicted = stored.predict(self.whole, ("train",), tasks, self.registry.cache, self.tick)
         scores = {task: output.scores for task, output in predicted.outputs.get("train", {}).items()}
         checkpoint.write(file, {task: torch.from_numpy(array) for task, array in scores.items()}, {})

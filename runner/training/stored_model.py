@@ -1,4 +1,4 @@
-"""Finished runs with their weights: as a model that predicts, and as weights for a network in training."""
+"""Load finished runs: as a model for prediction, or as initial weights of a network in training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .tokens import Tokens
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A finished run's model with its weights."""
+    """The model of a finished run with its weights, ready for prediction."""
 
     model: Model
     tasks: Mapping[str, Task]
@@ -35,9 +35,9 @@ class StoredModel:
 
     @classmethod
     def of(cls, run: Run, data: Data, project: Path, device: torch.device | None = None) -> StoredModel:
-        """Load a finished run; `data` is what it was trained on, the device by default a GPU where there is one.
+        """Load a finished run; `data` is the suite it was trained on, `device` defaults to a GPU if there is one.
 
-        Raise UsageError where it has no weights, RegistryError where they do not fit the code.
+        Raise UsageError if the run has no weights, RegistryError if they do not fit the code.
         """
         if WEIGHTS not in run.manifest["files"]:
             raise UsageError(no_weights(run))
@@ -55,9 +55,9 @@ class StoredModel:
 
     def predict(self, data: Data, splits: Sequence[str], tasks: Collection[str] | None = None,
                 cache: Path | None = None, tick: Callable[[], None] = lambda: None) -> Predictions:
-        """Predict examples of some tasks, by default of all with a head; equal sentences are encoded once.
+        """Predict examples of some tasks, by default of all tasks with a head; equal sentences are encoded once.
 
-        `cache` is the folder of token ids; `tick` may raise to stop.
+        `cache` is the folder of cached token ids; `tick` may raise to stop.
         """
         wanted = [task for task in self.model.heads if task in (data.splits if tasks is None else tasks)]
         tokens = Tokens.of(data.splits, self.tokenizer, cache, self.model.joint)
@@ -65,20 +65,20 @@ class StoredModel:
 
 
 def _model(run: Run, project: Path) -> Model:
-    """Return the model of a run, in fp32 where bf16 would be emulated, slower and no more exact."""
+    """Return the model of a run, in fp32 if bf16 would be emulated, which is slower and not more exact."""
     model = model_of(run.manifest["spec"], Place(str(run.folder / MANIFEST)), project)
     return model if model.train.precision == "fp32" or computes_bf16("auto")[0] else model.with_precision("fp32")
 
 
 def no_weights(run: Run) -> Problem:
-    """Return the problem of a run that cannot predict other sentences."""
+    """Return the problem of a run without weights, which cannot predict new sentences."""
     return Problem(f"run {run.id} ({run.manifest['name']}) has no weights, its predictions alone",
                    notes=("it was trained with resources.keep_weights = false, or `mtrun rm --weights` removed them",),
                    hint=f"`mtrun build SPEC --force {run.id}` trains it again, with keep_weights = true")
 
 
 def read_run(registry: Registry, id: str) -> Run:
-    """Return a finished run with weights. Raise RegistryError where the run or its weights are gone."""
+    """Return a finished run with weights. Raise RegistryError if the run or its weights are missing."""
     run = registry.find(id)
     if run is None or WEIGHTS not in run.manifest["files"]:
         raise RegistryError(f"run {id} or its weights are gone; build again")
@@ -86,9 +86,9 @@ def read_run(registry: Registry, id: str) -> Run:
 
 
 def fitting_weights(run: Run, network: Network, prefixes: tuple[str, ...], hint: str) -> dict[str, Tensor]:
-    """Return a run's weights under some prefixes. Raise TrainingError where their names or shapes are not a network's.
+    """Return the weights of a run whose names start with a prefix.
 
-    `hint` says what to do about it.
+    Raise TrainingError, with `hint`, if their names or shapes differ from those of the network.
     """
     weights = {name: tensor for name, tensor in load(run.read(WEIGHTS)).items() if name.startswith(prefixes)}
     wanted = {name: tensor.shape for name, tensor in network.state_dict().items() if name.startswith(prefixes)}
@@ -99,10 +99,10 @@ def fitting_weights(run: Run, network: Network, prefixes: tuple[str, ...], hint:
     return weights
 
 
-def begin(network: Network, id: str, project: Path) -> None:
-    """Load a finished run's encoder, and each head that is the same there, into a network.
+def initialize(network: Network, id: str, project: Path) -> None:
+    """Initialise a network with the encoder of a finished run, and with each head that has the same fields there.
 
-    Raise RegistryError where the run or its weights are gone, TrainingError where they are of another shape.
+    Raise RegistryError if the run or its weights are missing, TrainingError if their shapes differ.
     """
     run = read_run(Registry(Project(project).registry), id)
     other = model_of(run.manifest["spec"], Place(str(run.folder / MANIFEST)), project)
@@ -113,6 +113,6 @@ def begin(network: Network, id: str, project: Path) -> None:
 
 
 def _head(task: str, model: Model) -> dict[str, object]:
-    """Return what decides the weights of a head and their meaning; nothing where there is no such head."""
+    """Return the fields that determine shape and meaning of the weights of a head; empty if there is no such head."""
     fields = {key: value for key, value in shape(model).items() if key.startswith(f"heads.{task}.")}
     return fields | {"task": model.suite.meanings()[task]} if fields else {}

@@ -27,65 +27,65 @@ from .trackers import Tracking
 PROGRESS_SECONDS = 0.5
 
 LOOK_SECONDS = 1.0
-"""How often a worker checks whether its build is still there."""
+"""How often a worker checks whether its build is still running."""
 
 PATIENCE_SECONDS = 20.0
-"""How long a worker whose build is gone may take to write a checkpoint."""
+"""How long a worker may take to write a checkpoint after its build has ended."""
 
 ERROR_SECONDS = 3.0
-"""How long a worker may take to fail by itself where another rank has failed."""
+"""How long a worker waits for its own error after another rank has failed."""
 
 
 @dataclass
 class Rank(TrainerCallback):
-    """One process of a leaf in training: stops all ranks together where a signal asked one of them to."""
+    """One process that trains a leaf; a signal to one rank stops all ranks at the same step."""
 
     attempt: Attempt
     signals: list[int] = field(default_factory=list)
-    """The signals that asked to stop."""
+    """Received signals."""
     ranks: ProcessGroup = field(default_factory=ProcessGroup)
 
     def tick(self) -> None:
-        """Raise Stopped on all ranks where one of them was asked to stop."""
+        """Raise Stopped on all ranks if one of them received a signal."""
         if number := self.ranks.agree(self.signals[0] if self.signals else 0):
             raise Stopped(number)
 
     def stop(self, number: int, frame: FrameType | None = None) -> None:
-        """Take a signal, which asks for a checkpoint."""
+        """Handle a signal: request a checkpoint and a stop."""
         self.signals.append(number)
 
     def begin(self) -> None:
         """Called before the data are read."""
 
     def gather(self, count: int) -> ProcessGroup:
-        """Return the process group of `count` ranks once all of them are there."""
+        """Return the process group of `count` ranks after all of them have joined."""
         return self.ranks
 
     def follow(self, job: TrainingJob, trainer: Trainer) -> None:
         """Called before the first step."""
 
     def stopped(self, error: Stopped) -> int:
-        """Return the exit code of a process that was stopped."""
+        """Return the exit code of a stopped process."""
         return 0
 
     def failed(self, code: int, problems: list[str]) -> None:
-        """Called where training failed, with the exit code."""
+        """Called after a failure, with the exit code."""
 
     def finished(self) -> None:
-        """Called once the run is in the registry."""
+        """Called after the run has been committed to the registry."""
 
     def close(self) -> None:
-        """Called when the process is about to end: other ranks end."""
+        """Called before the process ends; the other ranks are ended."""
 
 
 @dataclass
 class OtherRank(Rank):
-    """A rank that the first one started; it writes nothing."""
+    """A rank started by the first one; it writes no files."""
 
     number: int = 1
     count: int = 2
     port: int = 0
-    """Where the ranks meet."""
+    """Port of the rendezvous."""
 
     def gather(self, count: int) -> ProcessGroup:
         """Join the process group and return it."""
@@ -93,11 +93,11 @@ class OtherRank(Rank):
         return self.ranks
 
     def failed(self, code: int, problems: list[str]) -> None:
-        """Print the problems, which the first rank reads."""
+        """Print the problems for the first rank, which reads the output."""
         print("\n\n".join(problems))
 
     def guard(self, parent: int) -> None:
-        """End this process once the first rank is gone. Runs in a thread of its own."""
+        """End this process when the first rank has ended. Runs in its own thread."""
         while os.getppid() == parent:
             time.sleep(LOOK_SECONDS)
         os._exit(128 + signal.SIGTERM)
@@ -125,36 +125,36 @@ class Supervisor(Rank):
                                  **self._usage()})
 
     def say(self, text: str) -> None:
-        """Append a line to the attempt's log."""
+        """Append a line to the log of the attempt."""
         append(self.attempt.log, text)
 
     def begin(self) -> None:
-        """Report the machine before there is any progress."""
+        """Write host and memory to the progress file before the first step."""
         progress = {key: value for key, value in self.attempt.progress().items() if key != "ended"}
         self.attempt.report({**progress, **self._usage()})
 
     def gather(self, count: int) -> ProcessGroup:
-        """Start the other ranks and return the process group once all are there."""
+        """Start the other ranks and return the process group after all have joined."""
         if count > 1:
             self.others = RankProcesses(self.attempt.folder, count)
             self.ranks = self.others.join()
         return self.ranks
 
     def follow(self, job: TrainingJob, trainer: Trainer) -> None:
-        """Take note of the number of steps and the device; open the trackers."""
+        """Store the number of steps and the device, and open the trackers."""
         self.steps, self.device, self.tracking = trainer.steps, trainer.device, Tracking(job, self.say)
 
     def stopped(self, error: Stopped) -> int:
-        """Return the exit code of a worker that was stopped."""
+        """Return the exit code of a stopped worker."""
         return error.exit_code
 
     def failed(self, code: int, problems: list[str]) -> None:
-        """Write the problems into the attempt, where the build reads them."""
+        """Write the problems to the attempt for the build."""
         append(self.attempt.log, "\n\n".join(problems))
         self.attempt.fail(code, problems)
 
     def finished(self) -> None:
-        """Close the trackers and remove the attempt; the next build removes what is left of it."""
+        """Close the trackers and remove the attempt; the next build removes leftovers."""
         if self.tracking:
             self.tracking.close()
         with contextlib.suppress(MtrunError):
@@ -167,13 +167,13 @@ class Supervisor(Rank):
             others.close()
 
     def stop(self, number: int, frame: FrameType | None = None) -> None:
-        """Take a signal: the first asks for a checkpoint, a second one ends the process at once."""
+        """Handle a signal: the first requests a checkpoint and a stop, a second ends the process at once."""
         if self.signals:
             os._exit(128 + number)
         super().stop(number, frame)
 
     def guard(self, parent: int) -> None:
-        """Touch the lease; stop the worker once its build is gone or asks for it. Runs in a thread of its own."""
+        """Renew the lease; stop the worker when its build has ended or requests it. Runs in its own thread."""
         since = 0.0
         while True:
             lease.touch(self.attempt.lease)
@@ -187,13 +187,13 @@ class Supervisor(Rank):
             time.sleep(LOOK_SECONDS)
 
     def _usage(self) -> dict[str, Any]:
-        """Return the machine's name and the peak of memory in megabytes."""
+        """Return host name and peak memory in megabytes."""
         return {"host": socket.gethostname(), "megabytes": round(memory.peak(self.device))}
 
     def _end(self, code: int, why: str) -> None:
-        """End the worker after another rank: with that one's error, or by the same signal."""
+        """End the worker after another rank ended, with its error or its signal."""
         if code > 0:
-            time.sleep(ERROR_SECONDS)  # where all fail alike, this one says why
+            time.sleep(ERROR_SECONDS)  # if all ranks fail, the error of this rank is reported
         if self.others is None:
             return
         self.close()

@@ -1,8 +1,9 @@
-"""One leaf in one process: `python -m runner.worker ATTEMPT [PARENT]`.
+"""Train one leaf in one process: `python -m runner.worker ATTEMPT [PARENT]`.
 
-Build and worker talk through the files of `runner/attempts.py` only; a leaf that succeeds appears in the registry.
-Exit codes are mtrun's. Where PARENT, the build's process id, is given, the worker stops once that process is gone.
-Of a leaf that is trained on several GPUs, this is the first process; it starts the others (`runner/crews.py`).
+Build and worker communicate only through the files of the attempt (`registry/attempt.py`); a finished leaf is committed
+to the registry. Exit codes are those of mtrun. If PARENT, the process id of the build, is given, the worker stops when
+that process has ended. For a leaf trained on several GPUs this is the first rank, which starts the others
+(`worker/rank_processes.py`).
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from .supervisor import PATIENCE_SECONDS, OtherRank, Rank, Supervisor
 
 
 def device_of(model: Model) -> torch.device:
-    """Return the device that a leaf's resources name."""
+    """Return the device in the resources of a leaf; `auto` is a GPU if there is one."""
     name = model.resources.device
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise TrainingError(Problem(f"the leaf is to be trained on `{name}`, and its worker sees no GPU",
@@ -54,79 +55,79 @@ def device_of(model: Model) -> torch.device:
 
 
 def processes(model: Model) -> int:
-    """Return how many processes train a leaf, one a GPU. Raise TrainingError where there are too few GPUs."""
-    wanted, there = model.resources.processes, torch.cuda.device_count()
-    if wanted > max(1, there):
-        raise TrainingError(f"the leaf wants {wanted} GPUs (resources.gpus), and its worker sees {there or 'none'}")
+    """Return the number of processes that train a leaf, one per GPU. Raise TrainingError if there are too few GPUs."""
+    wanted, gpus = model.resources.processes, torch.cuda.device_count()
+    if wanted > max(1, gpus):
+        raise TrainingError(f"the leaf wants {wanted} GPUs (resources.gpus), and its worker sees {gpus or 'none'}")
     return 1 if isinstance(model, SoupModel) else wanted
 
 
-def train(order: TrainingJob, watch: Rank, may_start_ranks: bool = False) -> None:
-    """Train one leaf and commit it. Raise Stopped where `watch` does; the attempt can then be resumed."""
-    model, registry = order.model, Registry(Project(order.project).registry)
-    order.check_code()
+def train(job: TrainingJob, watch: Rank, may_start_ranks: bool = False) -> None:
+    """Train one leaf and commit its run. Raise Stopped if `watch` does; the attempt can then be resumed."""
+    model, registry = job.model, Registry(Project(job.project).registry)
+    job.check_code()
     torch.set_num_threads(model.resources.threads)
     count = processes(model) if may_start_ranks else 1
-    before = _inputs(order)
-    data = model.suite.load(order.project)
-    if leaf_id(model, data.sha256(), order.project) != order.id:
-        raise DataError(f"the data or weights of `{order.name}` changed since the build was planned; build again")
+    inputs = _inputs(job)
+    data = model.suite.load(job.project)
+    if leaf_id(model, data.sha256(), job.project) != job.id:
+        raise DataError(f"the data or weights of `{job.name}` changed since the build was planned; build again")
     watch.tick()
     started = time.monotonic()
-    lesson = distillation.targets(order, data, registry, device_of(model), watch.tick) if model.teacher else data
-    trainer = _restored(order, data, lesson, registry.cache, watch)
+    examples = distillation.targets(job, data, registry, device_of(model), watch.tick) if model.teacher else data
+    trainer = _restored(job, data, examples, registry.cache, watch)
     ranks = trainer.network.ranks = watch.gather(count)
-    watch.follow(order, trainer)
+    watch.follow(job, trainer)
     device = device_name(trainer.device, ranks.count)
-    watch.say(f"{trainer.verb} {order.name} on {device}, {trainer.steps} steps")
+    watch.say(f"{trainer.verb} {job.name} on {device}, {trainer.steps} steps")
     predictions = trainer.run(watch, watch.attempt.checkpoint)
     if ranks.number:
         return
-    if _inputs(order) != before:
-        raise DataError(f"the data or weights of `{order.name}` changed while it was trained; build again, or put the "
+    if _inputs(job) != inputs:
+        raise DataError(f"the data or weights of `{job.name}` changed while it was trained; build again, or put the "
                         "files back as they were and build again to go on from the checkpoint")
     watch.say(f"finished; epoch {trainer.kept_epoch + 1} is kept")
     files = {PREDICTIONS: predictions.to_bytes(), **_files(trainer, watch.attempt)}
-    made_of = {id: run.weights for id in order.made_of() if (run := registry.find(id))}
+    made_of = {id: run.weights for id in job.made_of() if (run := registry.find(id))}
     spent = {"seconds": round(time.monotonic() - started, 3)}
-    manifest = describe(order, data, device) | _outcome(trainer) | spent | ({"made_of": made_of} if made_of else {})
-    registry.commit(order.id, files, manifest, order.replaces)
+    manifest = describe(job, data, device) | _outcome(trainer) | spent | ({"made_of": made_of} if made_of else {})
+    registry.commit(job.id, files, manifest, job.replaces)
 
 
-def _inputs(order: TrainingJob) -> tuple[object, object]:
-    """Return what tells a change of the files that a run is made of."""
-    suite = order.model.suite
-    files = suite.inputs(order.project)
-    return suite.load(order.project).sha256() if files is None else files, order.model.inputs(order.project)
+def _inputs(job: TrainingJob) -> tuple[object, object]:
+    """Return fingerprints of the files of suite and model, to detect changes during training."""
+    suite = job.model.suite
+    files = suite.inputs(job.project)
+    return suite.load(job.project).sha256() if files is None else files, job.model.inputs(job.project)
 
 
-def _restored(order: TrainingJob, data: Data, lesson: Data, cache: Path, watch: Rank) -> Trainer:
-    """Return the trainer of a leaf, at its checkpoint where there is a sound one."""
+def _restored(job: TrainingJob, data: Data, examples: Data, cache: Path, watch: Rank) -> Trainer:
+    """Return the trainer of a leaf, restored from its checkpoint if there is a valid one."""
     checkpoint = watch.attempt.checkpoint
-    trainer = trainer_of(order.model, data, order.project, cache, lesson)
+    trainer = trainer_of(job.model, data, job.project, cache, examples)
     if checkpoint.exists():
         try:
             trainer.restore(checkpoint)
         except RegistryError as error:
             watch.say(f"{error}; starting from the beginning")
             remove(checkpoint)
-            return _restored(order, data, lesson, cache, watch)
-        old = changed_sources(trainer.state.source, order.model)
+            return _restored(job, data, examples, cache, watch)
+        old = changed_sources(trainer.state.source, job.model)
         watch.say(f"resumed at step {trainer.state.step}{', begun with older code of ' * bool(old)}{', '.join(old)}")
     else:
-        trainer.state.source = fingerprints(order.model)
+        trainer.state.source = fingerprints(job.model)
     return trainer
 
 
-def trainer_of(model: Model, data: Data, project: Path, cache: Path, lesson: Data | None = None) -> Trainer:
-    """Return a leaf's trainer at its first step; a student has a `lesson` in place of the suite's own examples."""
+def trainer_of(model: Model, data: Data, project: Path, cache: Path, examples: Data | None = None) -> Trainer:
+    """Return the trainer of a leaf at its first step; `examples` replace those of the suite for a student."""
     torch.manual_seed(seeded(model.train.seed, "weights"))
     tokenizer = model.encoder.tokenizer(data, project)
-    examples = lesson or data
+    examples = examples or data
     tokens = Tokens.of(examples.splits, tokenizer, cache, model.joint)
     network = Network(distilled(model), data.tasks, model.encoder.build(tokenizer, project))
     if isinstance(model.start, Known):
-        stored_model.begin(network, model.start.id, project)
+        stored_model.initialize(network, model.start.id, project)
     network = network.to(device_of(model))
     if isinstance(model, SoupModel):
         return SoupTrainer(model, network, data, tokens, Registry(Project(project).registry))
@@ -134,7 +135,7 @@ def trainer_of(model: Model, data: Data, project: Path, cache: Path, lesson: Dat
 
 
 def _files(trainer: Trainer, attempt: Attempt) -> dict[str, bytes]:
-    """Return what a run keeps besides its Predictions."""
+    """Return the files of a run besides its Predictions."""
     files = {HISTORY: "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in trainer.state.history).encode(),
              LOG: attempt.log.read_bytes() if attempt.log.exists() else b""}
     if trainer.epochs:
@@ -146,7 +147,7 @@ def _files(trainer: Trainer, attempt: Attempt) -> dict[str, bytes]:
 
 
 def _outcome(trainer: Trainer) -> dict[str, Any]:
-    """Return what a manifest says of how a run went."""
+    """Return the entries of a manifest about the training."""
     state = trainer.state
     return {
         "source": state.source,
@@ -161,16 +162,16 @@ def _outcome(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def describe(order: TrainingJob, data: Data, device: str) -> dict[str, Any]:
-    """Return what a manifest says of a run before it is trained, on a device of such a name."""
-    model = order.model
+def describe(job: TrainingJob, data: Data, device: str) -> dict[str, Any]:
+    """Return the entries of a manifest that are known before the training."""
+    model = job.model
     return {
-        "name": order.name,
+        "name": job.name,
         "what": model.summary(),
         "spec": plain_dump(model),
         "suite": {"sha256": data.sha256(), "dropped": dict(data.dropped)},
-        "inputs": model.inputs(order.project),
-        **({"trees": order.plain_trees()} if order.trees else {}),
+        "inputs": model.inputs(job.project),
+        **({"trees": job.plain_trees()} if job.trees else {}),
         "environment": {
             "mtrun": __version__, "python": platform.python_version(), "torch": torch.__version__,
             "device": device, "processor": machine.processor(), "instructions": machine.instruction_set(),
@@ -180,14 +181,14 @@ def describe(order: TrainingJob, data: Data, device: str) -> dict[str, Any]:
 
 
 def device_name(device: torch.device, count: int) -> str:
-    """Return what kind of device this is, and how many there are where it is not one, for comparing costs."""
+    """Return the model of a device, with the number of devices if it is not one, for comparing costs."""
     processor = f"cpu ({machine.processor()}, {machine.instruction_set()})"
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor
     return f"{count} x {name}" if count > 1 else name
 
 
 def run(watch: Rank, may_start_ranks: bool = False) -> int:
-    """Train what an attempt orders; return the exit code, with error.json in the attempt where it failed."""
+    """Train the leaf of an attempt and return the exit code; after a failure, the attempt contains error.json."""
     watch.begin()
     try:
         train(TrainingJob.read(watch.attempt.folder / TASK), watch, may_start_ranks)
@@ -195,7 +196,7 @@ def run(watch: Rank, may_start_ranks: bool = False) -> int:
         return watch.stopped(error)
     except MtrunError as error:
         if isinstance(error, RankLost):
-            time.sleep(PATIENCE_SECONDS)  # the guard finds out which process is gone, and ends this one
+            time.sleep(PATIENCE_SECONDS)  # the guard thread finds the process that ended, and ends this one
         code, problems = error.exit_code, [problem.render() for problem in error.problems]
     except Exception as error:
         code, problems = _unexpected(error, watch.attempt)
@@ -209,9 +210,9 @@ def run(watch: Rank, may_start_ranks: bool = False) -> int:
 
 
 def _unexpected(error: Exception, attempt: Attempt) -> tuple[int, list[str]]:
-    """Return exit code and message of an error that is not ours, with its traceback in the log.
+    """Return exit code and messages of an exception that is not a MtrunError, and log its traceback.
 
-    It is a refused file, too little memory, or a bug.
+    It is a storage error, exhausted memory, or a bug.
     """
     append(attempt.log, "".join(traceback.format_exception(error)))
     if own := error_in_own_part(error):
@@ -224,9 +225,9 @@ def _unexpected(error: Exception, attempt: Attempt) -> tuple[int, list[str]]:
 
 
 def main(attempt: Path, parent: int = 0, *rank: int) -> int:
-    """Train one leaf as a process of its own, which stops where it is told to or where its parent is gone.
+    """Entry point of a worker process, which stops on a signal or when its parent has ended.
 
-    `rank` is given for another rank than the first: its number, how many there are, and the port where they meet.
+    `rank` is empty for the first rank, else the number of the rank, the number of ranks and the port of the rendezvous.
     """
     memory.keep_freed()
     watch: OtherRank | Supervisor = Supervisor(Attempt(attempt))

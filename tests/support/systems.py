@@ -35,8 +35,8 @@ def trained(root: Path) -> Path:
 def build(root: Path, *specs: str, settings: Sequence[str] = ()) -> list[Event]:
     """Build specs in this process and return the events."""
     plan = make_plan(root, [root / "specs" / f"{spec}.toml" for spec in specs], "demo", settings)
-    pool = Scheduler(plan.registry, root, Inline(), jobs=1)
-    return list(Build(plan, pool, root / "results").events())
+    scheduler = Scheduler(plan.registry, root, Inline(), jobs=1)
+    return list(Build(plan, scheduler, root / "results").events())
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ def test_scores_are_brought_to_the_labels_scale() -> None:
 # What the teacher says -----------------------------------------------------------------------------------------
 
 def ordered(root: Path, name: str) -> tuple[TrainingJob, Data, PlannedNode]:
-    """Return the order of a leaf, its suite's examples and its node."""
+    """Return the job of a leaf, its suite's examples and its node."""
     plan = planned(root, name)
     node = plan.nodes[plan.roots[name]]
     assert isinstance(node.spec, Leaf)
@@ -152,16 +152,16 @@ def ordered(root: Path, name: str) -> tuple[TrainingJob, Data, PlannedNode]:
 
 
 def lesson(root: Path, name: str) -> Data:
-    order, data, _ = ordered(root, name)
-    return distillation.targets(order, data, Registry(root / "registry"), torch.device("cpu"))
+    job, data, _ = ordered(root, name)
+    return distillation.targets(job, data, Registry(root / "registry"), torch.device("cpu"))
 
 
 def applied(root: Path, name: str, data: Data, task: str) -> np.ndarray:
     """What a leaf says of training sentences, one at a time, by its weights."""
     from safetensors.torch import load
 
-    order, suite, _ = ordered(root, name)
-    trainer = trainer_of(order.model, suite, root, root / "registry" / ".cache", data)
+    job, suite, _ = ordered(root, name)
+    trainer = trainer_of(job.model, suite, root, root / "registry" / ".cache", data)
     network = trainer.network.eval()
     network.load_state_dict(load(finished(root, name).read("model.safetensors")))
     examples = data.splits[task]["train"]
@@ -251,11 +251,11 @@ def test_a_student_that_was_stopped_ends_with_the_same_bytes(root: Path) -> None
     registry.drop(wanted.id)
     for file in registry.cache.glob("teaching-*"):
         file.unlink()
-    order, _, _ = ordered(root, "student")
-    attempt = Attempt(registry.attempt(order.id))
-    attempt.begin(order.to_bytes(), order.replaces)
+    job, _, _ = ordered(root, "student")
+    attempt = Attempt(registry.attempt(job.id))
+    attempt.begin(job.to_bytes(), job.replaces)
     assert run(Stopping(attempt)) == 130
-    assert planned(root, "student").nodes[order.id].action == "resume"
+    assert planned(root, "student").nodes[job.id].action == "resume"
     assert names(built(root, "student"), "trained") == ["student"]
     again = finished(root, "student")
     assert "resumed at step" in again.read("log.txt").decode()

@@ -1,1 +1,1 @@
-"""Members: how alike the members of an ensemble are, and what each contributes."""
+"""Agreement and contributions of the members of an ensemble."""
