@@ -24,7 +24,7 @@ from runner.specs.loader import Loader
 from runner.specs.render import document
 from runner.specs.spec import Leaf
 from runner.training.evaluation import Evaluation
-from runner.training.stored_model import StoredModel, begin
+from runner.training.stored_model import StoredModel, initialize
 from runner.training.tokens import Tokens
 from runner.training.trainer import Trainer, TrainerCallback
 from runner.worker.worker import trainer_of
@@ -163,10 +163,10 @@ def test_weights_that_are_gone_or_of_another_shape_are_told(root: Path) -> None:
     network, start = begun(root, "next").network, node(root, "sum").id
     other = trainer_of(*another(root, "encoder.intermediate=24"), root, root / "cache").network
     with pytest.raises(TrainingError, match=r"the weights of `sum` \(\w+\) are of another shape"):
-        begin(other, start, root)
+        initialize(other, start, root)
     shutil.rmtree(root / "registry" / start)
     with pytest.raises(RegistryError, match="or its weights are gone; build again"):
-        begin(network, start, root)
+        initialize(network, start, root)
 
 
 def another(root: Path, setting: str):  # type: ignore[no-untyped-def]
