@@ -21,7 +21,6 @@ from ..files import json_bytes, read_cache, sha256, write_cache
 from ..part import Part
 from ..parts.suites import Suite
 from ..tasks.data import Data
-from ..tasks.table_files import Table
 
 
 @dataclass(eq=False)
@@ -93,6 +92,7 @@ class SuiteStore(Mapping[str, Data]):
             return None
         own, base = Path(inspect.getfile(type(suite))).parent, Path(inspect.getfile(Suite)).parent
         code = [sha256(path) for folder in (own, base) for path in sorted(folder.glob("*.py"))]
-        read = [sha256(Path(inspect.getfile(each))) for each in (Part, Data, Table)]
+        data = Path(inspect.getfile(Data))
+        read = [sha256(path) for path in (Path(inspect.getfile(Part)), data, data.with_name("table_files.py"))]
         key = json.dumps([suite.canonical(), inputs, code, read, sys.version])
         return self.folder / hashlib.sha256(key.encode()).hexdigest()

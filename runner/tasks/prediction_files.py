@@ -26,7 +26,6 @@ from ..files import open_file, reported
 from ..lazy import deferred
 from .data import Data
 from .predictions import Output, Predictions
-from .table_files import Table
 
 with deferred("numpy", "safetensors.numpy"):
     import numpy as np
@@ -131,6 +130,8 @@ class _Reader:
 
     def read(self, content: bytes) -> Predictions:
         """Parse the file. Raise DataError."""
+        from .table_files import Table  # here, since most plans read no such file
+
         table = Table(io.BytesIO(content), self.shown_as)
         columns = self._columns(table.header)
         for row in table.rows():
