@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rich.console
 import scaling
 from builds import mtrun
 from engines import Building, contents, inline, many, workers
@@ -383,6 +385,26 @@ def test_a_terminal_shows_all_that_run_and_counts_those_that_wait() -> None:
     live.show(Event("failed", "d", "d", {"problems": ["error: x"]}))
     assert [bar.description for bar in bars if bar.id in live.progress.task_ids] == ["all leaves"]
     assert (bars[0].completed, live.progress.tasks[0].fields["note"]) == (2, "0 running, 1 queued")
+
+
+def test_a_terminal_tells_the_time_left_in_sixty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A leaf resumed at step 100 of 1,100 that makes 10 steps a second; leaves that take 120 s, two at a time."""
+    live, clock = Live(), itertools.count(0, 20)
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    live.show(Event("planned", values={"nodes": 8, "train": 7}))
+    for name in ("a" * 30, "b", "c"):
+        live.show(Event("started", name, name, {"resumed": name == "b"}))
+    for step in (100, 300):
+        live.show(Event("progress", "b", "b", {"step": step, "steps": 1100, "epoch": 0, "overall": None}))
+    live.show(Event("trained", "c", "c", {"seconds": 120.0}))
+    bars = {bar.description: bar.fields for bar in live.progress.tasks}
+    assert (bars["b"]["done"], bars["b"]["left"]) == ("27%", "80 s")
+    assert (bars["all leaves"]["done"], bars["all leaves"]["left"]) == ("1/7", "6 min")
+    assert bars["a" * 30]["done"] == bars["a" * 30]["left"] == ""
+    screen = io.StringIO()
+    rich.console.Console(width=100, file=screen, force_terminal=True, color_system=None).print(live.progress)
+    rows = screen.getvalue().splitlines()
+    assert len(rows) == 3 and all(len(row.rstrip()) <= 60 for row in rows), rows
 
 
 def test_plain_lines_say_now_and_then_how_far_a_leaf_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 from ...build.events import Event
 from ...errors import clean
 from ...tasks.metrics import OVERALL
+from .plan import duration
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -32,7 +33,7 @@ def line(event: Event) -> str:
     """Render an event as text; empty for events that are not shown."""
     v, name = event.values, event.name or event.id
     texts = {
-        "planned": lambda: f"{v['nodes']} nodes, {v['train']} to train",
+        "planned": lambda: f"{v['nodes']} node{'s' * (v['nodes'] != 1)}, {v['train']} to train",
         "started": lambda: f"{name}: {_start(v)}",
         "trained": lambda: f"{name}: trained in {v['seconds']:.1f} s",
         "damaged": lambda: "\n".join([f"{name}: its run is damaged; training it again", *v["problems"]]),
@@ -133,19 +134,32 @@ class JsonLines:
 
 
 class Live:
-    """Progress bars at the bottom of the terminal, one per leaf in training and one for all; lines scroll above."""
+    """Progress bars at the bottom of the terminal, one per leaf in training and one for all; lines scroll above.
+
+    The bars take at most `COLUMNS`, so that the lines of a narrowed terminal do not wrap and can be drawn over.
+    """
+
+    COLUMNS = 60
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.table import Column
 
-        columns = (TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.completed}/{task.total}"),
-                   TextColumn("{task.fields[note]}"), TimeRemainingColumn(compact=True))
-        self.progress = Progress(*columns, console=Console(stderr=True, highlight=False), transient=True)
+        widths = {"{task.description}": 20, "{task.fields[done]}": 5, "{task.fields[note]}": 18,
+                  "{task.fields[left]}": 6}
+        name, *others = (TextColumn(text, markup=False, table_column=Column(max_width=width, no_wrap=True))
+                         for text, width in widths.items())
+        self.progress = Progress(name, BarColumn(self.COLUMNS - sum(widths.values()) - len(widths)), *others,
+                                 console=Console(stderr=True, highlight=False), transient=True)
         self.bars: dict[str, TaskID] = {}
         """Bars of the leaves in training, by id."""
         self.started: set[str] = set()
         """Ids of leaves that were started and have not ended; those without a bar wait in a cluster's queue."""
+        self.begun: dict[str, tuple[float, int]] = {}
+        """Monotonic time and step of the first progress of each leaf, from which the time left is computed."""
+        self.seconds: list[float] = []
+        """Of the leaves trained so far."""
         self.all: TaskID | None = None
 
     def __enter__(self) -> Live:
@@ -159,16 +173,17 @@ class Live:
         """Update the bars and print lines for events other than progress."""
         v = event.values
         if event.event == "planned" and v["train"] > 1:
-            self.all = self.progress.add_task("all leaves", total=v["train"], note="")
+            self.all = self.progress.add_task("all leaves", total=v["train"], note="", done="", left="")
         elif event.event == "started":
             self.started.add(event.id)
             if "queued" not in v:
                 self._bar(event)
         elif event.event == "progress":
-            self.progress.update(self._bar(event), completed=v["step"], total=v["steps"], note=_epoch(v))
+            self.progress.update(self._bar(event), completed=v["step"], total=v["steps"], note=_epoch(v),
+                                 done=f"{v['step'] / max(v['steps'], 1):.0%}", left=self._left(event))
         elif event.id in self.started and event.event in ("trained", "failed", "retried"):
             self._remove_bar(event)
-        self._show_counts()
+        self._show_all()
         text = line(event)
         if text and event.event not in ("started", "progress"):
             self.progress.console.print("\n".join(clean(each) for each in text.split("\n")), markup=False)
@@ -176,23 +191,38 @@ class Live:
     def _bar(self, event: Event) -> TaskID:
         """Return the bar of a leaf, creating it where it has none."""
         if event.id not in self.bars:
-            self.bars[event.id] = self.progress.add_task(clean(event.name), total=None, note="starting")
+            self.bars[event.id] = self.progress.add_task(clean(event.name), total=None, note="starting", done="",
+                                                         left="")
         return self.bars[event.id]
+
+    def _left(self, event: Event) -> str:
+        """Render the time that a leaf still takes at its speed since its start; empty at first."""
+        now, step, steps = time.monotonic(), event.values["step"], event.values["steps"]
+        began, first = self.begun.setdefault(event.id, (now, step))
+        return duration((now - began) / (step - first) * (steps - step)) if step > first else ""
 
     def _remove_bar(self, event: Event) -> None:
         """Remove the bar of a leaf that ended, and advance the bar of all unless it is retried."""
         self.started.remove(event.id)
+        self.begun.pop(event.id, None)
         if event.id in self.bars:
             self.progress.remove_task(self.bars.pop(event.id))
+        if event.event == "trained":
+            self.seconds.append(event.values["seconds"])
         if self.all is not None and event.event != "retried":
             self.progress.advance(self.all)
 
-    def _show_counts(self) -> None:
-        """Show the numbers of running and queued leaves on the bar of all."""
-        if self.all is not None:
-            queued = len(self.started) - len(self.bars)
-            note = f"{len(self.bars)} running" + (f", {queued} queued" if queued else "")
-            self.progress.update(self.all, note=note)
+    def _show_all(self) -> None:
+        """Show on the bar of all how many leaves ended, run and wait, and the time left once one is trained."""
+        if self.all is None:
+            return
+        bar = self.progress.tasks[self.progress.task_ids.index(self.all)]
+        ended, total, running = int(bar.completed), int(bar.total or 0), len(self.bars)
+        queued = len(self.started) - running
+        note = f"{running} running" + (f", {queued} queued" if queued else "")
+        left = sum(self.seconds) / len(self.seconds) * (total - ended) / max(running, 1) if self.seconds else None
+        self.progress.update(self.all, note=note, done=f"{ended}/{total}",
+                             left="" if left is None else duration(left))
 
 
 def choose_view(json: bool, quiet: bool) -> AbstractContextManager[View]:

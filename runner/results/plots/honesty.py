@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ...tasks.metrics import OVERALL
+from ...tasks.metrics import DIGITS, OVERALL
 from ..profile_results import ProfileResults
 from ..result import ResultNode
 from . import COLOURS, INK, figure
@@ -38,7 +38,8 @@ def _honesty(nodes: list[ResultNode]) -> Figure:
         points = [(value, row) for row, value in enumerate(values) if value is not None]
         if points:
             left.plot(*zip(*points, strict=True), marker, color=colour, fillstyle=fill, label=label, markersize=4.5)
-    gaps = [(node.scores["dev"][OVERALL] or 0.0) - _honest(node) for node in nodes]
+    # Both scores are rounded: what is left of two equal ones is no optimism.
+    gaps = [round((node.scores["dev"][OVERALL] or 0.0) - _honest(node), DIGITS - 1) for node in nodes]
     right.barh(range(len(nodes)), gaps, height=0.6, color=COLOURS[1])
     right.axvline(0, color=INK, linewidth=0.8)
     left.set_yticks(range(len(nodes)), [node.name for node in nodes])
