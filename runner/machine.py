@@ -98,6 +98,14 @@ def computes_bf16(device: str) -> tuple[bool, str]:
     return capabilities[index] >= CAPABILITY, f"the GPU has compute capability {capabilities[index]}"
 
 
+def lacks_gpu(device: str) -> bool:
+    """Return whether a leaf's device is a GPU that torch cannot use here, as far as shows without importing torch."""
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or _built_for() == "hip":
+        return False
+    return _built_for() != "cuda" or int(number or 0) >= len(_capabilities())
+
+
 def emulated_bf16() -> str:
     """Describe the speed of a step in emulated bf16 relative to fp32 on this processor (docs/performance.md)."""
     if sys.platform == "linux" and "flags" in _cpuinfo():

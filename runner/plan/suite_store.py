@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import DataError
+from ..errors import DataError, Problem
 from ..files import json_bytes, read_cache, sha256, write_cache
 from ..part import Part
 from ..parts.suites import Suite
@@ -43,6 +43,11 @@ class SuiteStore(Mapping[str, Data]):
             entry = json.loads(cached)
         else:
             data = suite.load(self.project)
+            if repeated := data.repeated_splits():
+                raise DataError(*(Problem(f"`{task}` of the suite `{suite.name}` has the same sentences in {one} and "
+                                          f"{other}: its scores would say nothing about new sentences",
+                                          hint=f"`{other}` needs a file of other sentences")
+                                  for task, one, other in repeated))
             entry = {"sha256": data.sha256(), "dropped": dict(data.dropped)}
             self._data[entry["sha256"]] = data
             if path and path == self._cache_file(suite):  # else a file changed while it was read

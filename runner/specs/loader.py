@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import Place, Problem, SpecError, did_you_mean, nearest
-from ..machine import computes_bf16, emulated_bf16
+from ..machine import computes_bf16, emulated_bf16, lacks_gpu
 from ..part import Member
 from ..parts.discovery import find, names
 from ..parts.ensembles import Ensemble
@@ -243,6 +243,7 @@ class Loader:
         model = self._parts.part(Model, table, table.place, also=FILED)
         if model and not wrong:
             self._add(*misfits(model, table, self.project))
+            self._warn_of_device(model.resources.device, table)
             yield Leaf(name, self._with_precision(model, table), table)
 
     def _with_precision(self, model: Model, table: Table) -> Model:
@@ -262,6 +263,12 @@ class Loader:
             self._warnings.setdefault(f"warning: {at}: bf16 is emulated here, {emulated_bf16()} ({why}); "
                                      "`precision = \"auto\"` takes fp32")
         return model
+
+    def _warn_of_device(self, device: str, table: Table) -> None:
+        """Warn if this machine lacks the device; the machines of an executor may have it."""
+        if lacks_gpu(device):
+            self._warnings.setdefault(f"warning: {place_of(table, ('resources', 'device'))}: this machine has no GPU "
+                                     f"`{device}` for torch; `device = \"auto\"` takes a GPU where there is one")
 
     def _with_valid_heads(self, table: Table, layers: Sequence[Table]) -> tuple[Table, bool]:
         """Return the table of a model without heads that do not apply, and whether it has an invalid head.

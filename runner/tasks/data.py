@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
 from ..part import Part
@@ -56,6 +57,10 @@ class Examples:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def sentences(self) -> list[tuple[str, ...]]:
+        """Return the sentences or pairs of all examples."""
+        return list(zip(self.first, self.second, strict=True) if self.second else zip(self.first, strict=True))
+
 
 @dataclass(frozen=True)
 class Data:
@@ -64,6 +69,12 @@ class Data:
     tasks: Mapping[str, Task]
     splits: Mapping[str, Mapping[str, Examples]]
     dropped: Mapping[str, int] = field(default_factory=dict)
+
+    def repeated_splits(self) -> list[tuple[str, str, str]]:
+        """Return task, split and other split where two splits have the same sentences, in any order."""
+        return [(task, one, other) for task, splits in self.splits.items() for one, other in combinations(splits, 2)
+                if len(splits[one]) == len(splits[other])
+                and sorted(splits[one].sentences()) == sorted(splits[other].sentences())]
 
     def sha256(self) -> str:
         """Return the sha256 over tasks, ids, sentences and labels."""

@@ -70,8 +70,17 @@ def test_text_that_begins_with_a_minus_has_a_hint(root: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_a_gpu_that_is_not_there_is_no_bug_and_the_leaf_is_listed_as_failed(tmp_path: Path) -> None:
+def test_a_gpu_that_is_not_there_is_told_with_its_line_and_before_anything_starts(tmp_path: Path) -> None:
     root = project(tmp_path)
-    done = mtrun(root, "build", "specs/sum.toml", "--set", "resources.device=cuda", "-q")
+    spec = root / "specs" / "sum.toml"
+    spec.write_text(spec.read_text() + "\n[resources]\ndevice = \"cuda\"\n")
+    line = spec.read_text().splitlines().index('device = "cuda"') + 1
+    for command in ("check", "plan"):
+        done = mtrun(root, command, "specs/sum.toml")
+        assert done.returncode == 0 and f"sum.toml:{line}" in done.stderr and "no GPU" in done.stderr
+    done = mtrun(root, "build", "specs/sum.toml", "-q")
+    assert done.returncode == 2 and "sees no such GPU" in done.stderr and "bug" not in done.stderr
+    assert not list((root / "registry").glob(".attempts/*/log.txt"))
+    done = mtrun(root, "build", "specs/sum.toml", "-q", "--executor", "inline")
     assert done.returncode == 1 and "its worker sees no GPU" in done.stderr and "bug" not in done.stderr
     assert ") is failed" in mtrun(root, "ls").stderr

@@ -382,9 +382,10 @@ def test_data_that_change_during_training_are_noticed_before_the_commit(tmp_path
     rows = "".join(f"{i}\tit is {w}\t{w == 'good'}\n".replace("True", "1").replace("False", "0")
                    for i, w in enumerate(["good", "bad"] * 10))
     (root / "t.csv").write_text("id\tsentence\tlabel\n" + rows)
+    (root / "d.csv").write_text("id\tsentence\tlabel\n" + rows.replace("it is", "it was"))
     (root / "specs" / "suites" / "own.toml").write_text(
         'kind = "suite"\ntype = "files"\nfolder = "."\n[tasks.sentiment]\ntitle = "S"\nkind = "classification"\n'
-        'columns = ["sentence"]\nlabel = "label"\ntrain = "t.csv"\ndev = "t.csv"\n')
+        'columns = ["sentence"]\nlabel = "label"\ntrain = "t.csv"\ndev = "d.csv"\n')
     profile = root / "specs" / "profiles" / "demo.toml"
     profile.write_text(profile.read_text().replace("tiny.toml", "own.toml").partition("[heads")[0])
     (root / "specs" / "sum.toml").write_text(

@@ -77,7 +77,7 @@ def written_project(root: Path, **names: str) -> Path:
     (root / "specs" / "profiles" / f"{called['profile']}.toml").write_text(PROFILE)
     for split in ("train", "dev"):
         header = "\t".join(called[key] for key in ("id", "column", "label"))
-        rows = "".join(f"{split}{n}\tit was {'good' if n % 2 else 'bad'} {n}\t{n % 2}\n" for n in range(6))
+        rows = "".join(f"{split}{n}\tin {split} {'good' if n % 2 else 'bad'} {n}\t{n % 2}\n" for n in range(6))
         (root / "data" / f"{split}.csv").write_text(f"{header}\n{rows}")
     spec = root / "specs" / f"{called['spec']}.toml"
     name = f"name = {written(called['name'])}\n" if called["name"] else ""

@@ -23,8 +23,8 @@ kind = "classification"
 classes = 2
 columns = ["sentence"]
 label = "label"
-train = "all.csv"
-dev = "all.csv"
+train = "train.csv"
+dev = "dev.csv"
 '''
 COMMANDS = [
     *(("table", "results", "--format", style) for style in ("md", "csv", "json", "latex", "html", "plain")),
@@ -42,9 +42,11 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     root = project(tmp_path_factory.mktemp("small"), pcgrad=SPECS["pcgrad"], mean=SPECS["mean"])
     profile = root / "specs" / "profiles" / "demo.toml"
     if request.param == "one task":
-        rows = "".join(f"{i}\tit was a {'good' if i % 2 else 'bad'} film\t{i % 2}\n" for i in range(40))
+        data = {f"data/{split}.csv": "id\tsentence\tlabel\n" + "".join(
+            f"{i}\tit was {word} {'good' if i % 2 else 'bad'} film\t{i % 2}\n" for i in range(40))
+            for split, word in (("train", "a"), ("dev", "one"))}
         head = '[heads.sentiment]\ntype = "linear"\nloss = "cross_entropy"\n'
-        write(root, {"specs/suites/tiny.toml": ONE_TASK, "data/all.csv": f"id\tsentence\tlabel\n{rows}",
+        write(root, {"specs/suites/tiny.toml": ONE_TASK, **data,
                      "specs/sum.toml": f'kind = "model"\ncombiner = "sum"\nschedule = "constant"\n{head}'})
         profile.write_text(profile.read_text().partition("[heads")[0])
     if request.param == "one epoch":

@@ -41,12 +41,13 @@ type = "linear"
 loss = "cross_entropy"
 '''
 ROWS = "id\ttext\tlabel\na\tgood\t1\nb\tbad\t0\n"
+TRAIN = ROWS.replace("good", "fine")
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     root = project(tmp_path / "here", small=SPEC)
-    write(root, {"specs/suites/small.toml": SUITE, "data/train.tsv": ROWS, "data/dev.tsv": ROWS})
+    write(root, {"specs/suites/small.toml": SUITE, "data/train.tsv": TRAIN, "data/dev.tsv": ROWS})
     return root
 
 
@@ -94,7 +95,7 @@ def test_changed_data_of_the_same_length_and_time_are_noticed(root: Path) -> Non
 
 def test_what_decides_nothing_changes_no_hash(root: Path) -> None:
     run = finish(root, "small")
-    write(root, {"data/train.tsv": ROWS.replace("good", '"good"')})  # other bytes, the same examples
+    write(root, {"data/train.tsv": TRAIN.replace("fine", '"fine"')})  # other bytes, the same examples
     assert leaf(planned(root, "small"), "small").id == run.id
 
 
@@ -179,3 +180,11 @@ def test_a_plan_whose_data_are_known_imports_neither_numpy_nor_torch(root: Path)
     code += "print({'numpy', 'torch', 'pandas'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "set()", done.stderr
+
+
+def test_one_file_for_two_splits_is_refused(root: Path) -> None:
+    (root / "data" / "dev.tsv").write_text("id\ttext\tlabel\nc\tbad\t1\nd\tfine\t1\n")  # in another order
+    with pytest.raises(DataError, match=r"`sentiment` of the suite `small` has the same sentences in train and dev"):
+        planned(root, "small")
+    (root / "data" / "dev.tsv").write_text("id\ttext\tlabel\nc\tbad\t1\nd\tso fine\t1\n")
+    assert planned(root, "small").nodes

@@ -40,9 +40,9 @@ kind = "classification"
 classes = 3
 columns = ["sentence"]
 label = "label"
-train = "sentiment.csv"
-dev = "sentiment.csv"
-test = "sentiment.csv"
+train = "train.csv"
+dev = "dev.csv"
+test = "test.csv"
 
 [tasks.similarity]
 title = "Likeness"
@@ -50,8 +50,8 @@ kind = "regression"
 high = 5.0
 columns = ["sentence", "other"]
 label = "score"
-train = "similarity.csv"
-dev = "similarity.csv"
+train = "train.csv"
+dev = "dev.csv"
 '''
 TREE = 'kind = "ensemble"\n[tree]\n'
 SPECS = {
@@ -71,11 +71,8 @@ EPOCHS = 4
 def published(root: Path, profile: str = "demo") -> Path:
     """Make the project and its results; return the project's folder."""
     project(root)
-    rows = [f"e{i}\t{HOSTILE[i % 4]} {i}\t{HOSTILE[-i % 4]}\t{i % 3}\t{i % 6}".replace('"', '""') for i in range(40)]
-    data = "id\tsentence\tother\tlabel\tscore\n" + "".join(
-        "\t".join(f'"{cell}"' for cell in row.split("\t")) + "\n" for row in rows)
-    write(root, {"specs/suites/tiny.toml": SUITE, "data/sentiment.csv": data, "data/similarity.csv": data}
-          | {f"specs/{name}.toml": text for name, text in SPECS.items()})
+    write(root, {"specs/suites/tiny.toml": SUITE, "data/train.csv": table(" in train"), "data/dev.csv": table(""),
+                 "data/test.csv": table(" in test")} | {f"specs/{name}.toml": text for name, text in SPECS.items()})
     ground = root / "specs" / "profiles" / "demo.toml"
     ground.write_text(ground.read_text().partition("[heads")[0])
     plan = planned(root, *PUBLISHED)
@@ -84,6 +81,14 @@ def published(root: Path, profile: str = "demo") -> Path:
     plan = planned(root, *PUBLISHED)
     list(Build(plan, Scheduler(plan.registry, root, Inline(), jobs=1), root / "results").events())
     return root
+
+
+def table(words: str) -> str:
+    """Return a file of data whose sentences end with `words`."""
+    rows = [f"e{i}\t{HOSTILE[i % 4]} {i}{words}\t{HOSTILE[-i % 4]}\t{i % 3}\t{i % 6}".replace('"', '""')
+            for i in range(40)]
+    return "id\tsentence\tother\tlabel\tscore\n" + "".join(
+        "\t".join(f'"{cell}"' for cell in row.split("\t")) + "\n" for row in rows)
 
 
 def pretend(plan: Plan, node: PlannedNode) -> None:

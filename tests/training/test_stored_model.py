@@ -191,8 +191,8 @@ title = "Reviews"
 kind = "classification"
 columns = ["sentence"]
 label = "sentiment"
-train = "reviews.csv"
-dev = "reviews.csv"
+train = "train.csv"
+dev = "dev.csv"
 '''
 
 
@@ -206,8 +206,9 @@ def pretrained(original: Path, tmp_path: Path) -> Path:
     profile = root / "specs" / "profiles" / "demo.toml"
     (root / "specs" / "suites" / "reviews.toml").write_text(REVIEWS)
     (root / "data").mkdir()
-    (root / "data" / "reviews.csv").write_text("id\tsentence\tsentiment\n" + "".join(
-        f"{number}\ta {'good' if number % 2 else 'bad'} film\t{number % 2}\n" for number in range(16)))
+    for split, word in (("train", "a"), ("dev", "one")):
+        (root / "data" / f"{split}.csv").write_text("id\tsentence\tsentiment\n" + "".join(
+            f"{number}\t{word} {'good' if number % 2 else 'bad'} film\t{number % 2}\n" for number in range(16)))
     scratch = profile.read_text()
     sizes = 'init = "scratch"\nwidth = 16\nlayers = 1\nattention_heads = 2\nvocabulary = 200\n'
     profile.write_text(scratch.replace(sizes, f'init = "{original}"\nmax_length = 48\n'))

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from pydantic import PrivateAttr
 
-from ...errors import UsageError
+from ... import machine
+from ...errors import Problem, UsageError
 from ...files import reported
 from ...specs.spec import Resources
 from .. import gpus
@@ -39,6 +40,13 @@ class _Process(Handle):
             self.process.send_signal(signal.SIGKILL if now else signal.SIGTERM)
 
 
+def _torch_sees_gpu() -> bool:
+    """Return whether torch can use a GPU, which the driver's tools may not tell of."""
+    import torch  # slow
+
+    return torch.cuda.is_available()
+
+
 class Local(Executor):
     """One process a leaf, each with its threads and, where this machine has GPUs, with a GPU or a share of one."""
 
@@ -47,6 +55,11 @@ class Local(Executor):
 
     def open(self, project: Path, jobs: int | None, leaves: Sequence[Resources]) -> int:
         """Query the GPUs; return how many leaves fit on the CPU. Raise UsageError where a leaf needs more GPUs."""
+        for leaf in leaves:
+            if machine.lacks_gpu(leaf.device) and not _torch_sees_gpu():
+                raise UsageError(Problem(f"a leaf is to be trained on `{leaf.device}` (resources.device), and torch "
+                                         "sees no such GPU on this machine",
+                                         hint="resources.device = \"auto\" takes a GPU where there is one"))
         self._devices = GpuAllocator(gpus.query_memory())
         most = max((leaf.gpus or 0 for leaf in leaves), default=0)
         if most > len(self._devices.sizes):
