@@ -34,9 +34,7 @@ def make_plan(project: Path, specs: Sequence[Path], profile: str, settings: Sequ
     plan.mark_spare()
     plan.files = loader.references.files()
     plan.settled = loader.settled
-    dropped = [item for by_file in plan.data.dropped.values() for item in by_file.items()]
-    plan.notes += [f"{count} row{'s' * (count > 1)} of {file} left out: bad_rows = \"drop\""
-                   for file, count in dropped]
+    plan.notes += dict.fromkeys(note for notes in plan.data.notes.values() for note in notes)
     plan.notes += loader.warnings if plan.todo() else []
     return plan
 

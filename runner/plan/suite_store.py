@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import DataError, Problem
+from ..errors import DataError
 from ..files import json_bytes, read_cache, sha256, write_cache
 from ..part import Part
 from ..parts.suites import Suite
@@ -31,8 +31,8 @@ class SuiteStore(Mapping[str, Data]):
     folder: Path
     """Cache of hashes; its files can be deleted at any time."""
     suites: dict[str, Suite] = field(default_factory=dict)
-    dropped: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Number of dropped rows by content hash and file."""
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    """What users should know of the examples, such as dropped rows, by content hash."""
     _data: dict[str, Data] = field(default_factory=dict)
 
     def add(self, suite: Suite) -> str:
@@ -43,18 +43,13 @@ class SuiteStore(Mapping[str, Data]):
             entry = json.loads(cached)
         else:
             data = suite.load(self.project)
-            if repeated := data.repeated_splits():
-                raise DataError(*(Problem(f"`{task}` of the suite `{suite.name}` has the same sentences in {one} and "
-                                          f"{other}: its scores would say nothing about new sentences",
-                                          hint=f"`{other}` needs a file of other sentences")
-                                  for task, one, other in repeated))
-            entry = {"sha256": data.sha256(), "dropped": dict(data.dropped)}
+            entry = {"sha256": data.sha256(), "notes": list(_notes(suite, data))}
             self._data[entry["sha256"]] = data
             if path and path == self._cache_file(suite):  # else a file changed while it was read
                 write_cache(path, json_bytes(entry))
         content: str = entry["sha256"]
         self.suites.setdefault(content, suite)
-        self.dropped[content] = entry["dropped"]
+        self.notes[content] = entry["notes"]
         return content
 
     def put(self, content: str, data: Data) -> None:
@@ -63,7 +58,7 @@ class SuiteStore(Mapping[str, Data]):
 
     def update(self, other: SuiteStore) -> None:
         """Add the suites of another store."""
-        self.suites, self.dropped = other.suites | self.suites, other.dropped | self.dropped
+        self.suites, self.notes = other.suites | self.suites, other.notes | self.notes
         self._data = other._data | self._data
 
     def __contains__(self, content: object) -> bool:
@@ -101,3 +96,12 @@ class SuiteStore(Mapping[str, Data]):
         read = [sha256(path) for path in (Path(inspect.getfile(Part)), data, data.with_name("table_files.py"))]
         key = json.dumps([suite.canonical(), inputs, code, read, sys.version])
         return self.folder / hashlib.sha256(key.encode()).hexdigest()
+
+
+def _notes(suite: Suite, data: Data) -> Iterator[str]:
+    """Yield the number of dropped rows of each file, and the splits with the same sentences."""
+    for file, count in data.dropped.items():
+        yield f"{count} row{'s' * (count > 1)} of {file} left out: bad_rows = \"drop\""
+    for task, one, other in data.repeated_splits():
+        yield (f"warning: `{task}` of the suite `{suite.name}` has the same sentences in {one} and {other}: its scores "
+               "say nothing about new sentences")
