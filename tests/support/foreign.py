@@ -70,7 +70,8 @@ def mutate(chance: random.Random, value: Any) -> Any:
     found = list(places(value))
     if not found or chance.random() < 0.01:
         return JUNK[chance.randrange(len(JUNK))]()
-    held, key = chance.choice(found)
+    shallow = [pair for pair in found if pair[0] is value]
+    held, key = chance.choice(shallow if chance.random() < 0.3 else found)
     how = chance.random()
     if how < 0.3:
         held[key] = JUNK[chance.randrange(len(JUNK))]()
@@ -119,9 +120,9 @@ def with_checksum(above: bytes) -> bytes:
     return head + f' "sha256": "{hashlib.sha256(head).hexdigest()}"\n}}\n'.encode()
 
 
-def cached(data: bytes) -> bytes:
-    """Return the content of a cache's file with its seal."""
-    return hashlib.sha256(data).hexdigest().encode() + b"\n" + data
+def cached(name: str, data: bytes) -> bytes:
+    """Return the content of a cache's file of some name with its seal."""
+    return hashlib.sha256(name.encode() + b"\n" + data).hexdigest().encode() + b"\n" + data
 
 
 class Watch:
@@ -139,8 +140,10 @@ class Watch:
             self.seen.append(f"{event} {arguments[:2]}")
         flags = arguments[2] if event == "open" and isinstance(arguments[2], int) else 0
         is_write = event in WRITES or flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-        if not is_write or flags & os.O_TMPFILE == os.O_TMPFILE or not isinstance(arguments[0], str | os.PathLike):
-            return  # a file of O_TMPFILE has no name
+        if not is_write or not isinstance(arguments[0], str | os.PathLike):
+            return
+        if event == "open" and os.path.isdir(arguments[0]):
+            return  # a temporary file without a name
         names = arguments[:2] if event in ("os.rename", "os.link", "os.symlink") else arguments[:1]
         descriptor = arguments[-1] if event in ("os.remove", "os.rmdir", "os.mkdir") else -1
         base = os.getcwd() if descriptor < 0 else os.readlink(f"/proc/self/fd/{descriptor}")

@@ -301,7 +301,11 @@ def opened(path: Path) -> Iterator[Bundle]:
 
 def differences(name: str, stored: bytes, computed: bytes) -> list[str]:
     """Return a line for each value in which a stored and a recomputed result differ."""
-    old, new = dict(_values(json.loads(stored))), dict(_values(json.loads(computed)))
+    try:
+        old = dict(_values(json.loads(stored)))
+    except (ValueError, RecursionError):
+        return [f"{name} is not a result"]
+    new = dict(_values(json.loads(computed)))
     return [clean(f"{name}: {key} is {old.get(key)} in the bundle, {new.get(key)} computed again")
             for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)
             and (key in old or not NEWER.fullmatch(key))]

@@ -49,7 +49,8 @@ def check_nodes(bundle: Bundle, project: Path) -> None:
                 else:
                     check.wrong.append(f"no spec is called `{name}`")
         except MtrunError as error:
-            raise _error(bundle, "its specs cannot be read", *(p.message for p in error.problems)) from None
+            notes = (note for problem in error.problems for note in (problem.message, *problem.notes))
+            raise _error(bundle, "its specs cannot be read", *notes) from None
     check.compare_names(bundle.record.systems)
     if check.wrong:
         raise _error(bundle, "its specs are of other systems than its results", *check.wrong)

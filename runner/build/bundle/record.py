@@ -222,7 +222,13 @@ class _LabelledSplit(StrictRecord):
     """Ids and labels of the examples of one split."""
 
     ids: tuple[str, ...]
-    labels: tuple[float, ...] | None
+    labels: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> _LabelledSplit:
+        if (self.labels is not None and len(self.labels) != len(self.ids)) or len(set(self.ids)) != len(self.ids):
+            raise ValueError("there are not as many labels as ids, or an id occurs twice")
+        return self
 
 
 _LABELS = TypeAdapter(dict[str, dict[Literal["dev", "test"], _LabelledSplit]])
