@@ -235,18 +235,25 @@ def try_lock(descriptor: int) -> bool:
 
 
 def write_cache(path: Path, data: bytes) -> None:
-    """Write bytes below a line with their sha256, so that damage is seen; a refused write is ignored."""
+    """Write bytes below a line with the sha256 of the file's name and of them; a refused write is ignored.
+
+    So damage is seen, and a file that got the name of another.
+    """
     with contextlib.suppress(StorageError):
-        write_bytes(path, hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
+        write_bytes(path, _seal(path, data) + b"\n" + data)
 
 
 def read_cache(path: Path) -> bytes | None:
-    """Return the bytes of `write_cache`; None where there are none, or others than were written."""
+    """Return the bytes of `write_cache`; None where there are none, or others than were written there."""
     with contextlib.suppress(OSError):
         digest, _, data = path.read_bytes().partition(b"\n")
-        if digest == hashlib.sha256(data).hexdigest().encode():
+        if digest == _seal(path, data):
             return data
     return None
+
+
+def _seal(path: Path, data: bytes) -> bytes:
+    return hashlib.sha256(path.name.encode() + b"\n" + data).hexdigest().encode()
 
 
 def open_file(path: Path) -> BinaryIO:

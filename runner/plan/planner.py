@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,7 @@ from ..errors import DataError, Problem, RegistryError, SpecError, StorageError,
 from ..parts.suites import Suite
 from ..project import Project
 from ..registry.registry import Registry
-from ..specs.identity import content_id, leaf_id, stale_sources
+from ..specs.identity import filed_id, leaf_id, stale_sources, tree_id
 from ..specs.loader import Loader
 from ..specs.spec import Filed, Leaf, Model, Node, Stored, Tree
 from ..specs.stored_run import suite_of
@@ -104,8 +103,7 @@ class _Planner:
             raise SpecError(Problem("the members of an ensemble must share one suite", tree.place))
         suite = suites.pop()
         self._check_tasks(tree, self.plan.data.suites[suite].meanings())
-        content = {"kind": "ensemble", "spec": tree.ensemble.canonical(), "members": tree.ensemble.signature(members)}
-        return PlannedNode(content_id(content), tree.name, tree, members, "score", "", suite)
+        return PlannedNode(tree_id(tree.ensemble, members), tree.name, tree, members, "score", "", suite)
 
     def _check_tasks(self, tree: Tree, tasks: Mapping[str, Task]) -> None:
         """Raise SpecError if an ensemble names a task that the suite lacks."""
@@ -134,8 +132,7 @@ class _Planner:
         except DataError as error:
             raise DataError(*(Problem(p.message, p.place, (*p.notes, f"used by {filed.place}"), p.hint)
                               for p in error.problems)) from None
-        sha256 = hashlib.sha256(predictions.to_bytes()).hexdigest()
-        identity = content_id({"kind": "predictions", "sha256": sha256, "suite": suite})
+        identity = filed_id(predictions, suite)
         for task in probabilities(predictions, self.plan.data[suite]):
             self.plan.notes.append(f"warning: {filed.shown}: the scores of `{task}` look like probabilities; logits "
                                    "are expected, such as log(p / (1 - p))")

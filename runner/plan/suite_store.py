@@ -8,6 +8,7 @@ loaded are compared with the hash.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import json
@@ -16,11 +17,27 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import Field, ValidationError
+
 from ..errors import DataError
 from ..files import json_bytes, read_cache, sha256, write_cache
-from ..part import Part
+from ..part import Part, StrictRecord
 from ..parts.suites import Suite
 from ..tasks.data import Data
+
+
+class _Entry(StrictRecord):
+    """What the cache knows of a suite."""
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    notes: list[str]
+
+
+def _cached(path: Path) -> _Entry | None:
+    """Return the entry in a file of the cache, or None where there is no valid one."""
+    with contextlib.suppress(ValidationError):
+        return _Entry.model_validate_json(read_cache(path) or b"")
+    return None
 
 
 @dataclass(eq=False)
@@ -38,19 +55,16 @@ class SuiteStore(Mapping[str, Data]):
     def add(self, suite: Suite) -> str:
         """Add a suite and return the hash of its content. Raise DataError."""
         path = self._cache_file(suite)
-        cached = read_cache(path) if path else None
-        if cached is not None:
-            entry = json.loads(cached)
-        else:
+        entry = _cached(path) if path else None
+        if entry is None:
             data = suite.load(self.project)
-            entry = {"sha256": data.sha256(), "notes": list(_notes(suite, data))}
-            self._data[entry["sha256"]] = data
+            entry = _Entry(sha256=data.sha256(), notes=list(_notes(suite, data)))
+            self._data[entry.sha256] = data
             if path and path == self._cache_file(suite):  # else a file changed while it was read
-                write_cache(path, json_bytes(entry))
-        content: str = entry["sha256"]
-        self.suites.setdefault(content, suite)
-        self.notes[content] = entry["notes"]
-        return content
+                write_cache(path, json_bytes(entry.model_dump()))
+        self.suites.setdefault(entry.sha256, suite)
+        self.notes[entry.sha256] = entry.notes
+        return entry.sha256
 
     def put(self, content: str, data: Data) -> None:
         """Set the examples of a hash, for example labels without sentences."""

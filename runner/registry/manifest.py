@@ -23,8 +23,37 @@ LIMIT = 1 << 22
 _CHECKSUM = re.compile(rb'(,\n) "sha256": "([0-9a-f]{64})"\n}\n\Z')
 
 
+class _Split(BaseModel):
+    """Parts that a batch was computed in from a step on."""
+
+    step: int
+    parts: int
+
+
+class _Train(BaseModel):
+    """Keys of a run's training that scoring reads."""
+
+    select: str
+    tasks: list[str] | None = None
+
+
+class _Spec(BaseModel):
+    """Tables of a run's spec that are read before it is made a model again."""
+
+    train: _Train
+    heads: dict[str, Any] = {}
+    suite: dict[str, Any] = {}
+
+
+class _Suite(BaseModel):
+    """The suite's content."""
+
+    sha256: str
+    dropped: dict[str, int] = {}
+
+
 class _Manifest(BaseModel):
-    """Required keys of a manifest."""
+    """The keys of a manifest that are read anywhere; those with a default may be missing."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -33,12 +62,21 @@ class _Manifest(BaseModel):
     name: str
     what: str
     files: dict[str, dict[str, int | str]]
-    spec: dict[str, Any]
-    suite: dict[str, Any]
+    spec: _Spec
+    suite: _Suite
     dev: dict[str, float | None]
     epoch: int
     parameters: int
     seconds: float
+    inputs: dict[str, str] = {}
+    source: dict[str, str] = {}
+    environment: dict[str, str | int] = {}
+    made_of: dict[str, str | None] = {}
+    refits: list[int] = []
+    splits: list[_Split] = []
+    megabytes: float | None = None
+    inference: float | None = None
+    finished: str = ""
 
 
 def json_with_checksum(values: Mapping[str, Any]) -> bytes:

@@ -13,14 +13,16 @@ function of the content of the suite and the ids of the examples: the same for a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 
 from ..errors import TrainingError
 from ..files import read_cache, sha256, write_cache
@@ -38,7 +40,7 @@ with deferred("numpy"):
 
 SplitScores = dict[str, float | None]
 
-_SCORES: TypeAdapter[SplitScores] = TypeAdapter(SplitScores)
+_SCORES: TypeAdapter[SplitScores] = TypeAdapter(dict[str, Annotated[float, Field(ge=-1, le=1)] | None])
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,8 @@ class CrossFit:
         if not runs and not any(node.ensemble and node.ensemble.chooses for node in below):
             return None
         path = self.folder / f"{_digest([self._code, self.content, self.nodes[id].key])}.json"
-        if (cached := read_cache(path)) is not None:
-            return _SCORES.validate_json(cached, strict=True)
+        if cached := self._cached(path):
+            return cached
         if any(len(rows) < FOLDS for rows in labelled(self.data).values()):
             return None
         try:
@@ -105,6 +107,13 @@ class CrossFit:
             return None
         write_cache(path, json.dumps(scores).encode())
         return scores
+
+    def _cached(self, path: Path) -> SplitScores | None:
+        """Return the scores in a file of the cache, or None where there are none, or none of this suite."""
+        with contextlib.suppress(ValidationError):
+            scores = _SCORES.validate_json(read_cache(path) or b"", strict=True)
+            return scores if scores.keys() == {*self.data.tasks, OVERALL} else None
+        return None
 
     def _below(self, id: str) -> Iterator[FittedNode]:
         """Yield a node and all its members, direct and indirect, each once."""

@@ -22,7 +22,7 @@ from ..parts.discovery import sources
 from ..plan.plan import Plan, PlannedNode
 from ..registry.registry import Run
 from ..specs.spec import Filed, Tree
-from .result import Result
+from .result import Result, ResultNode
 
 CODE = ("build/build.py", "results/result_cache.py", "results/result.py", "tasks/metrics.py", "results/crossfit.py",
         "tasks/folds.py", "parts/ensembles/_scales.py", "tasks/predictions.py", "parts/ensembles/__init__.py",
@@ -43,8 +43,25 @@ class ResultCache:
         with contextlib.suppress(MtrunError, KeyError):
             path = self._path(name)
             if data := read_cache(path):
-                return Result.from_json(data, str(path))
+                result = Result.from_json(data, str(path))
+                return result if self._is_of(result, name) else None
         return None
+
+    def _is_of(self, result: Result, name: str) -> bool:
+        """Return whether a result says that it is of a system of the plan, with the same nodes and runs."""
+        plan, root = self.plan, self.plan.roots[name]
+        suite = plan.nodes[root].suite
+        request = plan.profile, name, plan.specs.get(name, ""), plan.settings, plan.suites[suite], suite
+        said = result.profile, result.tree.name, result.spec, result.settings, result.suite, result.sha256
+        return request == said and self._has_nodes(result.tree, root)
+
+    def _has_nodes(self, node: ResultNode, id: str) -> bool:
+        """Return whether a node and all below it are those of the plan."""
+        planned = self.plan.nodes[id]
+        digest = "" if planned.members else self.runs[id].digest if id in self.runs else id
+        return (node.id, node.digest) == (id, digest) and len(node.members) == len(planned.members) and all(
+            member.name == self.plan.nodes[other].name and self._has_nodes(member, other)
+            for member, other in zip(node.members, planned.members, strict=True))
 
     def keep(self, name: str, result: Result) -> None:
         """Store the result of a system; a failure to write is ignored."""

@@ -15,7 +15,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from ..errors import MtrunError, Place, Problem, RegistryError
 from ..files import read_cache, remove, reported, write_bytes, write_cache
@@ -53,6 +53,13 @@ class Evidence(StrictRecord):
     """Id -> split -> (shown score, low, high) of each column."""
     pairs: dict[str, dict[str, tuple[_Share | None, ...]]] = Field(default_factory=dict)
     """Two sorted ids -> split -> p-value of each column."""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Evidence:
+        entries: list[Mapping[str, Sequence[object]]] = [*self.systems.values(), *self.pairs.values()]
+        if any(len(values) != len(self.columns) for by_split in entries for values in by_split.values()):
+            raise ValueError("there are not as many values as columns")
+        return self
 
     def interval(self, id: str, split: str, column: str, score: float | None) -> tuple[float, float] | None:
         """Return the ends of the interval of a score, or None if the score differs or its interval is unknown."""

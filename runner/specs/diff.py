@@ -63,7 +63,8 @@ class RunInputs:
     def of_manifest(cls, manifest: Mapping[str, Any]) -> RunInputs:
         """Return the inputs of a finished run."""
         spec, content = manifest["spec"], manifest["suite"]["sha256"]
-        return cls(dict(_decisive(spec)), dict(flat(spec["suite"], ("suite",))), content, manifest["inputs"])
+        return cls(dict(_decisive(spec)), dict(flat(spec.get("suite", {}), ("suite",))), content,
+                   manifest["inputs"])
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from typing import Any
 from ..files import sha256
 from ..parts import discovery
 from ..parts.discovery import code_hash, fingerprint
+from ..parts.ensembles import Ensemble
 from ..registry.registry import Run
+from ..tasks.predictions import Predictions
 from .spec import Model, SoupModel
 
 SCHEME = 1
@@ -29,6 +31,17 @@ def leaf_id(model: Model, suite: str, project: Path) -> str:
     """Return the id of a leaf: hash of its resolved spec, its suite's content and its input files."""
     inputs = model.inputs(project)
     return content_id({"kind": "model", "spec": model.canonical(), "suite": suite, "inputs": inputs})
+
+
+def tree_id(ensemble: Ensemble, members: Sequence[str]) -> str:
+    """Return the id of an ensemble: hash of its own options and of its members' ids."""
+    return content_id({"kind": "ensemble", "spec": ensemble.canonical(), "members": ensemble.signature(members)})
+
+
+def filed_id(predictions: Predictions, suite: str) -> str:
+    """Return the id of a predictions file: hash of what it says and of the suite's content."""
+    sha256 = hashlib.sha256(predictions.to_bytes()).hexdigest()
+    return content_id({"kind": "predictions", "sha256": sha256, "suite": suite})
 
 
 ROOT = Path(__file__).parents[1]

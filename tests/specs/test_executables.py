@@ -26,6 +26,8 @@ from runner.specs.spec import Leaf, Resources
 from runner.worker.executor_choice import choose
 
 PROFILE = "specs/profiles/demo.toml"
+MORE, SWEPT = "specs/more.toml", 'kind = "model"\nextends = "sum.toml"\n'
+"""A spec of no system in the bundle."""
 LINE = f"sh -c 'touch owned; {'true; ' * 300}touch owned-too'"
 
 
@@ -66,9 +68,9 @@ def every(root: Path) -> dict[str, bytes | None]:
     (PROFILE, 'extends = "../ground.toml"', ["specs/ground.toml:4: executor.template"]),
     (PROFILE, 'resources = { extra = ["--wrap=touch owned"] }', [f"{PROFILE}:1: resources.extra = [\"--wrap=touch"]),
     ("specs/sum.toml", '[resources]\npartition = "x --export=LD_PRELOAD=x"', ["resources.partition"]),
-    ("specs/sum.toml", '[sweep]\n"resources.extra" = [["--wrap=x"]]', ["sweep.resources.extra"]),
-    ("specs/sum.toml", '[sweep.points.a.resources]\naccount = "x"', ["sweep.points.a.resources.account"]),
-    ("specs/sum.toml", '[sweep]\nresources = [{ extra = ["x"] }]', ["sweep.resources.extra"]),
+    (MORE, f'{SWEPT}[sweep]\n"resources.extra" = [["--wrap=x"]]', ["sweep.resources.extra"]),
+    (MORE, f'{SWEPT}[sweep.points.a.resources]\naccount = "x"', ["sweep.points.a.resources.account"]),
+    (MORE, f'{SWEPT}[sweep]\nresources = [{{ extra = ["x"] }}]', ["sweep.resources.extra"]),
 ])
 @pytest.mark.parametrize("there", [False, True], ids=["new", "old"])
 def test_what_would_be_run_is_told_and_taken_on_trust_only(exported: Path, tmp_path: Path, name: str, text: str,
@@ -92,9 +94,11 @@ def test_what_would_be_run_is_told_and_taken_on_trust_only(exported: Path, tmp_p
     assert again.code == 0 and "0 runs and 0 specs are new" in again.out, "what is there already is not taken"
 
 
-def test_settings_are_told_and_can_be_pasted(exported: Path, tmp_path: Path) -> None:
-    settings = ("train.epochs=2", "x=1; touch owned", 'train.tasks=["sentiment"]')
-    done = mtrun(tmp_path, "import", str(forged(tmp_path / "b.zip", exported, {}, settings)), "new")
+def test_settings_are_told_and_can_be_pasted(trained: Path, exported: Path, tmp_path: Path) -> None:
+    settings = ("train.epochs=2", 'resources = { threads = 1 }')  # which change no id
+    words = [word for one in settings for word in ("--set", one)]
+    assert mtrun(trained, "export", "specs/deep.toml", *words, "-o", str(tmp_path / "set.zip")).code == 0
+    done = mtrun(tmp_path, "import", "set.zip", "new")
     pasted = shlex.split(done.err.removeprefix("they were built with "))
     assert done.code == 0 and pasted == ["--profile", "demo", *(w for one in settings for w in ("--set", one))]
     for text in ("executor.template=touch owned", 'resources.extra=["x"]', "resources={extra=['x']}"):
@@ -138,7 +142,10 @@ def test_a_profile_stands_on_no_file_of_another_kind(exported: Path, tmp_path: P
         assert done.code == 2 and f"{name} is not the result of one of its systems" in done.err
         assert not (tmp_path / "new" / "registry").exists()
         return
-    assert (tmp_path / "new" / name).read_bytes() == hidden
+    assert done.code == 2 and "its name does not end with `.toml`" in done.err and not (tmp_path / "new").exists()
+    for file, content in files.items():  # as one could copy them by hand
+        (tmp_path / "new" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "new" / file).write_bytes(content)
     done = mtrun(tmp_path / "new", "build", "specs/sum.toml", "--set", "train.seed=3")
     assert done.code == 2 and "its name does not end with `.toml`" in done.err
     with pytest.raises(SpecError, match="does not end with"):

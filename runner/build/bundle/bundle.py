@@ -25,14 +25,17 @@ from typing import Any
 
 from ...errors import MtrunError, Problem, UsageError, clean
 from ...files import copy_new, make_folder, reported, write_bytes
+from ...parts.suites import Suite
 from ...plan.plan import Plan
-from ...plan.planner import make_plan
 from ...plan.predict import finished
 from ...project import Project
 from ...registry.manifest import LIMIT, json_with_checksum, parse_manifest
 from ...registry.registry import EPOCHS, HISTORY, LOG, MANIFEST, PREDICTIONS, WEIGHTS, Registry
+from ...results.replan import spec_files
 from ...results.result import COSTS
-from ...specs.spec import Filed
+from ...specs.loader import Loader
+from ...specs.spec import Filed, Leaf, Node, Spec, Tree
+from ...specs.stored_run import suite_of
 from ...tasks.data import Data
 from ...tasks.predictions import Predictions
 from ...worker.executors.inline import Inline
@@ -195,20 +198,62 @@ class Bundle:
         return {sha: data_of_labels(suite, self.read(names[sha]), f"{self.archive.path}: {names[sha]}")
                 for sha, suite in self.record.suites.items()}
 
-    def unverified_labels(self, project: Path) -> list[str]:
-        """Compare the labels with the project's own data; return the names of suites for which it has none.
+    @contextmanager
+    def unpacked(self, project: Path) -> Iterator[Path]:
+        """Yield a temporary project with the bundle's specs and its runs without weights, and a project's own parts.
 
-        Raise DataError where labels are not those of the data whose hash the bundle names.
+        The files that runs were trained on besides their suite are empty, so that specs can name them.
+        """
+        with tempfile.TemporaryDirectory(prefix="mtrun-") as name:
+            folder = Path(name)
+            for file in self.below("specs"):
+                write_bytes(folder / file, self.read(file, PREDICTIONS_LIMIT))
+            for id in self.record.runs:
+                self._copy_without_weights(id, Registry(Project(folder).registry))
+                for file in filter(archives.is_safe_path, parse_manifest(self.manifest(id)).get("inputs", {})):
+                    if not (folder / file).exists():
+                        write_bytes(folder / file, b"")
+            if Project(project).parts.is_dir():
+                Project(folder).parts.symlink_to(Project(project).parts.resolve())
+            yield folder
+
+    def loader(self, folder: Path) -> tuple[Loader, dict[str, Spec]]:
+        """Load the specs in the folder of `unpacked`; return their nodes by name. Raise SpecError."""
+        loader = Loader(folder, self.record.profile, self.record.settings)
+        stems = {name.partition("@")[0] for name in self.record.systems}
+        specs = [folder / spec for spec in sorted(set(self.record.specs.values()))] or [
+            path for path in spec_files(folder) if path.stem in stems]  # records of older versions lack `specs`
+        return loader, {node.name: node for nodes in loader.load_all(specs) for node in nodes}
+
+    def unverified_labels(self, project: Path) -> list[str]:
+        """Compare tasks and labels with the project's own data; return the names of suites for which it has none.
+
+        Raise DataError where they are not those of the data whose hash the bundle names.
         """
         local: dict[str, Data] = {}
-        specs = [path for spec in sorted(set(self.record.specs.values())) if (path := project / spec).is_file()]
-        with contextlib.suppress(MtrunError):
-            plan = make_plan(project, specs, self.record.profile, self.record.settings) if specs else None
-            local = {sha: plan.data[sha] for sha in self.record.suites if plan and sha in plan.data}
-        for sha, data in local.items():
-            if json.loads(labels(data)) != json.loads(self.read(f"labels/{sha[:12]}.json")):
-                raise self.archive.error(f"labels/{sha[:12]}.json are not the labels of the data with that hash")
+        for suite in self._suites(project):
+            with contextlib.suppress(MtrunError):
+                data = suite.load(project)
+                local[data.sha256()] = data
+        for sha, tasks in self.record.suites.items():
+            name = f"labels/{sha[:12]}.json"
+            if sha in local and (list(local[sha].tasks.items()) != list(tasks.tasks)
+                                 or json.loads(labels(local[sha])) != json.loads(self.read(name))):
+                raise self.archive.error(f"{name} are not the labels, or not of the tasks, of the data with that hash")
         return [f"{suite.name} ({sha[:12]})" for sha, suite in self.record.suites.items() if sha not in local]
+
+    def _suites(self, project: Path) -> list[Suite]:
+        """Return the suites that the bundle's specs and runs name, as far as they are valid."""
+        suites: list[Suite | None] = []
+        with self.unpacked(project) as folder:
+            for run in Registry(Project(folder).registry).runs():
+                with contextlib.suppress(MtrunError):
+                    suites.append(suite_of(run, project))
+            with contextlib.suppress(MtrunError):
+                loader, nodes = self.loader(folder)
+                suites += [leaf.model.suite for node in nodes.values() for leaf in leaves(node)]
+                suites.append(loader.suite())
+        return list({suite.model_dump_json(): suite for suite in suites if suite}.values())
 
     def recomputed(self, project: Path) -> dict[str, tuple[bytes, bytes]]:
         """Return each result as stored in the bundle and as recomputed from its predictions, by name.
@@ -217,12 +262,10 @@ class Bundle:
         """
         filed = {id: Predictions.from_bytes(self.read(f"predictions/{id}.safetensors", PREDICTIONS_LIMIT), id)
                  for id in self.record.filed}
-        with tempfile.TemporaryDirectory(prefix="mtrun-") as folder:
-            for id in self.record.runs:
-                self._copy_without_weights(id, Registry(Path(folder)))
-            stored = {name: self.read(name) for name in self.below("results")}
-            costs = {name: content for name, content in stored.items() if Path(name).name == COSTS}
-            computed = compute_results(self.record, Path(folder), self.data(), filed, project, costs)
+        stored = {name: self.read(name) for name in self.below("results")}
+        costs = {name: content for name, content in stored.items() if Path(name).name == COSTS}
+        with self.unpacked(project) as folder:
+            computed = compute_results(self.record, Project(folder).registry, self.data(), filed, project, costs)
         if stored.keys() != computed.keys():
             raise self.archive.error(f"{min(stored.keys() ^ computed.keys())} is not the result of one of its systems")
         return {name: (stored[name], computed[name]) for name in sorted(computed)}
@@ -237,6 +280,15 @@ class Bundle:
         copy_new(registry.root / id / MANIFEST, [json_with_checksum(manifest)])
 
 
+def leaves(node: Node) -> Iterator[Leaf]:
+    """Yield the models in a loaded spec."""
+    if isinstance(node, Leaf):
+        yield node
+    elif isinstance(node, Tree):
+        for child in node.ensemble.children():
+            yield from leaves(child)
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[Bundle]:
     """Open a bundle for reading. Raise DataError where it is not valid, StorageError."""
@@ -249,7 +301,11 @@ def opened(path: Path) -> Iterator[Bundle]:
 
 def differences(name: str, stored: bytes, computed: bytes) -> list[str]:
     """Return a line for each value in which a stored and a recomputed result differ."""
-    old, new = dict(_values(json.loads(stored))), dict(_values(json.loads(computed)))
+    try:
+        old = dict(_values(json.loads(stored)))
+    except (ValueError, RecursionError):
+        return [f"{name} is not a result"]
+    new = dict(_values(json.loads(computed)))
     return [clean(f"{name}: {key} is {old.get(key)} in the bundle, {new.get(key)} computed again")
             for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)
             and (key in old or not NEWER.fullmatch(key))]

@@ -12,15 +12,13 @@ from uuid import uuid4
 from ...errors import DataError, MtrunError, Place, Problem, RegistryError, UsageError
 from ...files import copy_new, make_folder, publish, remove, reported, write_bytes
 from ...project import Project
-from ...registry.manifest import parse_manifest
-from ...registry.registry import MANIFEST, Registry, Run
+from ...registry.registry import Registry, Run
 from ...registry.reservations import reserved
 from ...results.result import COSTS, SIGNIFICANCE, Result
 from ...specs.executables import executables
-from ...specs.identity import content_id
 from ...specs.spec_files import ENDING
-from ...specs.stored_run import model_of
 from .bundle import PREDICTIONS_LIMIT, Bundle, differences
+from .identity import check_nodes
 
 BESIDE = (COSTS, SIGNIFICANCE)
 """Files about all results of a profile; a project's own ones are kept until its next build."""
@@ -61,8 +59,8 @@ def import_into(bundle: Bundle, project: Path, trusted: bool = False) -> list[st
                                  Place(str(bundle.archive.path)), tuple(executed),
                                  f"if you trust whoever made it, `{command}` takes it"))
     _check_results(bundle, project)
+    check_nodes(bundle, project)
     for id in bundle.record.runs:
-        _check_id(bundle, id, project)
         with contextlib.suppress(RegistryError):  # a damaged one is replaced
             Registry(Project(project).registry).find(id)
     with reserved(Registry(Project(project).registry)) as reservation:  # until specs and results refer to the runs
@@ -99,17 +97,6 @@ def _differs(path: Path, content: bytes) -> bool:
     with reported("read", path), contextlib.suppress(FileNotFoundError):
         return path.is_symlink() or path.read_bytes() != content
     return False
-
-
-def _check_id(bundle: Bundle, id: str, project: Path) -> None:
-    """Raise DataError where an id is not that of the run's spec: builds would reuse a forged run."""
-    manifest = parse_manifest(bundle.manifest(id))
-    at = Place(f"{bundle.archive.path}: registry/{id}/{MANIFEST}")
-    content = {"kind": "model", "spec": model_of(manifest["spec"], at, project).canonical(),
-               "suite": manifest["suite"].get("sha256"), "inputs": manifest.get("inputs")}
-    if content_id(content) != id:
-        hint = "another version of mtrun made it, or it is forged; `mtrun reproduce` still shows its numbers"
-        raise DataError(Problem(f"the id {id} is not that of the run's spec", at, hint=hint))
 
 
 def _copy_run(bundle: Bundle, id: str, project: Path) -> bool:

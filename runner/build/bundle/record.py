@@ -92,6 +92,8 @@ class Record(StrictRecord):
             if node.suite not in self.suites:
                 raise ValueError(f"the suite of {node.id} is missing")
             known.add(node.id)
+        if len(known) < len(self.nodes):
+            raise ValueError("two nodes have one id")
         if not self.systems or not known.issuperset(self.systems.values()):
             raise ValueError("a system has no node")
         if wrong := [name for name in (self.profile, *self.systems) if not is_safe_name(name)]:
@@ -136,6 +138,10 @@ class Record(StrictRecord):
     def filed(self) -> list[str]:
         """The ids of the leaves that are predictions files."""
         return [node.id for node in self.nodes if node.file]
+
+    def suite_of(self, id: str) -> str:
+        """Return the sha256 of the suite of a node."""
+        return next(node.suite for node in self.nodes if node.id == id)
 
     def plan(self, registry: Registry, data: Mapping[str, Data], filed: Mapping[str, Predictions], parts: Path) -> Plan:
         """Rebuild the plan; its leaves are runs in `registry`, or predictions files, whose content by id is `filed`.
@@ -216,7 +222,13 @@ class _LabelledSplit(StrictRecord):
     """Ids and labels of the examples of one split."""
 
     ids: tuple[str, ...]
-    labels: tuple[float, ...] | None
+    labels: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> _LabelledSplit:
+        if (self.labels is not None and len(self.labels) != len(self.ids)) or len(set(self.ids)) != len(self.ids):
+            raise ValueError("there are not as many labels as ids, or an id occurs twice")
+        return self
 
 
 _LABELS = TypeAdapter(dict[str, dict[Literal["dev", "test"], _LabelledSplit]])
