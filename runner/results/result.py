@@ -76,9 +76,11 @@ class ResultNode(StrictRecord):
 
     def nodes(self) -> Iterator[ResultNode]:
         """Yield the node and all below it."""
-        yield self
-        for member in self.members:
-            yield from member.nodes()
+        below = [self]
+        while below:
+            node = below.pop()
+            yield node
+            below += reversed(node.members)
 
     def leaves(self) -> Iterator[ResultNode]:
         """Yield the leaves at and below the node."""

@@ -59,7 +59,8 @@ def leaderboard(results: Sequence[Result]) -> list[Row]:
     nodes: dict[str, ResultNode] = {}
     names: dict[str, set[str]] = {}
     for node in (node for result in results for node in result.tree.nodes()):
-        if nodes.setdefault(node.id, node).shown() != node.shown():
+        other = nodes.setdefault(node.id, node)
+        if (other.scores, other.honest) != (node.scores, node.honest) and other.shown() != node.shown():
             raise RegistryError(Problem(f"two results give `{node.name or node.what}` ({node.id}) different scores",
                                         hint="build the specs that contain it again, from one registry"))
         names.setdefault(node.id, set()).update({node.name} - {""})

@@ -129,8 +129,15 @@ class Board:
 
     def best(self, column: str) -> Row | None:
         """Return the system with the highest score in a column, or None."""
-        scored = [row for row in self.rows if row.id and row.score(self.split, column) is not None]
-        return min(scored, key=lambda row: rank(row, self.split, column), default=None)
+        return self._best.get(column)
+
+    @cached_property
+    def _best(self) -> dict[str, Row]:
+        """The system with the highest score by score column."""
+        systems = [row for row in self.rows if row.id]
+        best = {column: min(systems, key=lambda row: rank(row, self.split, column), default=None)
+                for column in self.titles}
+        return {column: row for column, row in best.items() if row and row.score(self.split, column) is not None}
 
     @property
     def is_honest(self) -> bool:
