@@ -157,15 +157,19 @@ class Build:
         def leaf(id: str) -> Predictions:
             if id in self._predictions:
                 return self._predictions[id]
-            run = self.plan.registry.find(id)
-            if run is None:
-                raise MtrunError(f"run {id} ({self.plan.nodes[id].name}) was not trained")
-            return run.predictions().with_suite_ids(data)
+            return self._run(id).predictions().with_suite_ids(data)
 
         data = self.plan.data[node.suite]
         if node.suite not in self._trees:
             self._trees[node.suite] = TreePredictions(data, trees(self.plan.nodes.values()), leaf)
         return self._trees[node.suite].of(node.id)
+
+    def _run(self, id: str) -> Run:
+        """Return a finished run. Raise MtrunError if it is missing: runs of other results may be removed meanwhile."""
+        run = self.plan.registry.find(id)
+        if run is None:
+            raise MtrunError(f"run {id} ({self.plan.nodes[id].name}) was not trained")
+        return run
 
     def _result(self, node: PlannedNode) -> ResultNode:
         """Return the ResultNode of a node; those of its members must be known."""
@@ -178,9 +182,7 @@ class Build:
         if isinstance(spec, Filed):
             refits.add_leaf(node.id, predictions, None, chose=False)
             return ResultNode(name=node.name, id=node.id, kind="leaf", what=node.what, digest=node.id, scores=scores)
-        run = self.plan.registry.find(node.id)
-        assert run is not None
-        self._runs[node.id] = run
+        run = self._runs[node.id] = self._run(node.id)
         chose = run.manifest["spec"]["train"]["select"] == "best"
         refits.add_leaf(node.id, predictions, run, chose)
         return ResultNode(

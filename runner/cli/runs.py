@@ -181,7 +181,7 @@ def rm(words: tuple[str, ...], weights: bool, force: bool) -> None:
         if not (force or weights):
             _check_published(registry, runs)
         _check_needed(reservations, runs, force)
-        removed, errors = dict[str, Path](), list[str]()
+        removed, errors = dict[str, Path | None](), list[str]()
         for run in runs:
             try:
                 removed[run.id] = _detach_files(registry, run, weights)
@@ -189,27 +189,27 @@ def rm(words: tuple[str, ...], weights: bool, force: bool) -> None:
                 errors.append(str(error))
     for run in runs:
         if run.id in removed:
-            remove(removed[run.id])
+            if place := removed[run.id]:
+                remove(place)
             size = run.manifest["files"].get(WEIGHTS, {"size": 0})["size"] if weights else run.size()
             click.echo(clean(f"{run.id}  {run.manifest['name']}: {size / 1e6:,.1f} MB removed"))
     if errors:
         raise UsageError(*errors)
 
 
-def _detach_files(registry: Registry, run: Run, weights: bool) -> Path:
-    """Take a run, or its weights, out of the registry and return the path that is still to be deleted.
+def _detach_files(registry: Registry, run: Run, weights: bool) -> Path | None:
+    """Take a run, or its weights, out of the registry; return the path that is still to be deleted, if any.
 
     Raise UsageError for a run in training, StorageError where the registry cannot be changed.
     """
     from ..errors import UsageError
-    from ..registry.registry import WEIGHTS
 
     with registry.claim(run.id) as lease:
         if lease is None:
             raise UsageError(f"the run {run.id} is in training")
         if weights:
             registry.drop_weights(run)
-            return run.folder / WEIGHTS
+            return None
         return registry.discard(run.folder, run.id)
 
 

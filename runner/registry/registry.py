@@ -18,7 +18,7 @@ import os
 import re
 import stat
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,17 @@ class Run:
         """Return the verified Predictions on dev of all epochs, side by side. Raise RegistryError or StorageError."""
         return Predictions.from_bytes(self.read(EPOCHS), str(self.folder / EPOCHS))
 
+    def check_sizes(self) -> None:
+        """Verify presence and size of all files, not their content. Raise RegistryError or StorageError."""
+        for name, entry in self.manifest["files"].items():
+            path = self.folder / name
+            try:
+                status = os.stat(path)
+            except OSError as error:
+                raise _read_error(self.id, path, error) from error
+            if not stat.S_ISREG(status.st_mode) or status.st_size != entry["size"]:
+                raise RegistryError(f"run {self.id} is damaged: {path} is missing or of another length")
+
     def verify(self) -> None:
         """Verify all files. Raise RegistryError naming every damaged one, else StorageError for unreadable ones."""
         errors: list[RegistryError | StorageError] = []
@@ -192,18 +203,7 @@ class Registry:
         Verifies the manifest, and presence and size of the other files; their content is verified when it is read.
         Raise RegistryError where the run is damaged, StorageError where it cannot be read.
         """
-        run = self.find_by_manifest(id)
-        for name, entry in run.manifest["files"].items() if run else ():
-            path = self.root / id / name
-            try:
-                status = os.stat(path)
-            except OSError as error:
-                if not self.has(id):
-                    return None  # it has just been removed
-                raise _read_error(id, path, error) from error
-            if not stat.S_ISREG(status.st_mode) or status.st_size != entry["size"]:
-                raise RegistryError(f"run {id} is damaged: {path} is missing or of another length")
-        return run
+        return self._checked(id, Run.check_sizes)
 
     def find_by_manifest(self, id: str) -> Run | None:
         """Return a finished run from its manifest without a look at the other files, or None where there is none.
@@ -232,15 +232,30 @@ class Registry:
 
     def check(self, id: str) -> Run | None:
         """Return a finished run after verifying all of its files, or None where there is none; raise as `find` does."""
-        run = self.find(id)
-        try:
-            if run:
-                run.verify()
-        except RegistryError:
-            if self.has(id):
-                raise
-            return None
-        return run
+        def check_files(run: Run) -> None:
+            run.check_sizes()
+            run.verify()
+
+        return self._checked(id, check_files)
+
+    def _checked(self, id: str, check: Callable[[Run], None]) -> Run | None:
+        """Return a finished run that passes a check, or None where there is none; raise as `find` does.
+
+        The run may be removed, replaced or lose its weights meanwhile. So it is damaged only if the check fails twice
+        under one manifest.
+        """
+        seen = ""
+        while run := self.find_by_manifest(id):
+            try:
+                check(run)
+                return run
+            except (RegistryError, StorageError) as error:
+                if not self.has(id):
+                    return None
+                if isinstance(error, StorageError) or run.manifest["sha256"] == seen:
+                    raise
+                seen = run.manifest["sha256"]
+        return None
 
     def runs(self) -> Iterator[Run]:
         """Yield all finished runs by id, except those for which `find` raises an error."""

@@ -159,8 +159,8 @@ def read_reservations(registry: Registry, clear: bool = False) -> StoredReservat
         names = {path.stem for path in folder.iterdir() if path.suffix in (".lock", ".json") and path.name[0] != "."}
         reservations = {name: _read(registry, name) for name in sorted(names - {"removal"})}
         for name in (name for name, reservation in reservations.items() if clear and reservation is None):
-            for ending in (".json", ".lock"):
-                remove(folder / f"{name}{ending}")
+            for path in (*folder.glob(f".{name}.*"), folder / f"{name}.json", folder / f"{name}.lock"):
+                remove(path)
         return StoredReservations(tuple(reservation for reservation in reservations.values() if reservation))
     return StoredReservations()
 

@@ -7,6 +7,7 @@ id and, as a rule, different digests. They are replicas, and a table never mixes
 from __future__ import annotations
 
 import errno
+import os
 import shlex
 import stat
 from collections import Counter
@@ -108,7 +109,8 @@ def read_files(folder: Path, names: Container[str] | None = None) -> tuple[dict[
                 data = path.read_bytes()
             files[path] = Result.from_json(data, str(path))
         except MtrunError as error:
-            problems += error.problems
+            if os.path.lexists(path):  # else it has just been removed
+                problems += error.problems
     return files, problems
 
 

@@ -294,8 +294,10 @@ class PredictionsCache:
                 remove(path)
         for id, prediction in predictions.items():
             data, path = prediction.to_bytes(), self._path(id)
-            if not path.exists() or path.read_bytes() != data:
-                write_bytes(path, data)
+            with contextlib.suppress(FileNotFoundError):  # none yet, or another build has just deleted it
+                if path.read_bytes() == data:
+                    continue
+            write_bytes(path, data)
 
     def _path(self, id: str) -> Path:
         return self.folder / f"{id}.safetensors"

@@ -15,9 +15,12 @@ from builds import BROKEN, PCGRAD, TREE, built, mtrun, names
 from projects import project
 
 from runner import machine
+from runner.build.build import Build
 from runner.errors import RegistryError
+from runner.plan.plan import PlannedNode
 from runner.plan.planner import make_plan
 from runner.registry.registry import Registry
+from runner.tasks.predictions import Predictions
 from runner.worker.worker import device_name
 
 BOTH = 'kind = "ensemble"\n[tree]\ntype = "average"\nmembers = ["sum.toml", "broken.toml"]\n'
@@ -96,6 +99,22 @@ def test_damage_that_only_reading_finds_is_found_before_anything_is_made_of_it(t
     assert names(events, "damaged") == names(events, "trained") == ["sum"] and events[-1].values["failed"] == 0
     assert (run / name).read_bytes() == wanted
     assert len(list((root / "registry" / ".damaged").iterdir())) == 1
+
+
+def test_a_run_that_is_removed_while_it_is_scored_fails_its_node(tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a run of an older result may be, which is scored again but not reserved."""
+    root, predict = project(tmp_path), Build._predict
+
+    def slow(self: Build, node: PlannedNode) -> Predictions:
+        found = predict(self, node)
+        self.plan.registry.drop(node.id)
+        return found
+
+    monkeypatch.setattr(Build, "_predict", slow)
+    events = built(root, "sum")
+    (failed,) = [event for event in events if event.event == "failed"]
+    assert "was not trained" in failed.values["problems"][0] and events[-1].values["failed"] == 1
 
 
 def test_the_command_line_end_to_end(tmp_path: Path) -> None:

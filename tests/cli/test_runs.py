@@ -21,7 +21,7 @@ from runner.cli.app import cli
 from runner.plan.planner import make_plan
 from runner.registry.attempt import Attempt
 from runner.registry.manifest import json_with_checksum
-from runner.registry.registry import WEIGHTS, Registry
+from runner.registry.registry import WEIGHTS, Registry, Run
 from runner.specs.loader import Loader
 
 
@@ -128,6 +128,23 @@ def test_rm_removes_what_is_named(root: Path) -> None:
         assert "is in training" in str(mtrun("rm", "sum").exception)
     assert mtrun("rm", "sum").exit_code == 0 and mtrun("rm", "--force", "aaaaaaaaaaaa").exit_code == 0
     assert listed() == ["mean-2"]
+
+
+def test_rm_leaves_the_weights_of_a_run_that_was_trained_again_meanwhile(root: Path,
+                                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    registry, drop = Registry(root / "registry"), Registry.drop_weights
+
+    def slow(self: Registry, run: Run) -> None:
+        drop(self, run)
+        without = self.find(run.id)
+        assert without
+        commit(self, run.id, replaces=without.manifest["sha256"])  # as `build --force` does
+
+    monkeypatch.setattr(Registry, "drop_weights", slow)
+    assert mtrun("rm", "--weights", "sum").exit_code == 0
+    found = registry.find(ids(root)["sum"])
+    assert found and found.weights
+    found.verify()
 
 
 def test_gc_removes_what_nothing_refers_to(root: Path) -> None:

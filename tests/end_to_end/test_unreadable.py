@@ -102,14 +102,11 @@ def test_a_damaged_file_beside_an_unreadable_one_is_damage(tmp_path: Path) -> No
 def test_a_run_that_goes_or_comes_while_it_is_read_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                                                                 ) -> None:
     registry = Registry(tmp_path / "registry")
-    commit(registry)
-    run = registry.find(ID)
-    monkeypatch.setattr(Registry, "find", lambda self, id: (registry.drop(id), run)[1])
-    assert registry.check(ID) is None
-    monkeypatch.undo()
-    monkeypatch.setattr(Registry, "find_by_manifest", lambda self, id: (registry.drop(id), run)[1])
-    assert registry.find(ID) is None
-    monkeypatch.undo()
+    for read in (registry.check, registry.find):
+        run = commit(registry)
+        monkeypatch.setattr(Registry, "find_by_manifest", lambda self, id, run=run: (registry.drop(id), run)[1])
+        assert read(ID) is None
+        monkeypatch.undo()
     lexists = os.path.lexists
     monkeypatch.setattr(os.path, "lexists", lambda path: lexists(path) or bool(commit(registry)))
     assert registry.find_by_manifest(ID), "it came between two looks"

@@ -27,7 +27,7 @@ from runner.errors import MtrunError, RegistryError, StorageError
 from runner.files import append, lock, make_folder, write_bytes, write_unsynced
 from runner.registry import lease
 from runner.registry.manifest import json_with_checksum, parse_manifest
-from runner.registry.registry import MANIFEST, PREDICTIONS, WEIGHTS, Registry
+from runner.registry.registry import MANIFEST, PREDICTIONS, WEIGHTS, Registry, Run
 
 
 @pytest.fixture
@@ -287,6 +287,31 @@ def test_a_thousand_damages_are_all_found_and_none_is_used(registry: Registry) -
         shutil.rmtree(run.folder)
         shutil.copytree(saved, run.folder)
     print(f"\n1,000 damages ({', '.join(f'{n} {kind}' for kind, n in sorted(kinds.items()))}): all found, none used")
+
+
+CHANGES: dict[str, Callable[[Registry, Run], object]] = {
+    "weights dropped": lambda registry, run: registry.drop_weights(run),
+    "replaced": lambda registry, run: commit(registry, ID, 2, replaces=run.manifest["sha256"]),
+    "removed": lambda registry, run: registry.drop(ID),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("method", ["find", "check"])
+def test_what_changes_while_it_is_read_is_no_damage(registry: Registry, monkeypatch: pytest.MonkeyPatch, change: str,
+                                                    method: str) -> None:
+    run, by_manifest = commit(registry), Registry.find_by_manifest
+
+    def slow(self: Registry, id: str) -> Run | None:
+        found = by_manifest(self, id)
+        monkeypatch.undo()
+        CHANGES[change](registry, run)
+        return found
+
+    monkeypatch.setattr(Registry, "find_by_manifest", slow)
+    found = getattr(registry, method)(ID)
+    assert (found is None) == (change == "removed") and registry.has(ID) == (change != "removed")
+    assert not found or method == "find" or WEIGHTS in found.manifest["files"] or change == "weights dropped"
 
 
 def test_copies_and_touches_are_no_damage(registry: Registry, tmp_path: Path) -> None:

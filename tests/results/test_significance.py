@@ -217,6 +217,21 @@ def test_a_damaged_shelf_is_no_error(tmp_path: Path) -> None:
     assert shelf.find("a") is None and shelf.find("b") is None
 
 
+def test_a_file_that_another_build_deletes_meanwhile_is_written_again(tmp_path: Path,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    data, shelf, read = suited(tmp_path), PredictionsCache(tmp_path / "shelf"), Path.read_bytes
+    shelf.keep({"a": said(data, 1.0, 1)}, ["a"])
+
+    def slow(path: Path) -> bytes:
+        monkeypatch.undo()
+        PredictionsCache(tmp_path / "shelf").keep({}, [])
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", slow)
+    shelf.keep({"a": said(data, 1.0, 1)}, ["a"])
+    assert shelf.find("a")
+
+
 # ----------------------------------------------------------------------------------------------------------- the table
 
 def rows(root: Path, columns: str, **options: str) -> list[dict]:

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from result_trees import AVERAGE, COSINE, ROUTE, SUM, TASKS, ensemble, leaf, publish, result, scores
 
 from runner.errors import RegistryError, UsageError
+from runner.results import result_folder
 from runner.results.formats import escaped
 from runner.results.leaderboard import page
 from runner.results.result import Column, Result, ResultNode
@@ -292,6 +293,22 @@ def test_a_folder_that_is_not_there_and_a_file_that_cannot_be_read(tmp_path: Pat
         f"cannot read {tmp_path / 'demo' / name}" for name in ("folder.json", "pipe.json")]
     with pytest.raises(RegistryError, match=r"folder\.json"):
         text(tmp_path)
+
+
+def test_a_result_that_is_removed_while_the_folder_is_read_is_no_problem(tmp_path: Path,
+                                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.json").write_bytes(result(SUM).to_json())
+    files = result_folder.result_files
+
+    def slow(folder: Path) -> list[Path]:
+        found = files(folder)
+        (tmp_path / "a.json").unlink()
+        return found
+
+    monkeypatch.setattr(result_folder, "result_files", slow)
+    found, problems = result_folder.read_files(tmp_path)
+    assert [path.name for path in found] == ["b.json"] and not problems
 
 
 @pytest.mark.parametrize("made", ["", "[", "[]", "[" * 200_000, '{"%s": {"seconds": 1, "made_of": 5}}',
