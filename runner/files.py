@@ -174,6 +174,14 @@ def json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
+def parse_json(data: bytes | str) -> Any:
+    """Parse JSON. Raise ValueError, also where it is nested too deeply."""
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def sha256(path: Path) -> str:
     """Return the sha256 of a file as hex digits. Raise StorageError."""
     with reported("read", path), path.open("rb") as file:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StorageError
-from ..files import json_bytes, make_folder, overwrite, remove, reported, write_bytes, write_unsynced
+from ..files import json_bytes, make_folder, overwrite, parse_json, remove, reported, write_bytes, write_unsynced
 
 TASK, JOB, TOKEN, STOP = "task.json", "job.json", "token", "stop"
 
@@ -131,6 +131,6 @@ class Attempt:
 
 def _read(path: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
-        values = json.loads(path.read_bytes())
+        values = parse_json(path.read_bytes())
         return values if isinstance(values, dict) else {}
     return {}

@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
-from ..files import is_at, lock, try_lock
+from ..files import is_at, lock, parse_json, try_lock
 
 FRESH_SECONDS = 60.0
 """Age of its last touch up to which a lease of another machine is valid."""
@@ -104,7 +104,7 @@ def _remote_holder(descriptor: int, path: Path) -> Holder | None:
 def _read(descriptor: int) -> Holder:
     """Return the holder recorded in a lease; one with an empty host where none is."""
     with contextlib.suppress(OSError, ValueError, TypeError):
-        return Holder(**json.loads(os.pread(descriptor, 1000, 0)))
+        return Holder(**parse_json(os.pread(descriptor, 1000, 0)))
     return Holder("", "", 0)
 
 

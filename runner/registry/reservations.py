@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import StorageError
-from ..files import remove, write_bytes, write_unsynced
+from ..files import parse_json, remove, write_bytes, write_unsynced
 from . import lease as leases
 from .registry import Registry
 
@@ -169,7 +169,7 @@ def _read(registry: Registry, name: str) -> StoredReservation | None:
     """Read a reservation; return None where its process has ended."""
     holder = leases.holder(_path(registry, f"{name}.lock"))
     try:
-        content = json.loads(_path(registry, f"{name}.json").read_bytes())
+        content = parse_json(_path(registry, f"{name}.json").read_bytes())
         ids, is_detached = frozenset(map(str, content["ids"])), content.get("detached") is True
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return StoredReservation(name, frozenset(), is_any=True, holder=holder) if holder else None

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..files import parse_json
 from .result import COSTS, _is_cost
 
 
 def costs(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the costs of each model in a folder of results by id; unknown and invalid entries are left out."""
     try:
-        costs_by_id = json.loads((folder / COSTS).read_bytes())
-    except (OSError, ValueError, RecursionError):
+        costs_by_id = parse_json((folder / COSTS).read_bytes())
+    except (OSError, ValueError):
         return {}
     return {id: cost for id, cost in costs_by_id.items() if _is_cost(cost)} if isinstance(costs_by_id, dict) else {}
 

@@ -6,13 +6,13 @@ Results are enough for tables. Runs add histories and environments, specs add co
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..errors import MtrunError, RegistryError
+from ..files import parse_json
 from ..parts.ensembles import TreePredictions
 from ..plan.plan import Plan
 from ..plan.predict import trees
@@ -108,7 +108,7 @@ class ProfileResults:
         """Return the history of a leaf, one entry per epoch; empty if its run is missing or damaged."""
         run = self.runs.get(id)
         with contextlib.suppress(MtrunError, ValueError):
-            return [json.loads(line) for line in run.read(HISTORY).splitlines()] if run else []
+            return [parse_json(line) for line in run.read(HISTORY).splitlines()] if run else []
         return []
 
     def data(self, id: str) -> Data | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, Place, Problem
-from ..files import json_bytes, reported
+from ..files import json_bytes, parse_json, reported
 from ..part import plain_dump
 from ..parts.ensembles import Ensemble
 from .identity import fingerprints
@@ -64,7 +63,7 @@ class TrainingJob:
     @classmethod
     def from_bytes(cls, data: bytes, at: Place) -> TrainingJob:
         """Parse the job from the bytes of task.json. Raise SpecError."""
-        values = json.loads(data)
+        values = parse_json(data)
         project = Path(values["project"])
         trees = {id: build_part(Ensemble, tree["node"], at, project, tree["names"])  # type: ignore[type-abstract]
                  for id, tree in values["trees"].items()}

@@ -34,7 +34,8 @@ def suite_of(run: Run, project: Path) -> Suite:
     """Return the suite that a run was trained on. Raise SpecError where it is no longer valid."""
     at = Place(str(run.folder / MANIFEST))
     builder = PartBuilder(project)
-    suite = builder.part(Suite, as_table(run.manifest["spec"]["suite"], at), at, "suite")  # type: ignore[type-abstract]
+    table = as_table(run.manifest["spec"].get("suite", {}), at)
+    suite = builder.part(Suite, table, at, "suite")  # type: ignore[type-abstract]
     if suite is None:
         raise SpecError(*builder.problems)
     return suite

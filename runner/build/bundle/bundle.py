@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import MtrunError, Problem, UsageError, clean
-from ...files import copy_new, make_folder, reported, write_bytes
+from ...files import copy_new, make_folder, parse_json, reported, write_bytes
 from ...parts.suites import Suite
 from ...plan.plan import Plan
 from ...plan.predict import finished
@@ -238,9 +237,16 @@ class Bundle:
         for sha, tasks in self.record.suites.items():
             name = f"labels/{sha[:12]}.json"
             if sha in local and (list(local[sha].tasks.items()) != list(tasks.tasks)
-                                 or json.loads(labels(local[sha])) != json.loads(self.read(name))):
+                                 or parse_json(labels(local[sha])) != self._json(name)):
                 raise self.archive.error(f"{name} are not the labels, or not of the tasks, of the data with that hash")
         return [f"{suite.name} ({sha[:12]})" for sha, suite in self.record.suites.items() if sha not in local]
+
+    def _json(self, name: str) -> Any:
+        """Return the content of a JSON file. Raise DataError."""
+        try:
+            return parse_json(self.read(name))
+        except ValueError as error:
+            raise self.archive.error(f"{name} is not JSON: {error}") from None
 
     def _suites(self, project: Path) -> list[Suite]:
         """Return the suites that the bundle's specs and runs name, as far as they are valid."""
@@ -302,10 +308,10 @@ def opened(path: Path) -> Iterator[Bundle]:
 def differences(name: str, stored: bytes, computed: bytes) -> list[str]:
     """Return a line for each value in which a stored and a recomputed result differ."""
     try:
-        old = dict(_values(json.loads(stored)))
-    except (ValueError, RecursionError):
+        old = dict(_values(parse_json(stored)))
+    except ValueError:
         return [f"{name} is not a result"]
-    new = dict(_values(json.loads(computed)))
+    new = dict(_values(parse_json(computed)))
     return [clean(f"{name}: {key} is {old.get(key)} in the bundle, {new.get(key)} computed again")
             for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)
             and (key in old or not NEWER.fullmatch(key))]
@@ -314,7 +320,7 @@ def differences(name: str, stored: bytes, computed: bytes) -> list[str]:
 def numbers(result: bytes) -> int:
     """Return the number of numeric values in a result."""
     return sum(isinstance(value, int | float) and not isinstance(value, bool)
-               for _, value in _values(json.loads(result)))
+               for _, value in _values(parse_json(result)))
 
 
 def _values(value: Any, above: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,194 @@
+"""Architectures of BERT's kin as data: how each differs from BERT in config.json, tensor names and embeddings.
+
+BERT: Devlin et al. 2019, arXiv:1810.04805. RoBERTa: Liu et al. 2019, arXiv:1907.11692; XLM-RoBERTa: Conneau et al. 2020,
+arXiv:1911.02116; CamemBERT: Martin et al. 2020, arXiv:1911.03894. DistilBERT: Sanh et al. 2019, arXiv:1910.01108.
+ELECTRA: Clark et al. 2020, arXiv:2003.10555. MPNet: Song et al. 2020, arXiv:2004.09297. Names and keys are those of
+Hugging Face's transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any
+
+LARGEST = 1 << 20
+"""Highest size that is accepted."""
+
+ACTIVATIONS = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+"""Values of `hidden_act` -> approximation of torch's GELU."""
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """All that determines an encoder but its weights, dropout and pooling."""
+
+    width: int
+    layers: int
+    heads: int
+    intermediate: int
+    vocabulary: int
+    positions: int
+    """Rows of the position table."""
+    segments: int = 1
+    """Segment embeddings; 0 without a table."""
+    eps: float = 1e-12
+    """Constant of LayerNorm."""
+    embedding: int = 0
+    """Width of the embeddings if they are projected to `width`; 0 if they are not."""
+    first_position: int = 0
+    """Row of the position table for the first token."""
+    distances: int = 0
+    """Buckets of relative positions (MPNet), each with a bias of the attention scores; 0 without."""
+    gelu: str = "none"
+    """Approximation of torch's GELU."""
+    architecture: str = "bert"
+    """Name in `ARCHITECTURES`."""
+
+    @property
+    def longest(self) -> int:
+        """Most tokens of a sentence."""
+        return self.positions - self.first_position
+
+
+_BLOCK = {
+    "query": "attention.self.query", "key": "attention.self.key", "value": "attention.self.value",
+    "mix": "attention.output.dense", "mix_norm": "attention.output.LayerNorm",
+    "expand": "intermediate.dense", "contract": "output.dense", "contract_norm": "output.LayerNorm",
+}
+_KEYS = {
+    "width": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads", "vocabulary": "vocab_size",
+    "intermediate": "intermediate_size", "positions": "max_position_embeddings", "segments": "type_vocab_size",
+}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How one architecture differs from BERT."""
+
+    prefix: str
+    """Prefix of its tensor names in models with heads."""
+    model: str
+    """Its base class in transformers."""
+    keys: Mapping[str, str] = MappingProxyType(_KEYS)
+    """Fields of `Sizes` -> keys of config.json; a field that is not here has its default."""
+    blocks: str = "encoder.layer"
+    """Their name of our `blocks`."""
+    block: Mapping[str, str] = MappingProxyType(_BLOCK)
+    """Our module names within a block -> theirs."""
+    activation: str = "hidden_act"
+    """Key of config.json for the activation."""
+    has_pooler: bool = True
+    pads_positions: bool = False
+    """Whether positions are counted from the row after that of padding."""
+    is_wordpiece: bool = False
+    """Whether vocab.txt alone makes a tokenizer: BERT's."""
+
+    def their_name(self, name: str) -> str:
+        """Convert a tensor name of ours to theirs, without prefix."""
+        *block, module, kind = name.split(".")
+        return f"{self.blocks}.{block[1]}.{self.block[module]}.{kind}" if block else f"{_OUTER[module]}.{kind}"
+
+
+_OUTER = {
+    "word": "embeddings.word_embeddings", "position": "embeddings.position_embeddings",
+    "segment": "embeddings.token_type_embeddings", "norm": "embeddings.LayerNorm", "pooler": "pooler.dense",
+    "project": "embeddings_project", "distance": "encoder.relative_attention_bias",
+}
+_ROBERTA = Architecture("roberta.", "RobertaModel", pads_positions=True)
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "bert": Architecture("bert.", "BertModel", is_wordpiece=True),
+    "roberta": _ROBERTA,
+    "xlm-roberta": Architecture("roberta.", "XLMRobertaModel", pads_positions=True),
+    "camembert": Architecture("roberta.", "CamembertModel", pads_positions=True),
+    "distilbert": Architecture(
+        "distilbert.", "DistilBertModel", blocks="transformer.layer", activation="activation", has_pooler=False,
+        is_wordpiece=True,
+        keys={"width": "dim", "layers": "n_layers", "heads": "n_heads", "vocabulary": "vocab_size",
+              "intermediate": "hidden_dim", "positions": "max_position_embeddings"},
+        block={"query": "attention.q_lin", "key": "attention.k_lin", "value": "attention.v_lin",
+               "mix": "attention.out_lin", "mix_norm": "sa_layer_norm", "expand": "ffn.lin1", "contract": "ffn.lin2",
+               "contract_norm": "output_layer_norm"}),
+    "electra": Architecture("electra.", "ElectraModel", has_pooler=False, is_wordpiece=True,
+                            keys={**_KEYS, "embedding": "embedding_size"}),
+    "mpnet": Architecture(
+        "mpnet.", "MPNetModel", pads_positions=True,
+        keys={**{ours: theirs for ours, theirs in _KEYS.items() if ours != "segments"},
+              "distances": "relative_attention_num_buckets"},
+        block={**_BLOCK, "query": "attention.attn.q", "key": "attention.attn.k", "value": "attention.attn.v",
+                        "mix": "attention.attn.o", "mix_norm": "attention.LayerNorm"}),
+}
+
+
+def sizes_of(config: Mapping[str, Any]) -> tuple[Sizes | None, list[str]]:
+    """Read the sizes in the content of config.json; return None and what is wrong if it is not supported."""
+    name = config.get("model_type", "bert")
+    if not isinstance(name, str) or name not in ARCHITECTURES:
+        return None, [f"`model_type` is {name!r}; supported are {', '.join(ARCHITECTURES)}"]
+    kind = ARCHITECTURES[name]
+    wrong = list(_wrong(config, kind))
+    if wrong:
+        return None, wrong
+    values = {ours: config[theirs] for ours, theirs in kind.keys.items() if theirs in config}
+    if values.get("embedding") == values["width"]:
+        del values["embedding"]
+    return Sizes(**{"segments": 0} | values, eps=config.get("layer_norm_eps", 1e-12), architecture=name,
+                 first_position=config.get("pad_token_id", 1) + 1 if kind.pads_positions else 0,
+                 gelu=ACTIVATIONS[config.get(kind.activation, "gelu")]), []
+
+
+def _wrong(config: Mapping[str, Any], kind: Architecture) -> Iterator[str]:
+    """Yield what is not supported in the content of config.json."""
+    if (position := config.get("position_embedding_type", "absolute")) != "absolute":
+        yield f"`position_embedding_type` is {position!r}, only 'absolute' is supported"
+    if str(activation := config.get(kind.activation, "gelu")) not in ACTIVATIONS:
+        yield f"`{kind.activation}` is {activation!r}; supported are {', '.join(ACTIVATIONS)}"
+    optional = {"relative_attention_num_buckets": 32, "embedding_size": 1}
+    whole = {key: config.get(key, optional.get(key)) for key in kind.keys.values()}
+    if kind.pads_positions:
+        whole["pad_token_id"] = config.get("pad_token_id", 1)
+    for key, value in whole.items():
+        least = 0 if key == "pad_token_id" else 1
+        if type(value) is not int or not least <= value <= LARGEST:
+            yield f"`{key}` is {value!r}, not a whole number from {least} to {LARGEST:,}"
+            return
+    eps = config.get("layer_norm_eps", 1e-12)
+    if not isinstance(eps, float) or not 0 < eps < 1:
+        yield f"`layer_norm_eps` is {eps!r}, not a number from 0 to 1"
+    heads, width = whole[kind.keys["heads"]], whole[kind.keys["width"]]
+    if width % heads:
+        yield f"{heads} attention heads do not divide {width}"
+    if kind.pads_positions and whole["max_position_embeddings"] <= whole["pad_token_id"] + 3:
+        yield f"`max_position_embeddings` is {whole['max_position_embeddings']}, which leaves no position for a sentence"
+
+
+def config_of(sizes: Sizes) -> dict[str, Any]:
+    """Return the keys of config.json for these sizes."""
+    kind = ARCHITECTURES[sizes.architecture]
+    values = asdict(sizes) | {"embedding": sizes.embedding or sizes.width}
+    config = {theirs: values[ours] for ours, theirs in kind.keys.items()}
+    activation = next(name for name, gelu in ACTIVATIONS.items() if gelu == sizes.gelu)
+    return {"model_type": sizes.architecture, kind.activation: activation, "layer_norm_eps": sizes.eps, **config}
+
+
+def shapes_of(sizes: Sizes, pooling: str) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each parameter of an encoder by our names; the pooler is included only if it is used."""
+    wide, inner, narrow = sizes.width, sizes.intermediate, sizes.embedding or sizes.width
+    shapes: dict[str, tuple[int, ...]] = {
+        "word.weight": (sizes.vocabulary, narrow), "position.weight": (sizes.positions, narrow),
+        **({"segment.weight": (sizes.segments, narrow)} if sizes.segments else {}),
+        "norm.weight": (narrow,), "norm.bias": (narrow,),
+        **({"project.weight": (wide, narrow), "project.bias": (wide,)} if sizes.embedding else {}),
+        **({"distance.weight": (sizes.distances, sizes.heads)} if sizes.distances else {})}
+    square = dict.fromkeys(("query", "key", "value", "mix"), (wide, wide))
+    linear = {**square, "expand": (inner, wide), "contract": (wide, inner)}
+    for layer in range(sizes.layers):
+        for name, shape in linear.items():
+            shapes |= {f"blocks.{layer}.{name}.weight": shape, f"blocks.{layer}.{name}.bias": shape[:1]}
+        for name in ("mix_norm", "contract_norm"):
+            shapes |= {f"blocks.{layer}.{name}.{kind}": (wide,) for kind in ("weight", "bias")}
+    return shapes | ({"pooler.weight": (wide, wide), "pooler.bias": (wide,)} if pooling == "pooler" else {})
