@@ -8,12 +8,14 @@ from typing import Any
 
 from safetensors.torch import save
 from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
 from torch import Tensor
 
 from ..errors import Place
 from ..files import json_bytes
+from ..parts.encoders.bert.architectures import ARCHITECTURES, Sizes, config_of
 from ..parts.encoders.bert.model import Bert
-from ..parts.encoders.bert.pretrained import CONFIG, CONFIG_KEYS, OPTIONS, REQUIRED, VOCABULARY, WEIGHTS, their_name
+from ..parts.encoders.bert.pretrained import CONFIG, OPTIONS, VOCABULARY, WEIGHTS
 from ..registry.registry import MANIFEST, Run
 from ..specs.stored_run import model_of
 from ..tasks.data import Data
@@ -21,6 +23,10 @@ from ..training.stored_model import StoredModel
 
 HEADS = "heads.safetensors"
 """File of all task heads, which no class of `transformers` can hold."""
+
+SPECIAL = {"pad": ("[PAD]", "<pad>"), "unk": ("[UNK]", "<unk>"), "cls": ("[CLS]", "<s>"), "sep": ("[SEP]", "</s>"),
+           "mask": ("[MASK]", "<mask>")}
+"""Purposes of special tokens -> their spellings."""
 
 
 def tokenizer(run: Run, data: Data, project: Path) -> bytes:
@@ -30,22 +36,25 @@ def tokenizer(run: Run, data: Data, project: Path) -> bytes:
 
 
 def transformers(leaf: StoredModel) -> dict[str, bytes]:
-    """Return the files of a folder for `AutoModel` and `AutoTokenizer`; empty if the encoder is not a BERT.
+    """Return the files of a folder for `AutoModel` and `AutoTokenizer`; empty if the encoder is not of BERT's kin.
 
-    If the encoder pools with the pooler and exactly one head is linear, that head is exported as the classifier of
+    If a BERT pools with the pooler and exactly one head is linear, that head is exported as the classifier of
     `BertForSequenceClassification`. All heads are in heads.safetensors, by task.
     """
     encoder = leaf.network.encoder
     if not isinstance(encoder, Bert):
         return {}
-    classifier = _classifier(leaf) if encoder.pooling == "pooler" else {}
-    weights = {f"bert.{their_name(name)}": tensor for name, tensor in encoder.state_dict().items()} | classifier
+    kind = ARCHITECTURES[encoder.sizes.architecture]
+    classifier = _classifier(leaf) if encoder.pooling == "pooler" and kind.model == "BertModel" else {}
+    weights = {f"{kind.prefix}{kind.their_name(name)}": tensor for name, tensor in encoder.state_dict().items()}
+    is_wordpiece = isinstance(leaf.tokenizer.model, WordPiece) and kind.is_wordpiece
+    pieces = {VOCABULARY: "".join(f"{piece}\n" for piece in _pieces(leaf.tokenizer)).encode()}
     return {
-        WEIGHTS: _saved(weights),
+        WEIGHTS: _saved(weights | classifier),
         HEADS: _saved(dict(leaf.network.heads.state_dict())),
         CONFIG: json_bytes(_config(leaf, encoder, classifier)),
-        VOCABULARY: "".join(f"{piece}\n" for piece in _pieces(leaf.tokenizer)).encode(),
-        OPTIONS: json_bytes(_options(leaf.tokenizer, len(encoder.position.weight))),
+        **(pieces if is_wordpiece else {}),
+        OPTIONS: json_bytes(_options(leaf.tokenizer, encoder.sizes)),
         "tokenizer.json": leaf.tokenizer.to_str(pretty=True).encode(),
     }
 
@@ -65,20 +74,14 @@ def _classifier(leaf: StoredModel) -> dict[str, Tensor]:
 
 def _config(leaf: StoredModel, encoder: Bert, classifier: dict[str, Tensor]) -> dict[str, Any]:
     """Return the content of config.json."""
-    block: Any = encoder.blocks[0]
-    sizes = {
-        "width": encoder.width, "layers": len(encoder.blocks), "heads": encoder.heads,
-        "intermediate": len(block.expand.weight), "vocabulary": len(encoder.word.weight),
-        "positions": len(encoder.position.weight), "segments": len(encoder.segment.weight),
-    }
     labels = {"num_labels": len(classifier["classifier.bias"])} if classifier else {}
+    model = ARCHITECTURES[encoder.sizes.architecture].model
     return {
-        **REQUIRED, **{CONFIG_KEYS[key]: value for key, value in sizes.items()}, **labels,
-        "architectures": ["BertForSequenceClassification" if classifier else "BertModel"],
-        "layer_norm_eps": encoder.norm.eps, "hidden_dropout_prob": encoder.dropout,
-        "attention_probs_dropout_prob": encoder.dropout, "classifier_dropout": leaf.model.encoder.dropout,
-        "pad_token_id": leaf.tokenizer.token_to_id("[PAD]"), "dtype": "float32",
-    }
+        **config_of(encoder.sizes), **labels,
+        "architectures": ["BertForSequenceClassification" if classifier else model],
+        "hidden_dropout_prob": encoder.dropout, "attention_probs_dropout_prob": encoder.dropout,
+        "classifier_dropout": leaf.model.encoder.dropout, "dtype": "float32",
+    } | ({} if encoder.sizes.first_position else {"pad_token_id": leaf.tokenizer.token_to_id("[PAD]")})
 
 
 def _pieces(tokenizer: Tokenizer) -> list[str]:
@@ -87,14 +90,20 @@ def _pieces(tokenizer: Tokenizer) -> list[str]:
     return sorted(vocabulary, key=lambda piece: vocabulary[piece])
 
 
-def _options(tokenizer: Tokenizer, max_length: int) -> dict[str, Any]:
+def _options(tokenizer: Tokenizer, sizes: Sizes) -> dict[str, Any]:
     """Return the content of tokenizer_config.json, as read by `transformers` and by mtrun."""
-    normalizer = json.loads(tokenizer.to_str())["normalizer"]
+    normalizer = json.loads(tokenizer.to_str())["normalizer"] or {}
     spelling = normalizer.get("normalizers", [normalizer])[-1]
-    special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+    names = {"lowercase": "do_lower_case", "strip_accents": "strip_accents",
+             "handle_chinese_chars": "tokenize_chinese_chars"}
     return {
-        **special, "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length,
-        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
-        "do_lower_case": spelling["lowercase"], "strip_accents": spelling["strip_accents"],
-        "tokenize_chinese_chars": spelling["handle_chinese_chars"],
+        **{f"{name}_token": piece for name in SPECIAL if (piece := _special(tokenizer, name))},
+        "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": sizes.longest,
+        "model_input_names": ["input_ids", *["token_type_ids"] * (sizes.segments > 0), "attention_mask"],
+        **{theirs: spelling[ours] for ours, theirs in names.items() if ours in spelling},
     }
+
+
+def _special(tokenizer: Tokenizer, name: str) -> str:
+    """Return the special token of a purpose, in BERT's or RoBERTa's spelling; empty without one."""
+    return next((piece for piece in SPECIAL[name] if tokenizer.token_to_id(piece) is not None), "")

@@ -57,29 +57,31 @@ class Tokens:
         paired = [column for task in sorted(single.joint) for part in splits.get(task, {}).values()
                   for column in single._pairs(task, part)]
         pairs = list(dict.fromkeys(pair for column in paired for pair in column))
-        return single._with(pairs, (tokenizer.truncation or {}).get("max_length")) if pairs else single
+        between = tokenizer.num_special_tokens_to_add(is_pair=True) - 2
+        return single._with(pairs, (tokenizer.truncation or {}).get("max_length"), between) if pairs else single
 
-    def _with(self, pairs: Sequence[tuple[str, str]], max_length: int | None) -> Tokens:
+    def _with(self, pairs: Sequence[tuple[str, str]], max_length: int | None, between: int) -> Tokens:
         """Return these tokens with pairs appended, [CLS] a [SEP] b [SEP], each truncated to `max_length` tokens.
 
-        The longer sentence is truncated first; if both exceed half of the available length, both are truncated to it.
+        `between` is the number of [SEP] between a and b: 1 for BERT, 2 for RoBERTa. The longer sentence is truncated
+        first; if both exceed half of the available length, both are truncated to it.
         """
         a, b = (self.rows([pair[side] for pair in pairs]) for side in (0, 1))
         tokens_a, tokens_b = self.lengths[a] - 2, self.lengths[b] - 2  # without [CLS] and [SEP]
         if max_length is not None:
-            available = max_length - 3
+            available = max_length - 2 - between
             tokens_a = np.minimum(tokens_a, np.maximum(available - tokens_b, (available + 1) // 2))
             tokens_b = np.minimum(tokens_b, available - tokens_a)
         ones = np.ones_like(tokens_a)
         ends = self.starts + self.lengths - 1
-        starts = np.stack([self.starts[a], ends[a], self.starts[b] + 1, ends[b]], axis=1)
-        counts = np.stack([tokens_a + 1, ones, tokens_b, ones], axis=1)  # tokens of [CLS] a, [SEP], b, [SEP]
+        starts = np.stack([self.starts[a], *[ends[a]] * between, self.starts[b] + 1, ends[b]], axis=1)
+        counts = np.stack([tokens_a + 1, *[ones] * between, tokens_b, ones], axis=1)  # [CLS] a, [SEP], b, [SEP]
         lengths = np.concatenate([self.lengths, counts.sum(1)])
         ids = self.ids[_ranges(starts.reshape(-1), counts.reshape(-1))]
         numbers = dict(self.numbers)
         numbers.update((pair, row) for row, pair in enumerate(pairs, len(self.lengths)))
         return replace(self, ids=np.concatenate([self.ids, ids]), starts=np.cumsum(lengths) - lengths, lengths=lengths,
-                       firsts=np.concatenate([self.firsts, tokens_a + 2]), numbers=numbers)
+                       firsts=np.concatenate([self.firsts, tokens_a + 1 + between]), numbers=numbers)
 
     def rows(self, readings: Sequence[Reading]) -> np.ndarray:
         """Return the rows of sentences or pairs of the suite, int64 [n]."""

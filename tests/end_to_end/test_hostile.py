@@ -17,10 +17,11 @@ import torch
 from safetensors.torch import save
 
 from runner.errors import MtrunError
-from runner.parts.encoders.bert.pretrained import PICKLED, WEIGHTS, PretrainedWeights, their_name
+from runner.parts.encoders.bert.architectures import ARCHITECTURES
+from runner.parts.encoders.bert.pretrained import PICKLED, WEIGHTS, PretrainedWeights
 
 SHAPES = {"word.weight": (30, 8), "norm.weight": (8,), "norm.bias": (8,), "blocks.0.query.weight": (8, 8)}
-GOOD = {their_name(name): torch.linspace(0, 1, 240)[: torch.Size(shape).numel()].reshape(shape)
+GOOD = {ARCHITECTURES["bert"].their_name(name): torch.linspace(0, 1, 240)[: torch.Size(shape).numel()].reshape(shape)
         for name, shape in SHAPES.items()}
 HUGE = [0, -1, 1, 2**31, 2**62, 2**64 - 1, 2**70, 1e300, None, "8", [8], True]
 

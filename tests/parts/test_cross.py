@@ -23,7 +23,7 @@ from runner.errors import SpecError
 from runner.inference.system import System
 from runner.parts.combiners.pcgrad import PCGrad
 from runner.parts.encoders import Packed
-from runner.parts.encoders.bert.pretrained import their_name
+from runner.parts.encoders.bert.architectures import ARCHITECTURES
 from runner.parts.encoders.minbert import MinBert
 from runner.parts.heads.cross import Cross
 from runner.parts.losses.mse import SquaredError
@@ -182,6 +182,7 @@ def definition(one: StoredModel, task: str, examples: Examples) -> np.ndarray:
     encoder, layers = one.network.encoder, one.network.heads[task]
     peer = BertModel(BertConfig(vocab_size=len(encoder.word.weight), hidden_size=16, num_hidden_layers=1,
                                 num_attention_heads=2, intermediate_size=64, type_vocab_size=2)).eval()
+    their_name = ARCHITECTURES["bert"].their_name
     peer.load_state_dict({their_name(name): value for name, value in encoder.state_dict().items()})
     found = []
     for pair in zip(examples.first, examples.second, strict=True):

@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import BertConfig, BertModel
 
 from runner.parts.encoders import Packed
+from runner.parts.encoders.bert.architectures import ARCHITECTURES, sizes_of
 from runner.parts.encoders.bert.model import Bert
-from runner.parts.encoders.bert.pretrained import their_name
 from runner.tasks.data import Data, Examples
 
 NOWHERE = Path("/nowhere")
@@ -42,11 +42,11 @@ def peer(**changes: object) -> BertModel:
 def ours(model: BertModel, pooling: str = "pooler", dropout: float = 0.0) -> Bert:
     """Return our encoder with the weights of transformers' model."""
     c = model.config
-    made = Bert(width=c.hidden_size, layers=c.num_hidden_layers, heads=c.num_attention_heads,
-                intermediate=c.intermediate_size, vocabulary=c.vocab_size, positions=c.max_position_embeddings,
-                segments=c.type_vocab_size, eps=c.layer_norm_eps, dropout=dropout, pooling=pooling)
-    theirs = model.state_dict()
-    made.load_state_dict({name: theirs[their_name(name)] for name in made.state_dict()})
+    sizes, wrong = sizes_of(c.to_dict())
+    assert sizes is not None, wrong
+    made, theirs = Bert(sizes, dropout=dropout, pooling=pooling), model.state_dict()
+    kind = ARCHITECTURES[sizes.architecture]
+    made.load_state_dict({name: theirs[kind.their_name(name)] for name in made.state_dict()})
     return made.to(model.dtype)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +13,7 @@ from ...errors import CheckpointError, Problem
 from ...tasks.data import Data
 from . import Encoder
 from .bert import pretrained
-from .bert.pretrained import Sizes
+from .bert.architectures import Sizes
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -89,7 +88,7 @@ class MinBert(Encoder):
             return
         named = pretrained.NAMED.get(self.init)  # whose files are pinned, and may have to be downloaded first
         checkpoint = None if named else pretrained.find(self.init, project)
-        positions = named.positions if named else checkpoint.sizes().positions if checkpoint else 0
+        positions = named.positions if named else checkpoint.sizes().longest if checkpoint else 0
         if self.max_length > positions:
             raise CheckpointError(Problem(f"`max_length` is {self.max_length}, but `{self.init}` has {positions} "
                                           "positions", hint=f"max_length = {positions}"))
@@ -103,9 +102,7 @@ class MinBert(Encoder):
         from .bert import tokenizer as tokens  # slow import, which a plan does not need
 
         if self.init != "scratch":
-            checkpoint = pretrained.find(self.init, project)
-            spelling = {**checkpoint.spelling(), "treebank": self.treebank}
-            return tokens.bert(checkpoint.vocabulary(), self.max_length, **spelling)
+            return pretrained.find(self.init, project).tokenizer(self.max_length, self.treebank)
         train = [splits["train"] for splits in data.splits.values()]
         sentences = (sentence for part in train for sentence in (*part.first, *part.second))
         assert self.vocabulary is not None
@@ -115,21 +112,21 @@ class MinBert(Encoder):
     def build(self, tokenizer: Tokenizer, project: Path) -> torch.nn.Module:
         """Build the encoder, a `bert.model.Bert`; raise CheckpointError if the weights do not fit it."""
         from .bert.model import Bert
+        from .bert.tokenizer import mask_of
 
         pieces = tokenizer.get_vocab_size()
-        make = partial(Bert, dropout=self.hidden_dropout, pooling=self.pooling,
-                       mask=tokenizer.get_vocab()["[MASK]"])
+        make = partial(Bert, dropout=self.hidden_dropout, pooling=self.pooling, mask=mask_of(tokenizer))
         if self.init == "scratch":
-            return make(**asdict(self._scratch(pieces)))
+            return make(self._scratch(pieces))
         checkpoint = pretrained.find(self.init, project)
         sizes = checkpoint.sizes()
-        if pieces > sizes.vocabulary or self.max_length > sizes.positions:
+        if pieces > sizes.vocabulary or self.max_length > sizes.longest:
             raise CheckpointError(f"`{self.init}` has embeddings for {sizes.vocabulary} word pieces and "
-                                  f"{sizes.positions} positions, not for {pieces} and {self.max_length}")
+                                  f"{sizes.longest} positions, not for {pieces} and {self.max_length}")
         with torch.device("meta"):
-            bert = make(**asdict(sizes))
+            bert = make(sizes)
         shapes = {name: tuple(tensor.shape) for name, tensor in bert.named_parameters()}
-        bert.load_state_dict(checkpoint.weights(shapes), assign=True)
+        bert.load_state_dict(checkpoint.weights(shapes, sizes.architecture), assign=True)
         return bert
 
     def _scratch(self, pieces: int) -> Sizes:

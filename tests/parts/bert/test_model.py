@@ -35,9 +35,10 @@ from torch.nn import functional
 from transformers import BertModel
 
 from runner.parts.encoders.bert import ops
+from runner.parts.encoders.bert.architectures import ARCHITECTURES, Sizes
 from runner.parts.encoders.bert.model import Bert
 from runner.parts.encoders.bert.packing import ROUND, PackedLayout
-from runner.parts.encoders.bert.pretrained import find, their_name
+from runner.parts.encoders.bert.pretrained import find
 from runner.parts.encoders.minbert import MinBert
 from runner.tasks.data import Data
 from runner.training import tokens
@@ -96,7 +97,7 @@ def gradients(batch: Drawn, model: BertModel, pooling: str) -> list[tuple[Tensor
     theirs = {"pooler": out.pooler_output, "cls": states[:, 0], "mean": (states * mask).sum(1) / mask.sum(1)}[pooling]
     (theirs * factors).sum().backward()
     expected = {name: parameter.grad for name, parameter in model.named_parameters()}
-    return [(p.grad, expected[their_name(name)], name) for name, p in mine.named_parameters()]
+    return [(p.grad, expected[ARCHITECTURES["bert"].their_name(name)], name) for name, p in mine.named_parameters()]
 
 
 @pytest.mark.parametrize("pooling", ["pooler", "cls", "mean"])
@@ -312,7 +313,7 @@ def test_sizes_are_given_once(fields: dict[str, object], said: str) -> None:
 def test_a_small_encoder_learns_which_word_comes_first() -> None:
     torch.manual_seed(0)
     random = np.random.default_rng(0)
-    mine = Bert(width=16, layers=2, heads=2, intermediate=32, vocabulary=12, positions=16, dropout=0.1)
+    mine = Bert(Sizes(16, 2, 2, 32, vocabulary=12, positions=16), dropout=0.1)
     head = torch.nn.Linear(16, 1)
     optimizer = torch.optim.AdamW([*mine.parameters(), *head.parameters()], lr=3e-3)
     losses = []

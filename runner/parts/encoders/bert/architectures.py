@@ -1,7 +1,7 @@
 """Architectures of BERT's kin as data: how each differs from BERT in config.json, tensor names and embeddings.
 
-BERT: Devlin et al. 2019, arXiv:1810.04805. RoBERTa: Liu et al. 2019, arXiv:1907.11692; XLM-RoBERTa: Conneau et al. 2020,
-arXiv:1911.02116; CamemBERT: Martin et al. 2020, arXiv:1911.03894. DistilBERT: Sanh et al. 2019, arXiv:1910.01108.
+BERT: Devlin et al. 2019, arXiv:1810.04805. RoBERTa: Liu et al. 2019, arXiv:1907.11692; XLM-RoBERTa: Conneau et al.
+2020, arXiv:1911.02116; CamemBERT: Martin et al. 2020, arXiv:1911.03894. DistilBERT: Sanh et al. 2019, arXiv:1910.01108.
 ELECTRA: Clark et al. 2020, arXiv:2003.10555. MPNet: Song et al. 2020, arXiv:2004.09297. Names and keys are those of
 Hugging Face's transformers.
 """
@@ -9,8 +9,7 @@ Hugging Face's transformers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from types import MappingProxyType
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 LARGEST = 1 << 20
@@ -73,11 +72,11 @@ class Architecture:
     """Prefix of its tensor names in models with heads."""
     model: str
     """Its base class in transformers."""
-    keys: Mapping[str, str] = MappingProxyType(_KEYS)
+    keys: Mapping[str, str] = field(default_factory=_KEYS.copy)
     """Fields of `Sizes` -> keys of config.json; a field that is not here has its default."""
     blocks: str = "encoder.layer"
     """Their name of our `blocks`."""
-    block: Mapping[str, str] = MappingProxyType(_BLOCK)
+    block: Mapping[str, str] = field(default_factory=_BLOCK.copy)
     """Our module names within a block -> theirs."""
     activation: str = "hidden_act"
     """Key of config.json for the activation."""
@@ -163,7 +162,7 @@ def _wrong(config: Mapping[str, Any], kind: Architecture) -> Iterator[str]:
     if width % heads:
         yield f"{heads} attention heads do not divide {width}"
     if kind.pads_positions and whole["max_position_embeddings"] <= whole["pad_token_id"] + 3:
-        yield f"`max_position_embeddings` is {whole['max_position_embeddings']}, which leaves no position for a sentence"
+        yield f"`max_position_embeddings` is {whole['max_position_embeddings']}, too few for a sentence"
 
 
 def config_of(sizes: Sizes) -> dict[str, Any]:
@@ -172,7 +171,9 @@ def config_of(sizes: Sizes) -> dict[str, Any]:
     values = asdict(sizes) | {"embedding": sizes.embedding or sizes.width}
     config = {theirs: values[ours] for ours, theirs in kind.keys.items()}
     activation = next(name for name, gelu in ACTIVATIONS.items() if gelu == sizes.gelu)
-    return {"model_type": sizes.architecture, kind.activation: activation, "layer_norm_eps": sizes.eps, **config}
+    paddings = {"pad_token_id": sizes.first_position - 1} if kind.pads_positions else {}
+    return {"model_type": sizes.architecture, kind.activation: activation, "layer_norm_eps": sizes.eps, **paddings,
+            **config}
 
 
 def shapes_of(sizes: Sizes, pooling: str) -> dict[str, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""BERT encoder (Devlin et al. 2019, arXiv:1810.04805) on packed sentences, without padding.
+"""BERT encoder (Devlin et al. 2019, arXiv:1810.04805) and its kin on packed sentences, without padding.
 
 All tokens of all sentences are the rows of one matrix [N, width], so that linear layers, LayerNorm and GELU do no work
 on padding. Only attention groups the rows into at most three padded batches of sentences of similar length. The rows of
@@ -12,7 +12,9 @@ one sentence never mix with another's, hence never with another task's. Two opti
 
 The word table may be replaced by some of its rows if `Packed.tokens` is renumbered to match (`unique` gives both),
 which keeps its gradient as small as the batch. Parameters: `word position segment norm`, `blocks.0.{query key value mix
-mix_norm expand contract contract_norm}` and `pooler`, each `.weight` and, but for the three tables, `.bias`.
+mix_norm expand contract contract_norm}` and `pooler`, each `.weight` and, but for the three tables, `.bias`. Some
+architectures (`architectures.py`) lack `segment`, or have `project`, a linear layer after the embeddings (ELECTRA), or
+`distance`, a table of biases of the attention scores by relative position, which all layers share (MPNet).
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import Packed
-from .ops import attention, dropout, linears, lookup, norm
+from .architectures import Sizes
+from .ops import attention, distance_biases, dropout, linears, lookup, norm
 from .packing import AttentionBuckets, PackedLayout
 
 
@@ -76,18 +79,19 @@ class Norm(nn.Module):
 class Block(nn.Module):
     """Post-norm transformer layer: attention, then feed-forward, each with dropout, residual and LayerNorm."""
 
-    def __init__(self, width: int, intermediate: int, eps: float, dropout: float) -> None:
+    def __init__(self, sizes: Sizes, dropout: float) -> None:
         super().__init__()
-        self.dropout = dropout
+        width, intermediate, eps = sizes.width, sizes.intermediate, sizes.eps
+        self.dropout, self.gelu = dropout, sizes.gelu
         self.query, self.key, self.value, self.mix = (Linear(width, width) for _ in range(4))
         self.mix_norm, self.contract_norm = Norm(width, eps), Norm(width, eps)
         self.expand, self.contract = Linear(width, intermediate), Linear(intermediate, width)
 
-    def forward(self, queries: Tensor, keys: Tensor, q_buckets: AttentionBuckets,
-                k_buckets: AttentionBuckets) -> Tensor:
+    def forward(self, queries: Tensor, keys: Tensor, q_buckets: AttentionBuckets, k_buckets: AttentionBuckets,
+                biases: tuple[Tensor, ...] = ()) -> Tensor:
         """Return the output rows [N', W] of the rows `queries` [N', W], which attend to the rows `keys` [N, W].
 
-        `q_buckets` and `k_buckets` are their layouts.
+        `q_buckets` and `k_buckets` are their layouts, `biases` [B*H, Lq, L] of each bucket are added to the scores.
         """
         p = self.dropout if self.training else 0.0
         if queries is keys:
@@ -95,29 +99,36 @@ class Block(nn.Module):
         else:
             query = self.query(queries, q_buckets.tasks)
             key, value = fused_linear(keys, k_buckets.tasks, self.key, self.value)
-        mixed = self.mix(attention(query, key, value, q_buckets, k_buckets, p), q_buckets.tasks)
+        mixed = self.mix(attention(query, key, value, q_buckets, k_buckets, p, *biases), q_buckets.tasks)
         x = self.mix_norm(queries + dropout(mixed, p), q_buckets.tasks)
-        wide = functional.gelu(self.expand(x, q_buckets.tasks))
+        wide = functional.gelu(self.expand(x, q_buckets.tasks), approximate=self.gelu)
         result: Tensor = self.contract_norm(x + dropout(self.contract(wide, q_buckets.tasks), p), q_buckets.tasks)
         return result
 
 
 class Bert(nn.Module):
-    """BERT encoder: maps `Packed` sentences to embeddings [S, width]."""
+    """Encoder of BERT's kin: maps `Packed` sentences to embeddings [S, width]."""
 
     words = "word.weight"
     """Name of the embedding table that `Packed.tokens` indexes."""
 
-    def __init__(self, *, width: int, layers: int, heads: int, intermediate: int, vocabulary: int, positions: int,
-                 segments: int = 1, eps: float = 1e-12, dropout: float = 0.1,
-                 pooling: Literal["pooler", "cls", "mean"] = "pooler", mask: int = 0) -> None:
+    def __init__(self, sizes: Sizes, *, dropout: float = 0.1, pooling: Literal["pooler", "cls", "mean"] = "pooler",
+                 mask: int = 0) -> None:
         super().__init__()
-        self.width, self.heads, self.dropout, self.pooling, self.mask = width, heads, dropout, pooling, mask
-        self.word, self.position, self.segment = (Embedding(n, width) for n in (vocabulary, positions, segments))
-        self.norm = Norm(width, eps)
-        self.blocks = nn.ModuleList(Block(width, intermediate, eps, dropout) for _ in range(layers))
+        self.sizes, self.width, self.heads = sizes, sizes.width, sizes.heads
+        self.dropout, self.pooling, self.mask = dropout, pooling, mask
+        narrow = sizes.embedding or sizes.width
+        self.word, self.position = Embedding(sizes.vocabulary, narrow), Embedding(sizes.positions, narrow)
+        if sizes.segments:
+            self.segment = Embedding(sizes.segments, narrow)
+        self.norm = Norm(narrow, sizes.eps)
+        if sizes.embedding:
+            self.project = Linear(narrow, sizes.width)
+        if sizes.distances:
+            self.distance = Embedding(sizes.distances, sizes.heads)
+        self.blocks = nn.ModuleList(Block(sizes, dropout) for _ in range(sizes.layers))
         if pooling == "pooler":
-            self.pooler = Linear(width, width)
+            self.pooler = Linear(sizes.width, sizes.width)
 
     def depth(self, name: str) -> int:
         """Return a parameter's layer from the top: 0 for the pooler, 1 for the last block, ..., last the embeddings."""
@@ -129,39 +140,48 @@ class Bert(nn.Module):
     def hidden(self, packed: Packed) -> Tensor:
         """Return the last hidden states [N, width] of all tokens."""
         layout = PackedLayout.of(packed, self.heads, self.norm.weight.device)
-        return self._layer(-1, self._last_inputs(packed, layout), layout)[:len(packed.tokens)]
+        x, biases = self._last_inputs(packed, layout)
+        return self._layer(-1, x, layout, biases)[:len(packed.tokens)]
 
     def forward(self, packed: Packed) -> Tensor:
         """Return the sentence embeddings [S, width]."""
         layout = PackedLayout.of(packed, self.heads, self.norm.weight.device)
-        x = self._last_inputs(packed, layout)
+        x, biases = self._last_inputs(packed, layout)
         if self.pooling == "mean":
-            states = self._layer(-1, x, layout)[:len(packed.tokens)]
+            states = self._layer(-1, x, layout, biases)[:len(packed.tokens)]
             return torch.segment_reduce(states, "mean", lengths=layout.lengths, unsafe=True)
-        first: Tensor = self.blocks[-1](x.index_select(0, layout.starts), x, layout.first, layout.rows)
+        of_first = tuple(bias[:, :1] for bias in biases)
+        first: Tensor = self.blocks[-1](x.index_select(0, layout.starts), x, layout.first, layout.rows, of_first)
         return self.pooler(first, layout.first.tasks).to(x.dtype).tanh() if self.pooling == "pooler" else first
 
-    def _last_inputs(self, packed: Packed, layout: PackedLayout) -> Tensor:
-        """Return the input states [N.., width] of the last layer, padding rows included."""
+    def _last_inputs(self, packed: Packed, layout: PackedLayout) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the input states [N.., width] of the last layer, padding rows included, and the attention's biases."""
         tasks = layout.rows.tasks
         tokens = functional.pad(packed.tokens, (0, len(layout.positions) - len(packed.tokens)))
         words = lookup(self.word.weight, tokens.to(layout.starts.device), tasks)
         x: Tensor = self.norm(words + lookup(self._place_embeddings(layout), layout.positions, tasks), tasks)
         x = dropout(x, self.dropout if self.training else 0.0)
+        if self.sizes.embedding:
+            x = self.project(x, tasks).to(x.dtype)
+        biases = distance_biases(self.distance.weight, layout.rows) if self.sizes.distances else ()
         for number in range(len(self.blocks) - 1):
-            x = self._layer(number, x, layout)
-        return x
+            x = self._layer(number, x, layout, biases)
+        return x, biases
 
     def _place_embeddings(self, layout: PackedLayout) -> Tensor:
         """Return the sums of position and segment embeddings [segments * longest, W], one block per segment.
 
         With a single segment embedding, both segments share it.
         """
-        positions, segments = self.position.weight[..., :layout.longest, :], self.segment.weight
+        first = self.sizes.first_position
+        positions = self.position.weight[..., first:first + layout.longest, :]
+        if not self.sizes.segments:
+            return torch.cat([positions] * layout.segments, dim=-2)
+        segments = self.segment.weight
         kinds = [min(number, segments.shape[-2] - 1) for number in range(layout.segments)]
         return torch.cat([positions + segments[..., kind:kind + 1, :] for kind in kinds], dim=-2)
 
-    def _layer(self, number: int, x: Tensor, layout: PackedLayout) -> Tensor:
+    def _layer(self, number: int, x: Tensor, layout: PackedLayout, biases: tuple[Tensor, ...]) -> Tensor:
         """Apply one layer to all rows [N, width]."""
-        result: Tensor = self.blocks[number](x, x, layout.rows, layout.rows)
+        result: Tensor = self.blocks[number](x, x, layout.rows, layout.rows, biases)
         return result

@@ -6,6 +6,7 @@ dimension [T, ...]: an operation computes with `bank[0]`, and the gradient of `b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -119,27 +120,28 @@ class _Attention(Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, q_buckets: AttentionBuckets,
-                k_buckets: AttentionBuckets, p: float) -> Tensor:
+                k_buckets: AttentionBuckets, p: float, *biases: Tensor) -> Tensor:
         # On a CPU products this small gain nothing from bf16, and oneDNN would compile code for each of their shapes.
         kind = torch.promote_types(query.dtype, torch.float32) if query.device.type == "cpu" else query.dtype
         q, k, v = q_buckets.put(query.to(kind)), k_buckets.put(key.to(kind)), k_buckets.put(value.to(kind))
         mixed, saved = torch.empty_like(q), []
         scale = q.shape[1] ** -0.5
         parts = zip(q_buckets.split(q), k_buckets.split(k), k_buckets.split(v), q_buckets.split(mixed),
-                    k_buckets.masks, strict=True)
+                    k_buckets.masks, biases or (None,) * len(k_buckets.masks), strict=True)
         with torch.autocast(q.device.type, enabled=False):
-            for qs, ks, vs, out, mask in parts:
-                shares = torch.baddbmm(mask.to(q.dtype), qs, ks.mT, alpha=scale).softmax(-1)
+            for qs, ks, vs, out, mask, bias in parts:
+                added = (mask if bias is None else mask + bias).to(q.dtype)
+                shares = torch.baddbmm(added, qs, ks.mT, alpha=scale).softmax(-1)
                 factors = dropout_mask(shares, p) if p else None
                 torch.bmm(_times(shares, factors), vs, out=out)
                 saved += [shares, factors]
         ctx.save_for_backward(q, k, v, *saved)
-        ctx.buckets = q_buckets, k_buckets
+        ctx.buckets, ctx.is_biased = (q_buckets, k_buckets), bool(biases)
         return q_buckets.take(mixed).to(query.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, *saved = ctx.saved_tensors
         q_buckets, k_buckets = ctx.buckets
         scale = q.shape[1] ** -0.5
@@ -148,15 +150,64 @@ class _Attention(Function):
         dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
         parts = zip(*map(q_buckets.split, (q, mixed, dq)), *map(k_buckets.split, (k, v, dk, dv)),
                     saved[::2], saved[1::2], strict=True)
+        biases = []
         for qs, g, dqs, ks, vs, dks, dvs, shares, factors in parts:
             torch.bmm(_times(shares, factors).mT, g, out=dvs)
             slopes = _times(torch.bmm(g, vs.mT), factors)
-            slopes = torch._softmax_backward_data(slopes, shares, -1, shares.dtype).mul_(scale)
+            slopes = torch._softmax_backward_data(slopes, shares, -1, shares.dtype)
+            if ctx.is_biased:
+                biases.append(slopes.clone())
+            slopes.mul_(scale)
             torch.bmm(slopes, ks, out=dqs)
             torch.bmm(slopes.mT, qs, out=dks)
         pairs = (q_buckets, dq), (k_buckets, dk), (k_buckets, dv)
         dq, dk, dv = (buckets.take(d).to(grad.dtype) for buckets, d in pairs)
-        return dq, dk, dv, None, None, None
+        return dq, dk, dv, None, None, None, *biases
+
+
+class _DistanceBiases(Function):
+    """Biases [B*H, L, L] of each bucket from a table [D, H] by the distances of tokens; a bank [T, D, H] by task."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, buckets: AttentionBuckets) -> tuple[Tensor, ...]:
+        used = table[0] if table.dim() == 3 else table
+        longest = max(length for _, length in buckets.shapes)
+        ctx.distances, ctx.buckets, ctx.shape = distances(longest, len(used), table.device), buckets, table.shape
+        biases = []
+        for rows, length in buckets.shapes:
+            by_head = used[ctx.distances[:length, :length]].permute(2, 0, 1)
+            biases.append(by_head.expand(rows // buckets.heads, -1, -1, -1).reshape(rows, length, length))
+        return tuple(biases)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        heads, tasks = ctx.buckets.heads, len(ctx.buckets.tasks) if len(ctx.shape) == 3 else 1
+        table = grads[0].new_zeros(tasks, heads, ctx.shape[-2])
+        for grad, of_sentence in zip(grads, ctx.buckets.sentence_tasks, strict=True):
+            length = grad.shape[-1]
+            each = grad.view(len(of_sentence), heads, length * length)
+            if tasks == 1:
+                summed = each.sum(0, keepdim=True)
+            else:
+                summed = each.new_zeros(tasks, *each.shape[1:]).index_add_(0, of_sentence, each)
+            table.index_add_(2, ctx.distances[:length, :length].reshape(-1), summed)
+        return table.mT.reshape(ctx.shape), None
+
+
+def distances(longest: int, count: int, device: torch.device, farthest: int = 128) -> Tensor:
+    """Return the bucket of the distance from each query to each key, int64 [longest, longest].
+
+    Half of the `count` buckets are for keys behind the query; in each half, one half is for single distances, the
+    others widen logarithmically up to `farthest` (T5, Raffel et al. 2020, arXiv:1910.10683; MPNet).
+    """
+    positions = torch.arange(longest)
+    behind = positions[:, None] - positions[None, :]  # query less key
+    half = count // 2
+    exact, far = half // 2, behind.abs()
+    wide = exact + ((far.float() / exact).log() / math.log(farthest / exact) * (half - exact)).long()
+    bucket = torch.where(far < exact, far, wide.clamp(max=half - 1))
+    return (bucket + half * (behind < 0)).to(device)
 
 
 _linears: Callable[..., tuple[Tensor, ...]] = _Linears.apply
@@ -165,8 +216,11 @@ _task_norm: Callable[..., Tensor] = _TaskNorm.apply
 
 _task_lookup: Callable[..., Tensor] = _TaskLookup.apply
 
-attention: Callable[[Tensor, Tensor, Tensor, AttentionBuckets, AttentionBuckets, float], Tensor] = _Attention.apply
-"""query, key, value rows, buckets of queries and of keys, dropout p -> rows [N', width]."""
+attention: Callable[..., Tensor] = _Attention.apply
+"""query, key, value rows, buckets of queries and of keys, dropout p, biases of each bucket -> rows [N', width]."""
+
+distance_biases: Callable[[Tensor, AttentionBuckets], tuple[Tensor, ...]] = _DistanceBiases.apply
+"""table [D, H] or bank [T, D, H], buckets of the keys -> biases [B*H, L, L] of each bucket."""
 
 
 def lookup(table: Tensor, index: Tensor, tasks: tuple[int, ...]) -> Tensor:

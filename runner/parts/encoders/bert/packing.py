@@ -44,6 +44,8 @@ class AttentionBuckets:
     """float32 [M, 1]: 1, or 0 for padding."""
     masks: tuple[Tensor, ...]
     """float32 [B*H, 1, L] of each bucket, added to attention scores: 0, or -inf for padding."""
+    sentence_tasks: tuple[Tensor, ...]
+    """int64 [B] of each bucket: task of each sentence."""
 
     def put(self, rows: Tensor) -> Tensor:
         """Gather rows [N.., H*D] into slots [M, D]."""
@@ -62,14 +64,19 @@ class AttentionBuckets:
         return [part.view(*shape, -1) for part, shape in zip(parts, self.shapes, strict=True)]
 
     @classmethod
-    def of(cls, into: Tensor, out_of: Tensor, shapes: Sequence[tuple[int, int]], heads: int,
-           tasks: tuple[int, ...]) -> AttentionBuckets:
-        """Build the buckets of shapes (sentences, longest); `into` is -1 for padding."""
+    def of(cls, slots: tuple[Tensor, Tensor], shapes: Sequence[tuple[int, int]], heads: int, tasks: tuple[int, ...],
+           sentence_tasks: Tensor) -> AttentionBuckets:
+        """Build the buckets of shapes (sentences, longest); `slots` are `into`, -1 for padding, and `out_of`.
+
+        `sentence_tasks` int64 [S] holds the task of each sentence, in the order of the buckets.
+        """
+        into, out_of = slots
         per_head = tuple((batch * heads, length) for batch, length in shapes)
         real = (into >= 0).to(torch.float32)
         masks = real.log().split_with_sizes([batch * length for batch, length in per_head])
         masks = tuple(mask.view(batch, 1, length) for mask, (batch, length) in zip(masks, per_head, strict=True))
-        return cls(heads, tasks, per_head, into.clamp(min=0), out_of, real[:, None], masks)
+        return cls(heads, tasks, per_head, into.clamp(min=0), out_of, real[:, None], masks,
+                   sentence_tasks.split_with_sizes([batch for batch, _ in shapes]))
 
 
 @dataclass(frozen=True)
@@ -104,12 +111,14 @@ class PackedLayout:
         first = _slots(np.arange(len(lengths)), np.zeros_like(starts), order, flat, heads)
         second = 0 if packed.firsts is None else positions >= packed.firsts.numpy()[sentences]
         numbered = np.pad(positions + shapes[0][1] * second, (0, -len(positions) % ROUND))
-        on_device = _move([lengths, starts, numbered, *rows, *first], device)
+        of_sentence = np.repeat(np.arange(len(packed.sections)), packed.sections)[order]
+        on_device = _move([lengths, starts, numbered, *rows, *first, of_sentence], device)
         tasks = np.diff(np.append(0, ends)[np.cumsum([0, *packed.sections])])
         tasks[-1] += len(numbered) - len(positions)
         return cls(shapes[0][1], on_device[0], on_device[1], on_device[2], 1 if packed.firsts is None else 2,
-                   rows=AttentionBuckets.of(on_device[3], on_device[4], shapes, heads, tuple(tasks.tolist())),
-                   first=AttentionBuckets.of(on_device[5], on_device[6], flat, heads, packed.sections))
+                   rows=AttentionBuckets.of((on_device[3], on_device[4]), shapes, heads, tuple(tasks.tolist()),
+                                            on_device[7]),
+                   first=AttentionBuckets.of((on_device[5], on_device[6]), flat, heads, packed.sections, on_device[7]))
 
 
 def _shapes(lengths: np.ndarray, heads: int) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Pretrained BERT weights: search, verification, tensor names, and loading."""
+"""Pretrained weights: search, verification, tensor names, and loading."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from safetensors import SafetensorError, safe_open
 
 from ....errors import CheckpointError, Place, Problem, did_you_mean
 from ....files import reported, sha256
+from .architectures import ARCHITECTURES, Architecture, Shapes, Sizes, shapes_of, sizes_of
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from torch import Tensor
 
 WEIGHTS, PICKLED, CONFIG, VOCABULARY, OPTIONS = (
@@ -26,13 +28,18 @@ WEIGHTS, PICKLED, CONFIG, VOCABULARY, OPTIONS = (
 INDEX, TOKENIZER = "model.safetensors.index.json", "tokenizer.json"
 """Index of sharded weights (tensor -> file); tokenizer in the format of transformers 5."""
 
-LIMITS = {CONFIG: 1 << 20, VOCABULARY: 1 << 26, TOKENIZER: 1 << 26, OPTIONS: 1 << 20, INDEX: 1 << 24}
+PIECES, MERGES = "vocab.json", "merges.txt"
+"""Byte-level BPE as older models of RoBERTa have it: ids of the pieces, and pairs to merge."""
+
+LIMITS = {CONFIG: 1 << 20, VOCABULARY: 1 << 26, TOKENIZER: 1 << 26, OPTIONS: 1 << 20, INDEX: 1 << 24, PIECES: 1 << 26,
+          MERGES: 1 << 26}
 """Maximum size of each file in bytes; weights: 16 GiB."""
 
 HEADER = 1 << 24
 """Maximum size of the header of a safetensors file in bytes."""
 
-Shapes = Mapping[str, tuple[int, ...]]
+NO_POOLER = "another pooling, such as `pooling = \"mean\"`, needs no pooler"
+"""Hint for weights without a pooler."""
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -68,46 +75,7 @@ NAMED = {
 }
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """Sizes that determine all tensor shapes of an encoder, and heads and eps, which no shape shows."""
-
-    width: int
-    layers: int
-    heads: int
-    intermediate: int
-    vocabulary: int
-    positions: int
-    segments: int = 1
-    eps: float = 1e-12
-
-
-CONFIG_KEYS = {
-    "width": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads", "vocabulary": "vocab_size",
-    "intermediate": "intermediate_size", "positions": "max_position_embeddings", "segments": "type_vocab_size",
-}
-"""Fields of `Sizes` -> keys of config.json."""
-
-REQUIRED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
-"""Values that these keys of config.json must have if present, since nothing else is implemented."""
-
-NAMES = {
-    "word": "embeddings.word_embeddings", "position": "embeddings.position_embeddings",
-    "segment": "embeddings.token_type_embeddings", "norm": "embeddings.LayerNorm", "pooler": "pooler.dense",
-    "query": "attention.self.query", "key": "attention.self.key", "value": "attention.self.value",
-    "mix": "attention.output.dense", "mix_norm": "attention.output.LayerNorm",
-    "expand": "intermediate.dense", "contract": "output.dense", "contract_norm": "output.LayerNorm",
-}
-"""Our module names -> Hugging Face's; those from `query` on are within `encoder.layer.0` (our `blocks.0`)."""
-
-
-def their_name(name: str) -> str:
-    """Convert a tensor name of ours to Hugging Face's."""
-    *block, module, kind = name.split(".")
-    return ".".join([*(["encoder.layer", block[1]] if block else []), NAMES[module], kind])
-
-
-PREFIXES = ("module.", "_orig_mod.", "model.", "bert.")
+PREFIXES = ("module.", "_orig_mod.", "model.", *sorted({kind.prefix for kind in ARCHITECTURES.values()}))
 """Prefixes of tensor names by DataParallel, torch.compile and models with heads."""
 
 
@@ -187,7 +155,7 @@ class PretrainedWeights:
     def files(self) -> list[str]:
         """Return the names of the files that affect the result."""
         options = [OPTIONS] if not self.pins and (self.folder / OPTIONS).exists() else []
-        return [*self.weight_files(), CONFIG, self._vocabulary_file(), *options]
+        return [*self.weight_files(), CONFIG, *self.tokenizer_files(), *options]
 
     def weight_files(self) -> list[str]:
         """Return the name of the weights file, or those of the index and of all shards."""
@@ -202,15 +170,25 @@ class PretrainedWeights:
                                           Place(str(self.folder / INDEX))))
         return [INDEX, *names]
 
-    def _vocabulary_file(self) -> str:
-        is_alone = not self.pins and not (self.folder / VOCABULARY).exists() and (self.folder / TOKENIZER).exists()
-        return TOKENIZER if is_alone else VOCABULARY
+    def tokenizer_files(self) -> list[str]:
+        """Return the names of the files of the tokenizer: vocab.txt for BERT's, else tokenizer.json or byte-level BPE.
+
+        Of a folder with several, one kind is read, so that files that are added later change nothing.
+        """
+        has = {file: not self.pins and (self.folder / file).exists() for file in (VOCABULARY, TOKENIZER, MERGES)}
+        is_wordpiece = ARCHITECTURES[self.sizes().architecture].is_wordpiece
+        if TOKENIZER in self.pins or (has[TOKENIZER] and not (is_wordpiece and has[VOCABULARY])):
+            return [TOKENIZER]
+        if has[MERGES] and not is_wordpiece:
+            return [PIECES, MERGES]
+        return [VOCABULARY if is_wordpiece else TOKENIZER]
 
     def path(self, file: str) -> Path:
         """Return the path of a file; check that it exists, its size and, if pinned, its sha256."""
         path = self.folder / file
         if not path.is_file():
-            files = {PICKLED: f"{WEIGHTS} (or {PICKLED})", VOCABULARY: f"{VOCABULARY} (or {TOKENIZER})"}
+            files = {PICKLED: f"{WEIGHTS} (or {PICKLED})", VOCABULARY: f"{VOCABULARY} (or {TOKENIZER})",
+                     TOKENIZER: f"{TOKENIZER} (or {PIECES} and {MERGES})"}
             raise CheckpointError(Problem(f"the checkpoint has no {files.get(file, file)}", Place(str(self.folder))))
         limit = LIMITS.get(file, 1 << 34)
         if path.stat().st_size > limit:
@@ -223,42 +201,37 @@ class PretrainedWeights:
         return path
 
     def sizes(self) -> Sizes:
-        """Read the sizes from config.json; raise CheckpointError if it is not a supported BERT encoder."""
-        config, place = self._json(CONFIG), Place(str(self.folder / CONFIG))
-        wrong = [f"`{key}` is {config[key]!r}, only {value!r} is supported" for key, value in REQUIRED.items()
-                 if config.get(key, value) != value]
-        for key in CONFIG_KEYS.values():
-            if type(config.get(key)) is not int or not 1 <= config[key] <= 1 << 20:
-                wrong.append(f"`{key}` is {config.get(key)!r}, not a whole number from 1 to {1 << 20:,}")
-        eps = config.get("layer_norm_eps", 1e-12)
-        if not isinstance(eps, float) or not 0 < eps < 1:
-            wrong.append(f"`layer_norm_eps` is {eps!r}, not a number from 0 to 1")
-        if not wrong and config["hidden_size"] % config["num_attention_heads"]:
-            wrong.append(f"{config['num_attention_heads']} attention heads do not divide {config['hidden_size']}")
-        if wrong:
-            raise CheckpointError(*(Problem(message, place) for message in wrong))
-        return Sizes(**{ours: config[theirs] for ours, theirs in CONFIG_KEYS.items()}, eps=eps)
+        """Read the sizes from config.json; raise CheckpointError if no supported architecture has them."""
+        sizes, wrong = sizes_of(self._json(CONFIG))
+        if sizes is None:
+            raise CheckpointError(*(Problem(message, Place(str(self.folder / CONFIG))) for message in wrong))
+        return sizes
 
     def vocabulary(self) -> list[str]:
-        """Read the word pieces in the order of their ids, from vocab.txt or else tokenizer.json."""
-        file = self._vocabulary_file()
-        path = self.folder / file
-        pieces = self._pieces() if file == TOKENIZER else self._text(file).removesuffix("\n").split("\n")
+        """Read the word pieces of vocab.txt in the order of their ids."""
+        pieces, place = self._text(VOCABULARY).removesuffix("\n").split("\n"), Place(str(self.folder / VOCABULARY))
         if missing := [piece for piece in SPECIAL if piece not in pieces]:
-            raise CheckpointError(Problem(f"the vocabulary lacks {', '.join(missing)}", Place(str(path))))
+            raise CheckpointError(Problem(f"the vocabulary lacks {', '.join(missing)}", place))
         if len(set(pieces)) < len(pieces):
-            raise CheckpointError(Problem("the vocabulary has the same piece twice", Place(str(path))))
+            raise CheckpointError(Problem("the vocabulary has the same piece twice", place))
         return pieces
 
-    def _pieces(self) -> list[str]:
-        """Read the word pieces of tokenizer.json in the order of their ids."""
-        model = self._json(TOKENIZER).get("model")
-        ids = model.get("vocab") if isinstance(model, dict) else None
-        kind = model.get("type", "WordPiece") if isinstance(model, dict) else None
-        if kind != "WordPiece" or not isinstance(ids, dict) or sorted(ids.values()) != list(range(len(ids))):
-            raise CheckpointError(Problem(f"not a tokenizer of BERT: `model.type` is {kind!r}, only 'WordPiece' with "
-                                          "ids from 0 is supported", Place(str(self.folder / TOKENIZER))))
-        return sorted(ids, key=ids.__getitem__)
+    def tokenizer(self, max_length: int, treebank: bool = False) -> Tokenizer:
+        """Build the tokenizer, which truncates to `max_length` tokens; `treebank` undoes Penn Treebank tokenization."""
+        from . import tokenizer  # slow import, which a plan does not need
+
+        first, *more = self.tokenizer_files()
+        if first == VOCABULARY:
+            return tokenizer.bert(self.vocabulary(), max_length, **self.spelling(), treebank=treebank)
+        try:
+            if not more:
+                return tokenizer.from_json(self._text(first), max_length, treebank)
+            lines = self._text(MERGES).split("\n")
+            pairs = [line.partition(" ") for line in lines if line and not line.startswith("#version")]
+            merges = [(one, other) for one, _, other in pairs]
+            return tokenizer.byte_level(self._json(first), merges, max_length, treebank)
+        except ValueError as error:
+            raise CheckpointError(Problem(str(error), Place(str(self.folder / first)))) from None
 
     def spelling(self) -> dict[str, bool]:
         """Read tokenizer_config.json as options of `tokenizer.bert`."""
@@ -267,14 +240,15 @@ class PretrainedWeights:
                   "handle_chinese_chars": "tokenize_chinese_chars"}
         return {ours: config[key] for ours, key in theirs.items() if isinstance(config.get(key), bool)}
 
-    def weights(self, shapes: Shapes) -> dict[str, Tensor]:
+    def weights(self, shapes: Shapes, architecture: str = "bert") -> dict[str, Tensor]:
         """Load the tensors named in `shapes` (our names) as float32; shapes are checked before any tensor is read."""
         first, *shards = self.weight_files()
+        kind = ARCHITECTURES[architecture]
         if first == PICKLED:
-            tensors = _from_pickle(self.path(first), shapes)
+            tensors = _from_pickle(self.path(first), shapes, kind)
         else:
             tensors = {}
-            for path, names in _matched(self._headers(shards or [first]), shapes, self.folder / first).items():
+            for path, names in _matched(self._headers(shards or [first]), shapes, kind, self.folder / first).items():
                 try:
                     with safe_open(path, "pt") as file:
                         tensors |= {ours: file.get_tensor(theirs) for ours, theirs in names.items()}
@@ -282,7 +256,7 @@ class PretrainedWeights:
                     raise CheckpointError(Problem(f"the file is damaged: {error}", Place(str(path)))) from error
         for name, tensor in tensors.items():
             if not (tensor.is_floating_point() and tensor.isfinite().all()):
-                raise CheckpointError(Problem(f"tensor `{their_name(name)}` holds what is not a finite number",
+                raise CheckpointError(Problem(f"tensor `{kind.their_name(name)}` holds what is not a finite number",
                                               Place(str(self.folder / first))))
         return {name: tensor.to(torch.float32, copy=True) for name, tensor in tensors.items()}
 
@@ -291,15 +265,21 @@ class PretrainedWeights:
 
         Reads no tensor and does not import torch; the tensors of a pickle are not checked.
         """
-        sizes, pieces = self.sizes(), self.vocabulary()
-        if len(pieces) > sizes.vocabulary:
-            raise CheckpointError(Problem(f"the vocabulary has {len(pieces):,} pieces, but `vocab_size` is "
+        sizes = self.sizes()
+        is_plain = self.tokenizer_files() == [VOCABULARY]  # then it is checked in less time than it is built
+        pieces = len(self.vocabulary()) if is_plain else max(self.tokenizer(sizes.longest).get_vocab().values()) + 1
+        kind = ARCHITECTURES[sizes.architecture]
+        if pieces > sizes.vocabulary:
+            raise CheckpointError(Problem(f"the vocabulary has {pieces:,} pieces, but `vocab_size` is "
                                           f"{sizes.vocabulary:,}", Place(str(self.folder / CONFIG))))
+        if pooling == "pooler" and not kind.has_pooler:
+            raise CheckpointError(Problem(f"`{sizes.architecture}` has no pooler", Place(str(self.folder / CONFIG)),
+                                          hint=NO_POOLER))
         first, *shards = self.weight_files()
         if first == PICKLED:
             self.path(first)
         else:
-            _matched(self._headers(shards or [first]), shapes_of(sizes, pooling), self.folder / first)
+            _matched(self._headers(shards or [first]), shapes_of(sizes, pooling), kind, self.folder / first)
 
     def _headers(self, files: Sequence[str]) -> dict[Path, Shapes]:
         """Return the shapes of all tensors of safetensors files, by file and name."""
@@ -325,28 +305,13 @@ class PretrainedWeights:
         return value
 
 
-def shapes_of(sizes: Sizes, pooling: str) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each parameter of an encoder by our names; the pooler is included only if it is used."""
-    wide, inner = sizes.width, sizes.intermediate
-    shapes: dict[str, tuple[int, ...]] = {
-        "word.weight": (sizes.vocabulary, wide), "position.weight": (sizes.positions, wide),
-        "segment.weight": (sizes.segments, wide), "norm.weight": (wide,), "norm.bias": (wide,)}
-    square = dict.fromkeys(("query", "key", "value", "mix"), (wide, wide))
-    linear = {**square, "expand": (inner, wide), "contract": (wide, inner)}
-    for layer in range(sizes.layers):
-        for name, shape in linear.items():
-            shapes |= {f"blocks.{layer}.{name}.weight": shape, f"blocks.{layer}.{name}.bias": shape[:1]}
-        for name in ("mix_norm", "contract_norm"):
-            shapes |= {f"blocks.{layer}.{name}.{kind}": (wide,) for kind in ("weight", "bias")}
-    return shapes | ({"pooler.weight": (wide, wide), "pooler.bias": (wide,)} if pooling == "pooler" else {})
-
-
-def _matched(files: Mapping[Path, Shapes], shapes: Shapes, path: Path) -> dict[Path, dict[str, str]]:
+def _matched(files: Mapping[Path, Shapes], shapes: Shapes, kind: Architecture,
+             path: Path) -> dict[Path, dict[str, str]]:
     """Map our tensor names to those in each file; raise CheckpointError with all missing or misshapen tensors."""
     present = {_normalized_name(name): (file, name) for file, names in files.items() for name in names}
     problems, matched = [], {file: dict[str, str]() for file in files}
     for ours, shape in shapes.items():
-        theirs = their_name(ours)
+        theirs = kind.their_name(ours)
         if theirs not in present:
             problems.append(f"tensor `{theirs}` of shape {list(shape)} is missing")
             continue
@@ -355,8 +320,7 @@ def _matched(files: Mapping[Path, Shapes], shapes: Shapes, path: Path) -> dict[P
         if files[file][name] != shape:
             problems.append(f"tensor `{theirs}` has shape {list(files[file][name])}, expected {list(shape)}")
     if problems:
-        hint = "another pooling, such as `pooling = \"mean\"`, needs no pooler" if all(
-            "`pooler." in problem for problem in problems) else ""
+        hint = NO_POOLER if all("`pooler." in problem for problem in problems) else ""
         raise CheckpointError(*(Problem(message, Place(str(path)), hint=hint) for message in problems))
     return matched
 
@@ -384,7 +348,7 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _from_pickle(path: Path, shapes: Shapes) -> dict[str, Tensor]:
+def _from_pickle(path: Path, shapes: Shapes, kind: Architecture) -> dict[str, Tensor]:
     """Load the tensors of a pickled state dict by our names, with an unpickler restricted to tensors."""
     warnings.warn(f"{path} is a pickle; model.safetensors is safer and faster to load", stacklevel=2)
     try:
@@ -393,4 +357,4 @@ def _from_pickle(path: Path, shapes: Shapes) -> dict[str, Tensor]:
     except Exception as error:  # torch.load raises many types for damaged files
         raise CheckpointError(Problem(f"the file is damaged or holds more than tensors: {type(error).__name__}",
                                       Place(str(path)))) from error
-    return {ours: tensors[name] for ours, name in _matched({path: present}, shapes, path)[path].items()}
+    return {ours: tensors[name] for ours, name in _matched({path: present}, shapes, kind, path)[path].items()}

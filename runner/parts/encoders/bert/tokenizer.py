@@ -1,16 +1,16 @@
-"""BERT's tokenizer, and building of a vocabulary from the training sentences."""
+"""Tokenizers of BERT and its kin, and building of a vocabulary from the training sentences."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from tokenizers import Regex, Tokenizer
-from tokenizers.models import WordPiece
+from tokenizers import AddedToken, Regex, Tokenizer
+from tokenizers.models import BPE, WordPiece
 from tokenizers.normalizers import BertNormalizer, Normalizer, Replace
 from tokenizers.normalizers import Sequence as Normalizers
-from tokenizers.pre_tokenizers import BertPreTokenizer
-from tokenizers.processors import TemplateProcessing
+from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel
+from tokenizers.processors import RobertaProcessing, TemplateProcessing
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 """Special tokens; a vocabulary built here begins with them."""
@@ -23,6 +23,9 @@ TREEBANK = {
 }
 """Patterns of Penn Treebank tokenization -> original text. Spaces beside punctuation are kept, since WordPiece ignores
 them."""
+
+SPACES = {r" (?=[.,:;?!%)\]}])": "", r"(?<=[(\[{$]) ": ""}
+"""Patterns of spaces beside punctuation in the Penn Treebank, for tokenizers that do not ignore them."""
 
 
 def bert(vocabulary: Sequence[str], max_length: int, lowercase: bool = True, strip_accents: bool | None = None,
@@ -41,6 +44,56 @@ def bert(vocabulary: Sequence[str], max_length: int, lowercase: bool = True, str
     tokenizer.add_special_tokens(list(SPECIAL))
     tokenizer.enable_truncation(max_length)
     return tokenizer
+
+
+def from_json(text: str, max_length: int, treebank: bool = False) -> Tokenizer:
+    """Build the tokenizer of a tokenizer.json, which truncates to `max_length` ids and does not pad.
+
+    Raise ValueError if it is not valid, or adds other special tokens than [CLS] a [SEP] and [CLS] a [SEP] b [SEP].
+    """
+    try:
+        tokenizer = Tokenizer.from_str(text)
+    except Exception as error:  # the library raises Exception itself
+        raise ValueError(f"not a tokenizer: {error}") from None
+    return _finished(tokenizer, max_length, treebank)
+
+
+def byte_level(pieces: dict[str, int], merges: Sequence[tuple[str, str]], max_length: int,
+               treebank: bool = False) -> Tokenizer:
+    """Build RoBERTa's byte-level BPE tokenizer (Radford et al. 2019) from vocab.json and merges.txt.
+
+    Raise ValueError if the pieces lack a special token.
+    """
+    special = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+    if missing := [piece for piece in special if piece not in pieces]:
+        raise ValueError(f"the vocabulary lacks {', '.join(missing)}")
+    tokenizer = Tokenizer(BPE(pieces, list(merges), unk_token="<unk>"))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.post_processor = RobertaProcessing(("</s>", pieces["</s>"]), ("<s>", pieces["<s>"]),
+                                                 add_prefix_space=False)
+    tokenizer.add_special_tokens([*special[:-1], AddedToken("<mask>", lstrip=True)])
+    return _finished(tokenizer, max_length, treebank)
+
+
+def _finished(tokenizer: Tokenizer, max_length: int, treebank: bool) -> Tokenizer:
+    """Set truncation and no padding; raise ValueError for another number of special tokens."""
+    single, pair = (tokenizer.num_special_tokens_to_add(is_pair) for is_pair in (False, True))
+    if single != 2 or pair not in (3, 4):
+        raise ValueError(f"it adds {single} special tokens to a sentence and {pair} to a pair; BERT and its kin add 2, "
+                         "and 3 or 4")
+    if treebank:
+        steps = [Replace(Regex(pattern), text) for pattern, text in (TREEBANK | SPACES).items()]
+        own = [tokenizer.normalizer] if tokenizer.normalizer else []
+        tokenizer.normalizer = Normalizers([*steps, *own])
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length)
+    return tokenizer
+
+
+def mask_of(tokenizer: Tokenizer) -> int:
+    """Return the id of the token that masks another, [MASK] or <mask>; -1 without one."""
+    ids = (tokenizer.token_to_id(piece) for piece in ("[MASK]", "<mask>"))
+    return next((id for id in ids if id is not None), -1)
 
 
 def _normalizer(bert: BertNormalizer, treebank: bool) -> Normalizer:

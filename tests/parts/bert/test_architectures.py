@@ -1,0 +1,142 @@
+"""BERT's kin compute what transformers' models compute: token ids, hidden states, gradients; banks give each task's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from bert_cases import NOWHERE, banks_of, by_task
+from kin import KIN, save
+from torch import Tensor
+from torch.func import functional_call
+from transformers import AutoTokenizer, PreTrainedModel
+
+from runner.errors import CheckpointError
+from runner.parts.encoders import Packed
+from runner.parts.encoders.bert.architectures import ARCHITECTURES, config_of, sizes_of
+from runner.parts.encoders.minbert import MinBert
+from runner.tasks.data import Examples
+from runner.training.tokens import Tokens
+
+TEXTS = ("the cat", "a good film , is n't it !", "zebras", "The films, films and films going on.", "ù é <weird> 12 ,",
+         "on and on " * 30)
+SECTIONS = (2, 1, 3)
+
+
+@pytest.fixture(scope="module", params=sorted(KIN))
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PreTrainedModel]:
+    """Folder and model of each architecture."""
+    folder = tmp_path_factory.mktemp(request.param)
+    return folder, save(folder, request.param)
+
+
+def part(folder: Path, pooling: str = "mean", **fields: Any) -> MinBert:
+    return MinBert(init=str(folder), **{"max_length": 40, "pooling": pooling, "hidden_dropout": 0.0, **fields})
+
+
+def load(folder: Path, pooling: str = "mean") -> tuple[Tokens, torch.nn.Module]:
+    mine = part(folder, pooling)
+    mine.check(NOWHERE)
+    tokenizer = mine.tokenizer(None, NOWHERE)
+    examples = Examples(tuple(TEXTS), TEXTS, TEXTS[::-1])
+    return Tokens.of({"x": {"dev": examples}}, tokenizer, joint={"x": 1}), mine.build(tokenizer, NOWHERE)
+
+
+def packed(tokens: Tokens, readings: Any = TEXTS) -> Packed:
+    return tokens.pack(tokens.rows(readings), SECTIONS)
+
+
+def theirs(model: PreTrainedModel, batch: Packed) -> tuple[Tensor, Tensor]:
+    """Return their hidden states [N, width] and the means of sentences [S, width], from a padded batch."""
+    sentences = batch.tokens.split_with_sizes(batch.lengths.tolist())
+    pad = model.config.pad_token_id
+    ids = torch.nn.utils.rnn.pad_sequence(list(sentences), batch_first=True, padding_value=pad)
+    mask = torch.arange(ids.shape[1]) < batch.lengths[:, None]
+    states = model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+    return states[mask], (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+
+def test_token_ids_are_those_of_transformers(made: tuple[Path, PreTrainedModel]) -> None:
+    folder, _ = made
+    tokens, _ = load(folder)
+    their = AutoTokenizer.from_pretrained(folder)
+    for text in TEXTS:
+        row = tokens.rows([text])
+        ids = tokens.pack(row, (1,)).tokens.tolist()
+        assert ids == their(text, truncation=True, max_length=40)["input_ids"]
+    for pair in zip(TEXTS, TEXTS[::-1], strict=True):
+        ids = tokens.pack(tokens.rows([pair]), (1,)).tokens.tolist()
+        assert ids == their(*pair, truncation=True, max_length=40)["input_ids"]
+
+
+def test_hidden_states_and_gradients_are_those_of_transformers(made: tuple[Path, PreTrainedModel]) -> None:
+    folder, model = made
+    tokens, mine = load(folder)
+    batch = packed(tokens)
+    states, means = theirs(model, batch)
+    assert torch.allclose(mine.hidden(batch), states, rtol=1e-5, atol=1e-5)
+    assert torch.allclose(mine(batch), means, rtol=1e-5, atol=1e-5)
+    torch.manual_seed(2)
+    factors = torch.randn_like(means)
+    model.zero_grad()
+    (means * factors).sum().backward()
+    (mine(batch) * factors).sum().backward()
+    expected, kind = {name: p.grad for name, p in model.named_parameters()}, ARCHITECTURES[model.config.model_type]
+    rounding = 1e-7 * torch.stack([g.norm() for g in expected.values() if g is not None]).norm()
+    names = dict(mine.named_parameters())
+    for name, parameter in names.items():
+        other = expected[kind.their_name(name)]
+        assert (parameter.grad - other).norm() <= 1e-5 * other.norm() + rounding, name
+    unused = {kind.their_name(f"pooler.{part}") for part in ("weight", "bias")}
+    assert {kind.their_name(name) for name in names} == expected.keys() - unused
+
+
+def test_the_state_of_the_first_token_needs_only_its_row_of_the_last_layer(made: tuple[Path, PreTrainedModel]) -> None:
+    folder, model = made
+    tokens, mine = load(folder, "cls")
+    batch = packed(tokens)
+    starts = batch.lengths.cumsum(0) - batch.lengths
+    assert torch.allclose(mine(batch), theirs(model, batch)[0][starts], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_banks_equal_separate_backward_passes(made: tuple[Path, PreTrainedModel], pooling: str) -> None:
+    tokens, mine = load(made[0], pooling)
+    mine, batch = mine.double(), packed(tokens)
+    banks = banks_of(mine, len(SECTIONS))
+    sum(by_task(functional_call(mine, banks, (batch,)), SECTIONS)).backward()
+    for number, loss in enumerate(by_task(mine(batch), SECTIONS)):
+        expected = torch.autograd.grad(loss, list(mine.parameters()), retain_graph=True)
+        for (name, bank), gradient in zip(banks.items(), expected, strict=True):
+            limit = 1e-9 * float(gradient.norm()) + 1e-12
+            assert torch.allclose(bank.grad[number], gradient, rtol=1e-9, atol=limit), name
+
+
+def test_pooler_where_there_is_one(made: tuple[Path, PreTrainedModel]) -> None:
+    folder, model = made
+    if ARCHITECTURES[model.config.model_type].has_pooler:
+        tokens, mine = load(folder, "pooler")
+        with torch.no_grad():
+            for text, embedding in zip(TEXTS, mine(packed(tokens)), strict=True):
+                ids = tokens.pack(tokens.rows([text]), (1,)).tokens[None]
+                assert torch.allclose(model(input_ids=ids).pooler_output[0], embedding, rtol=1e-5, atol=1e-5)
+    else:
+        with pytest.raises(CheckpointError, match="has no pooler") as caught:
+            part(folder, "pooler").check(NOWHERE)
+        assert 'pooling = "mean"' in caught.value.problems[0].hint
+
+
+def test_a_sentence_may_have_as_many_tokens_as_there_are_positions(made: tuple[Path, PreTrainedModel]) -> None:
+    folder, _ = made
+    part(folder).check(NOWHERE)
+    with pytest.raises(CheckpointError, match="`max_length` is 41") as caught:
+        part(folder, max_length=41).check(NOWHERE)
+    assert caught.value.problems[0].hint == "max_length = 40"
+
+
+def test_the_configuration_comes_back(made: tuple[Path, PreTrainedModel]) -> None:
+    sizes, wrong = sizes_of(made[1].config.to_dict())
+    assert sizes is not None and not wrong
+    assert sizes_of(config_of(sizes)) == (sizes, [])
