@@ -47,13 +47,14 @@ def transformers(leaf: StoredModel) -> dict[str, bytes]:
     kind = ARCHITECTURES[encoder.sizes.architecture]
     classifier = _classifier(leaf) if encoder.pooling == "pooler" and kind.model == "BertModel" else {}
     weights = {f"{kind.prefix}{kind.their_name(name)}": tensor for name, tensor in encoder.state_dict().items()}
-    is_wordpiece = isinstance(leaf.tokenizer.model, WordPiece) and kind.is_wordpiece
-    pieces = {VOCABULARY: "".join(f"{piece}\n" for piece in _pieces(leaf.tokenizer)).encode()}
+    ids = leaf.tokenizer.get_vocab()
+    is_list = kind.is_wordpiece and isinstance(leaf.tokenizer.model, WordPiece) and max(ids.values()) == len(ids) - 1
+    pieces = {VOCABULARY: "".join(f"{piece}\n" for piece in sorted(ids, key=ids.__getitem__)).encode()}
     return {
         WEIGHTS: _saved(weights | classifier),
         HEADS: _saved(dict(leaf.network.heads.state_dict())),
         CONFIG: json_bytes(_config(leaf, encoder, classifier)),
-        **(pieces if is_wordpiece else {}),
+        **(pieces if is_list else {}),
         OPTIONS: json_bytes(_options(leaf.tokenizer, encoder.sizes)),
         "tokenizer.json": leaf.tokenizer.to_str(pretty=True).encode(),
     }
@@ -82,12 +83,6 @@ def _config(leaf: StoredModel, encoder: Bert, classifier: dict[str, Tensor]) -> 
         "hidden_dropout_prob": encoder.dropout, "attention_probs_dropout_prob": encoder.dropout,
         "classifier_dropout": leaf.model.encoder.dropout, "dtype": "float32",
     } | ({} if encoder.sizes.first_position else {"pad_token_id": leaf.tokenizer.token_to_id("[PAD]")})
-
-
-def _pieces(tokenizer: Tokenizer) -> list[str]:
-    """Return the word pieces in order of their ids."""
-    vocabulary = tokenizer.get_vocab()
-    return sorted(vocabulary, key=lambda piece: vocabulary[piece])
 
 
 def _options(tokenizer: Tokenizer, sizes: Sizes) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,20 @@ import pytest
 import torch
 from bert_cases import NOWHERE, banks_of, by_task
 from kin import KIN, save
+from projects import project
+from runs import planned
+from systems import mtrun
 from torch import Tensor
 from torch.func import functional_call
-from transformers import AutoTokenizer, PreTrainedModel
+from train_runs import digest, resumed, whole
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from runner.errors import CheckpointError
 from runner.parts.encoders import Packed
 from runner.parts.encoders.bert.architectures import ARCHITECTURES, config_of, sizes_of
 from runner.parts.encoders.minbert import MinBert
 from runner.tasks.data import Examples
+from runner.training.stored_model import StoredModel
 from runner.training.tokens import Tokens
 
 TEXTS = ("the cat", "a good film , is n't it !", "zebras", "The films, films and films going on.", "ù é <weird> 12 ,",
@@ -34,6 +40,17 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def part(folder: Path, pooling: str = "mean", **fields: Any) -> MinBert:
     return MinBert(init=str(folder), **{"max_length": 40, "pooling": pooling, "hidden_dropout": 0.0, **fields})
+
+
+def encoded(folder: Path, name: str) -> Path:
+    """Make a project whose encoder is of an architecture."""
+    root = project(folder / "project")
+    save(folder / "weights", name)
+    profile = root / "specs" / "profiles" / "demo.toml"
+    scratch = 'init = "scratch"\nwidth = 16\nlayers = 1\nattention_heads = 2\nvocabulary = 200\n'
+    profile.write_text(profile.read_text().replace(
+        scratch, f'init = "{folder / "weights"}"\nmax_length = 40\npooling = "mean"\n'))
+    return root
 
 
 def load(folder: Path, pooling: str = "mean") -> tuple[Tokens, torch.nn.Module]:
@@ -140,3 +157,66 @@ def test_the_configuration_comes_back(made: tuple[Path, PreTrainedModel]) -> Non
     sizes, wrong = sizes_of(made[1].config.to_dict())
     assert sizes is not None and not wrong
     assert sizes_of(config_of(sizes)) == (sizes, [])
+
+
+@pytest.mark.parametrize("name", ["electra", "mpnet", "roberta"])
+def test_stopped_and_resumed_is_the_same_to_the_bit(tmp_path: Path, name: str) -> None:
+    root = encoded(tmp_path, name)
+    settings = ("combiner=pcgrad", "train.steps=3", 'optimizer.layer_decay=0.9')
+    wanted, predictions, ticks = whole(root, *settings)
+    assert wanted.network.encoder.sizes.architecture == name
+    run, again = resumed(root, [ticks // 3, ticks // 3], *settings)
+    assert digest(run) == digest(wanted) and again == predictions
+
+
+def test_byte_level_bpe_in_the_files_of_older_models(tmp_path: Path) -> None:
+    save(tmp_path, "roberta")
+    tokens, _ = load(tmp_path)
+    model = json.loads((tmp_path / "tokenizer.json").read_text())["model"]
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match=r"has no tokenizer\.json \(or vocab\.json and merges\.txt\)"):
+        part(tmp_path).check(NOWHERE)
+    (tmp_path / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{' '.join(pair)}\n" for pair in model["merges"]))
+    again, _ = load(tmp_path)
+    assert again.ids.tolist() == tokens.ids.tolist() and len(tokens.ids) > 100
+    assert sorted(part(tmp_path).inputs(NOWHERE)) == [
+        "config.json", "merges.txt", "model.safetensors", "tokenizer_config.json", "vocab.json"]
+
+
+@pytest.mark.parametrize("name", ["mpnet", "roberta", "xlm-roberta"])
+def test_the_treebank_is_undone_beside_punctuation_too(tmp_path: Path, name: str) -> None:
+    save(tmp_path, name)
+    ids = [part(tmp_path, treebank=treebank).tokenizer(None, NOWHERE).encode(text).ids for treebank, text in (
+        (True, "the film is n't good , -LRB- the cat -RRB- !"), (False, "the film isn't good, (the cat)!"))]
+    assert ids[0] == ids[1]
+
+
+@pytest.mark.parametrize("name", sorted(KIN))
+def test_a_leaf_is_built_predicts_and_is_exported_to_transformers(tmp_path: Path, name: str) -> None:
+    root = encoded(tmp_path, name)
+    assert mtrun(root, "build", "specs/sum.toml", "--executor", "inline", "-q").code == 0
+    done = mtrun(root, "predict", "specs/sum.toml", "the cat", "--format", "json")
+    assert done.code == 0 and json.loads(done.out.splitlines()[0])
+    assert mtrun(root, "export", "specs/sum.toml", "-o", str(root / "bundle")).code == 0
+    folder = root / "bundle" / "transformers"
+    model, their = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    assert model.config.model_type == name
+    plan = planned(root, "sum")
+    (node,) = plan.nodes.values()
+    run = plan.registry.find(node.id)
+    assert run
+    stored = StoredModel.of(run, plan.data[node.suite], root)
+    exported = part(folder, max_length=40)
+    exported.check(NOWHERE)
+    tokenizer = exported.tokenizer(None, NOWHERE)
+    again = exported.build(tokenizer, NOWHERE).eval()
+    for text in TEXTS:
+        inputs = their(text, truncation=True, max_length=40, return_tensors="pt")
+        ids = stored.tokenizer.encode(text).ids
+        assert inputs["input_ids"][0].tolist() == ids == tokenizer.encode(text).ids
+        batch = Packed(torch.tensor(ids), torch.tensor([len(ids)]), (1,))
+        with torch.no_grad():
+            embedding = stored.network.embed(batch)
+            assert torch.allclose(model(**inputs).last_hidden_state.mean(1), embedding, rtol=1e-5, atol=1e-5)
+            assert torch.equal(again(batch), embedding)
