@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from bert_cases import NOWHERE, banks_of, by_task
@@ -20,7 +22,9 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from runner.errors import CheckpointError
 from runner.parts.encoders import Packed
+from runner.parts.encoders.bert import split_zip
 from runner.parts.encoders.bert.architectures import ARCHITECTURES, config_of, sizes_of
+from runner.parts.encoders.bert.pretrained import NAMED, find
 from runner.parts.encoders.minbert import MinBert
 from runner.tasks.data import Examples
 from runner.training.stored_model import StoredModel
@@ -220,3 +224,35 @@ def test_a_leaf_is_built_predicts_and_is_exported_to_transformers(tmp_path: Path
             embedding = stored.network.embed(batch)
             assert torch.allclose(model(**inputs).last_hidden_state.mean(1), embedding, rtol=1e-5, atol=1e-5)
             assert torch.equal(again(batch), embedding)
+
+
+def course_sentences() -> list[str]:
+    """Return 200 sentences of each data set of the course."""
+    files = (("ids-sst-dev.csv", "sentence"), ("quora-dev.csv", "sentence1"), ("sts-dev.csv", "sentence2"))
+    tables = [pd.read_csv(Path(os.environ["MTRUN_DATA"]) / file, sep="\t")[name].dropna() for file, name in files]
+    return [text for table in tables for text in table[::len(table) // 200][:200]]
+
+
+@pytest.mark.parametrize("source", ["given", pytest.param("MTRUN_DATA", marks=pytest.mark.long)])
+@torch.no_grad()
+def test_mpnet_base_embeds_sentences_as_sentence_transformers_does(source: str) -> None:
+    try:
+        split_zip.parts(NAMED["mpnet-base"].parts)
+        from sentence_transformers import SentenceTransformer
+    except (CheckpointError, ImportError) as error:
+        pytest.skip(f"the packages of mpnet-base or sentence-transformers are not installed: {error}")
+    if source == "MTRUN_DATA" and not os.environ.get("MTRUN_DATA"):
+        pytest.skip("MTRUN_DATA is not set")
+    sentences = list(TEXTS) if source == "given" else course_sentences()
+    mine = MinBert(init="mpnet-base", pooling="mean", hidden_dropout=0.0, max_length=384)
+    tokenizer = mine.tokenizer(None, NOWHERE)
+    tokens = Tokens.of({"x": {"dev": Examples(tuple(sentences), tuple(sentences))}}, tokenizer)
+    encoder = mine.build(tokenizer, NOWHERE).eval()
+    parts = [tokens.rows(sentences[start:start + 50]) for start in range(0, len(sentences), 50)]
+    embeddings = torch.cat([encoder(tokens.pack(rows, (len(rows),))) for rows in parts])
+    their = SentenceTransformer(str(find("mpnet-base", NOWHERE).folder), device="cpu")
+    their.max_seq_length = 384
+    expected = their.encode(sentences, convert_to_tensor=True)
+    norms = [torch.nn.functional.normalize(each, dim=1) for each in (embeddings, expected)]
+    assert torch.allclose(*norms, rtol=0, atol=1e-5)
+    assert torch.allclose(embeddings, expected, rtol=1e-4, atol=1e-5)

