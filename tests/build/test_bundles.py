@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 from runner.build.bundle import bundle, import_bundle
 from runner.errors import DataError, MtrunError, UsageError
 from runner.inference import huggingface
-from runner.parts.encoders.bert import pretrained
+from runner.parts.encoders.bert import checkpoints
 from runner.plan.planner import make_plan
 from runner.registry.manifest import json_with_checksum
 from runner.tasks.data import Examples
@@ -341,7 +341,7 @@ def test_transformers_undoes_the_treebank_too(trained: Path, tmp_path: Path) -> 
 
 def test_the_exported_encoder_is_a_checkpoint(trained: Path, leaves: dict[str, Path]) -> None:
     one, _ = leaf(trained, "sum")
-    found = pretrained.find(str(leaves["sum"] / "transformers"), trained)
+    found = checkpoints.find(str(leaves["sum"] / "transformers"), trained)
     sizes = found.sizes()
     assert (sizes.width, sizes.layers, sizes.heads) == (16, 1, 2)
     mine = one.network.encoder.state_dict()

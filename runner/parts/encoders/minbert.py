@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from pydantic import Field, model_validator
@@ -12,8 +13,9 @@ from pydantic import Field, model_validator
 from ...errors import CheckpointError, Problem
 from ...tasks.data import Data
 from . import Encoder
-from .bert import pretrained
+from .bert import checkpoints
 from .bert.architectures import Sizes
+from .bert.pretrained import PretrainedWeights
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -25,7 +27,7 @@ SCRATCH = ("width", "layers", "attention_heads", "vocabulary")
 @cache
 def _check(folder: Path, pooling: str, files: tuple[tuple[str, int, int], ...]) -> None:
     """Check a folder of weights, cached for all models of a sweep by `files`: names, modification times and sizes."""
-    pretrained.PretrainedWeights(folder, {}).check(pooling)
+    PretrainedWeights(folder, {}).check(pooling)
 
 
 class MinBert(Encoder):
@@ -36,8 +38,11 @@ class MinBert(Encoder):
     has_token_states = True
 
     init: str = Field(min_length=1)
-    """`scratch`; a named checkpoint, `minilm-l6` or `bert-base-uncased`; or a folder with model.safetensors (or
-    pytorch_model.bin), config.json and vocab.txt in Hugging Face's form."""
+    """`scratch`; a named checkpoint, `minilm-l6`, `mpnet-base` or `bert-base-uncased`; a folder as transformers writes
+    it; or a repository of the Hugging Face hub, such as `FacebookAI/roberta-base`, with `revision`. BERT, RoBERTa,
+    XLM-RoBERTa, CamemBERT, DistilBERT, ELECTRA and MPNet, as config.json says."""
+    revision: str | None = Field(default=None, pattern=f"^{checkpoints.REVISION}$", json_schema_extra={"later": True})
+    """Hash of the commit, 40 hex digits; for a repository of the hub only."""
     pooling: Literal["pooler", "cls", "mean"] = "pooler"
     """Sentence embedding: BERT's pooler on [CLS], the state of [CLS], or the mean of all token states."""
     hidden_dropout: float = Field(default=0.1, ge=0, le=0.9)
@@ -64,6 +69,10 @@ class MinBert(Encoder):
     @model_validator(mode="after")
     def _sizes_are_given_once(self) -> MinBert:
         """Check that sizes are given if and only if the encoder is from scratch."""
+        is_on_hub = self.init not in checkpoints.NAMED and bool(re.fullmatch(checkpoints.REPOSITORY, self.init))
+        if self.revision and not is_on_hub:
+            raise ValueError(f"`revision` is for a repository of the hub, such as `FacebookAI/roberta-base`, and "
+                             f"`{self.init}` is none")
         sizes = (*SCRATCH, "intermediate", "segments")
         given = {name: getattr(self, name) for name in sizes if getattr(self, name) is not None}
         if self.init != "scratch" and given:
@@ -76,19 +85,20 @@ class MinBert(Encoder):
 
     def canonical(self) -> dict[str, Any]:
         """Return the content of the id; weights are identified by their hashes (`inputs`), not by their path."""
-        return super().canonical() | ({} if self.init == "scratch" else {"init": "checkpoint"})
+        fields = {key: value for key, value in super().canonical().items() if key != "revision"}
+        return fields | ({} if self.init == "scratch" else {"init": "checkpoint"})
 
     def inputs(self, project: Path) -> dict[str, str]:
         """Return the sha256 of each file of the pretrained weights."""
-        return {} if self.init == "scratch" else pretrained.inputs(self.init, project)
+        return {} if self.init == "scratch" else checkpoints.inputs(self.init, project, self.revision)
 
     def check(self, project: Path) -> None:
         """Raise CheckpointError if configuration, vocabulary or tensor shapes do not fit BERT or `max_length`."""
         if self.init == "scratch":
             return
-        named = pretrained.NAMED.get(self.init)  # whose files are pinned, and may have to be downloaded first
-        checkpoint = None if named else pretrained.find(self.init, project)
-        positions = named.positions if named else checkpoint.sizes().longest if checkpoint else 0
+        named = checkpoints.NAMED.get(self.init)  # whose files are pinned, and may have to be downloaded first
+        checkpoint = None if named else self._checkpoint(project, downloads=False)
+        positions = named.positions if named else checkpoint.sizes().longest if checkpoint else self.max_length
         if self.max_length > positions:
             raise CheckpointError(Problem(f"`max_length` is {self.max_length}, but `{self.init}` has {positions} "
                                           "positions", hint=f"max_length = {positions}"))
@@ -97,12 +107,24 @@ class MinBert(Encoder):
                      if (checkpoint.folder / file).exists()]
             _check(checkpoint.folder, self.pooling, tuple((name, s.st_mtime_ns, s.st_size) for name, s in stats))
 
+    @overload
+    def _checkpoint(self, project: Path) -> PretrainedWeights: ...
+
+    @overload
+    def _checkpoint(self, project: Path, downloads: bool) -> PretrainedWeights | None: ...
+
+    def _checkpoint(self, project: Path, downloads: bool = True) -> PretrainedWeights | None:
+        """Return the pretrained weights; None if they would have to be downloaded first and are not to be."""
+        if self.revision and not downloads:
+            return checkpoints.cached(self.init, self.revision)
+        return checkpoints.find(self.init, project, self.revision)
+
     def tokenizer(self, data: Data, project: Path) -> Tokenizer:
         """Return BERT's tokenizer with the pretrained vocabulary or one built from the training sentences."""
         from .bert import tokenizer as tokens  # slow import, which a plan does not need
 
         if self.init != "scratch":
-            return pretrained.find(self.init, project).tokenizer(self.max_length, self.treebank)
+            return self._checkpoint(project).tokenizer(self.max_length, self.treebank)
         train = [splits["train"] for splits in data.splits.values()]
         sentences = (sentence for part in train for sentence in (*part.first, *part.second))
         assert self.vocabulary is not None
@@ -118,7 +140,7 @@ class MinBert(Encoder):
         make = partial(Bert, dropout=self.hidden_dropout, pooling=self.pooling, mask=mask_of(tokenizer))
         if self.init == "scratch":
             return make(self._scratch(pieces))
-        checkpoint = pretrained.find(self.init, project)
+        checkpoint = self._checkpoint(project)
         sizes = checkpoint.sizes()
         if pieces > sizes.vocabulary or self.max_length > sizes.longest:
             raise CheckpointError(f"`{self.init}` has embeddings for {sizes.vocabulary} word pieces and "

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -13,6 +16,7 @@ import torch
 from bert_cases import NOWHERE, banks_of, by_task
 from kin import KIN, save
 from projects import project
+from pydantic import ValidationError
 from runs import planned
 from systems import mtrun
 from torch import Tensor
@@ -24,7 +28,7 @@ from runner.errors import CheckpointError
 from runner.parts.encoders import Packed
 from runner.parts.encoders.bert import split_zip
 from runner.parts.encoders.bert.architectures import ARCHITECTURES, config_of, sizes_of
-from runner.parts.encoders.bert.pretrained import NAMED, find
+from runner.parts.encoders.bert.checkpoints import NAMED, find
 from runner.parts.encoders.minbert import MinBert
 from runner.tasks.data import Examples
 from runner.training.stored_model import StoredModel
@@ -256,3 +260,69 @@ def test_mpnet_base_embeds_sentences_as_sentence_transformers_does(source: str) 
     norms = [torch.nn.functional.normalize(each, dim=1) for each in (embeddings, expected)]
     assert torch.allclose(*norms, rtol=0, atol=1e-5)
     assert torch.allclose(embeddings, expected, rtol=1e-4, atol=1e-5)
+
+
+# The Hugging Face hub ------------------------------------------------------------------------------------------------
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of a repository in the hub's cache, whose main branch is at `COMMIT`; nothing is downloaded."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    folder = tmp_path / "hub" / "models--someone--tiny-mpnet"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text(COMMIT)
+    return folder
+
+
+def test_a_repository_of_the_hub_needs_a_commit_and_the_hint_has_it(hub: Path) -> None:
+    with pytest.raises(CheckpointError, match="needs `revision`") as caught:
+        MinBert(init="someone/tiny-mpnet", pooling="mean", max_length=40).check(NOWHERE)
+    assert caught.value.problems[0].hint == f'revision = "{COMMIT}"'
+    with pytest.raises(CheckpointError, match="needs `revision`") as caught:
+        MinBert(init="someone/other").check(NOWHERE)
+    assert "huggingface.co/someone/other/commits/main" in caught.value.problems[0].hint
+    for init in ("minilm-l6", "scratch", "/folder/of/weights"):
+        with pytest.raises(ValidationError, match="`revision` is for a repository of the hub"):
+            MinBert(init=init, revision=COMMIT)
+    with pytest.raises(ValidationError, match="revision"):
+        MinBert(init="someone/tiny-mpnet", revision="main")
+
+
+def test_weights_in_the_cache_of_the_hub_are_those_of_the_folder(hub: Path, tmp_path: Path) -> None:
+    save(tmp_path / "weights", "mpnet")
+    there = MinBert(init="someone/tiny-mpnet", revision=COMMIT, pooling="mean", max_length=40, hidden_dropout=0.0)
+    there.check(NOWHERE)  # not on this machine yet
+    with pytest.raises(CheckpointError, match="huggingface_hub is not installed"):
+        there.tokenizer(None, NOWHERE)
+    (hub / "snapshots").mkdir()
+    (tmp_path / "weights").rename(hub / "snapshots" / COMMIT)
+    there.check(NOWHERE)
+    with pytest.raises(CheckpointError, match="`max_length` is 41"):
+        there.model_copy(update={"max_length": 41}).check(NOWHERE)
+    tokenizer = there.tokenizer(None, NOWHERE)
+    _, expected = load(hub / "snapshots" / COMMIT)
+    made = there.build(tokenizer, NOWHERE).state_dict()
+    assert all(torch.equal(made[name], tensor) for name, tensor in expected.state_dict().items())
+    assert there.inputs(NOWHERE) == {"someone/tiny-mpnet": COMMIT}
+    assert there.canonical() == part(hub / "snapshots" / COMMIT).canonical()
+
+
+def test_weights_that_are_not_in_the_cache_are_downloaded(
+        hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "weights", "mpnet")
+    asked = []
+
+    def snapshot_download(repository: str, revision: str, allow_patterns: list[str]) -> str:
+        asked.append((repository, revision, "model.safetensors" in allow_patterns, "*.py" in allow_patterns))
+        shutil.copytree(tmp_path / "weights", hub / "snapshots" / revision)
+        return str(hub / "snapshots" / revision)
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(snapshot_download=snapshot_download))
+    there = MinBert(init="someone/tiny-mpnet", revision=COMMIT, pooling="mean", max_length=40)
+    for _ in range(2):
+        assert there.tokenizer(None, NOWHERE).get_vocab_size() > 60
+    assert asked == [("someone/tiny-mpnet", COMMIT, True, False)]

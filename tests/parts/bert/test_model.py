@@ -36,9 +36,9 @@ from transformers import BertModel
 
 from runner.parts.encoders.bert import ops
 from runner.parts.encoders.bert.architectures import ARCHITECTURES, Sizes
+from runner.parts.encoders.bert.checkpoints import find
 from runner.parts.encoders.bert.model import Bert
 from runner.parts.encoders.bert.packing import ROUND, PackedLayout
-from runner.parts.encoders.bert.pretrained import find
 from runner.parts.encoders.minbert import MinBert
 from runner.tasks.data import Data
 from runner.training import tokens

