@@ -29,6 +29,8 @@ class Network(nn.Module):
         super().__init__()
         self.model, self.tasks = model, tasks
         self.encoder = encoder.requires_grad_(not model.encoder.freeze)
+        if model.encoder.frozen_layers:
+            self._freeze_lowest(model.encoder.frozen_layers)
         width = cast(int, encoder.width)
         heads = sorted(model.heads.items())  # the order of keys in a spec must not change the weights that are drawn
         self.heads = nn.ModuleDict({name: head.build(width, tasks[name]) for name, head in heads})
@@ -43,6 +45,12 @@ class Network(nn.Module):
         """Process group of the ranks that train this leaf together."""
         self.gram: np.ndarray | None = None
         """Gram matrix [T, T] of the task gradients of the last step, if they were computed separately."""
+
+    def _freeze_lowest(self, layers: int) -> None:
+        """Freeze the embeddings and the lowest layers."""
+        depths = {name: self._depth(name) for name, _ in self.encoder.named_parameters()}
+        for name, parameter in self.encoder.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and depths[name] < max(depths.values()) - layers)
 
     def prepare_training(self, used: Tensor) -> dict[str, nn.Parameter]:
         """Return the trainable parameters by name; of the word table, only the rows `used`, int64 [U].
@@ -136,14 +144,19 @@ class Network(nn.Module):
         tasks = len(batch.labels)
         self.gram = None
         weights = np.ones(tasks) if combiner.needs_gram else combiner.shared(np.zeros((tasks, tasks)), random)
-        if self.words is None:  # a frozen encoder has no shared gradients to combine
+        shared: dict[str, Tensor] = {name: p for name, p in self.encoder.named_parameters() if p.requires_grad}
+        if not shared and self.words is None:  # a frozen encoder has no shared gradients to combine
             return self._accumulate(batch, parts, weights)
-        rows, batch = self.words.gather(batch)
-        shared = dict(self.encoder.named_parameters()) | {self.words_name: rows}
+        replaced = {}
+        if self.words:
+            rows, batch = self.words.gather(batch)
+            shared[self.words_name] = rows
+            replaced[self.words_name] = rows
         if tasks > 1 and (combiner.needs_gram or compare):
             return self._combine(batch, parts, combiner, random, weights, shared)
-        losses = self._accumulate(batch, parts, weights, {self.words_name: rows.requires_grad_()})
-        self.words.set_gradient(cast(Tensor, rows.grad))
+        losses = self._accumulate(batch, parts, weights, {name: p.requires_grad_() for name, p in replaced.items()})
+        if self.words:
+            self.words.set_gradient(cast(Tensor, rows.grad))
         return losses
 
     def _accumulate(self, batch: Batch, parts: int, weights: np.ndarray,
@@ -167,7 +180,6 @@ class Network(nn.Module):
         Rows of different tasks never mix inside the encoder, so one backward pass serves all tasks: parameters are
         banks with a leading task dimension [T, ...], and bank row t gets the gradient of the rows of task t.
         """
-        assert self.words is not None
         tasks, encoder_parameters = len(weights), dict(self.encoder.named_parameters())
         banks = {name: p.detach().expand(tasks, *p.shape).requires_grad_() for name, p in shared.items()}
         losses = self._accumulate(batch, parts, weights, banks)
@@ -178,7 +190,7 @@ class Network(nn.Module):
         coefficients = torch.from_numpy(factors).to(losses)
         for name, gradient in gradients.items():
             combined = (coefficients @ gradient).view_as(shared[name])
-            if name == self.words_name:
+            if self.words and name == self.words_name:
                 self.words.set_gradient(combined)
             else:
                 encoder_parameters[name].grad = combined

@@ -32,9 +32,12 @@ def expected(trainer: Trainer, combiner: Combiner, step: int) -> dict[str, torch
 
 
 def gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
-    """All gradients, that of the word table as a whole."""
+    """All gradients, that of the word table as a whole, unless it is frozen."""
     network, words = trainer.network, trainer.network.words
-    assert words is not None and words.rows.grad is not None
+    if words is None:
+        assert not network.encoder.word.weight.requires_grad
+        return {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
+    assert words.rows.grad is not None
     table = torch.zeros_like(words.table).index_copy_(0, words.used, words.rows.grad)
     found = {n: p.grad for n, p in network.named_parameters() if n != "encoder.word.weight"}
     return {"encoder.word.weight": table, **{n: g for n, g in found.items() if g is not None}}

@@ -24,10 +24,11 @@ from runner.training.trainer import Trainer, TrainerCallback
 from runner.worker.worker import trainer_of
 
 
-@pytest.fixture
-def trainer(tmp_path: Path) -> Trainer:
+@pytest.fixture(params=[0, 1], ids=["all trained", "embeddings and a layer frozen"])
+def trainer(request: pytest.FixtureRequest, tmp_path: Path) -> Trainer:
     root = project(tmp_path)
-    settings = ["encoder.dropout=0.0", "encoder.hidden_dropout=0.0", "encoder.layers=2"]
+    settings = ["encoder.dropout=0.0", "encoder.hidden_dropout=0.0", "encoder.layers=2",
+                f"encoder.frozen_layers={request.param}"]
     (node,) = Loader(root, "demo", settings).load(root / "specs" / "sum.toml")
     model = node.model
     return trainer_of(model, model.suite.load(root), root, tmp_path / "cache")
@@ -42,7 +43,9 @@ def test_gradients_are_those_of_the_definition(trainer: Trainer, combiner: Combi
             random = np.random.default_rng(3)
             losses = trainer.network.backward(trainer.batches.batch(step), combiner, random, compare=compare)
             assert losses.shape == (3,)
-            for name, gradient in gradients(trainer).items():
+            found = gradients(trainer)
+            assert found.keys() == {n for n, p in trainer.network.named_parameters() if p.requires_grad}
+            for name, gradient in found.items():
                 error = float((gradient - wanted[name]).norm())
                 assert error <= 1e-4 * float(wanted[name].norm()) + 1e-6, name
 

@@ -37,7 +37,7 @@ class Packed:
 class Encoder(Part):
     """Maps sentences to embeddings."""
 
-    training_only: ClassVar[tuple[str, ...]] = ("dropout", "freeze")
+    training_only: ClassVar[tuple[str, ...]] = ("dropout", "freeze", "frozen_layers")
     """Training-only fields, ignored when weights are compared for compatibility."""
     has_token_states: ClassVar[bool] = False
     """Whether its module has `hidden(packed: Packed) -> Tensor [N, width]`, the last hidden states of all tokens, and
@@ -60,6 +60,8 @@ class Encoder(Part):
     """Dropout on the embeddings that are input to the heads (`hidden_dropout_prob` in CS 224N)."""
     freeze: bool = False
     """Freeze the encoder and train the heads only."""
+    frozen_layers: int = Field(default=0, ge=0, json_schema_extra={"later": True})
+    """Freeze the embeddings and this number of layers, the lowest ones; 0 freezes nothing."""
 
     @abstractmethod
     def inputs(self, project: Path) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from pydantic import Field, model_validator
@@ -14,7 +14,7 @@ from ...errors import CheckpointError, Problem
 from ...tasks.data import Data
 from . import Encoder
 from .bert import checkpoints
-from .bert.architectures import Sizes
+from .bert.architectures import Pooling, Sizes
 from .bert.pretrained import PretrainedWeights
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class MinBert(Encoder):
     """BERT's encoder (Devlin et al. 2019, arXiv:1810.04805) of any depth and width, with or without its pooler."""
 
     type = "minbert"
-    training_only = ("dropout", "freeze", "hidden_dropout")
+    training_only = ("dropout", "freeze", "frozen_layers", "hidden_dropout")
     has_token_states = True
 
     init: str = Field(min_length=1)
@@ -43,8 +43,11 @@ class MinBert(Encoder):
     XLM-RoBERTa, CamemBERT, DistilBERT, ELECTRA and MPNet, as config.json says."""
     revision: str | None = Field(default=None, pattern=f"^{checkpoints.REVISION}$", json_schema_extra={"later": True})
     """Hash of the commit, 40 hex digits; for a repository of the hub only."""
-    pooling: Literal["pooler", "cls", "mean"] = "pooler"
-    """Sentence embedding: BERT's pooler on [CLS], the state of [CLS], or the mean of all token states."""
+    pooling: Pooling = "pooler"
+    """Sentence embedding: BERT's pooler on [CLS], the state of [CLS] or of the last token, the mean or maximum of all
+    token states, or their mean with learned weights (`attention`: softmax of a linear score of each state)."""
+    averaged_layers: int = Field(default=1, ge=1, le=96, json_schema_extra={"later": True})
+    """Layers from the top whose states are averaged before pooling; 1 takes the last layer alone."""
     hidden_dropout: float = Field(default=0.1, ge=0, le=0.9)
     """Dropout inside the encoder: on the embeddings, the attention and after the linear layers."""
     max_length: int = Field(default=512, ge=3, le=4096)
@@ -79,6 +82,8 @@ class MinBert(Encoder):
             raise ValueError(f"{', '.join(given)} cannot be given: the sizes come with the weights `{self.init}`")
         if self.init == "scratch" and (missing := [name for name in SCRATCH if name not in given]):
             raise ValueError(f"an encoder from scratch needs {', '.join(missing)}")
+        if self.layers and (wrong := self._too_many_layers(self.layers)):
+            raise ValueError(wrong)
         if given and given["width"] % given["attention_heads"]:
             raise ValueError(f"{given['attention_heads']} attention heads do not divide the width {given['width']}")
         return self
@@ -102,10 +107,17 @@ class MinBert(Encoder):
         if self.max_length > positions:
             raise CheckpointError(Problem(f"`max_length` is {self.max_length}, but `{self.init}` has {positions} "
                                           "positions", hint=f"max_length = {positions}"))
+        if checkpoint and (wrong := self._too_many_layers(checkpoint.sizes().layers)):
+            raise CheckpointError(wrong)
         if checkpoint:
             stats = [(file, (checkpoint.folder / file).stat()) for file in checkpoint.files()
                      if (checkpoint.folder / file).exists()]
             _check(checkpoint.folder, self.pooling, tuple((name, s.st_mtime_ns, s.st_size) for name, s in stats))
+
+    def _too_many_layers(self, layers: int) -> str:
+        """Return what is wrong if layers are named that the encoder lacks; empty otherwise."""
+        return next((f"`{name}` is {value}, but the encoder has {layers} layers" for name, value in (
+            ("frozen_layers", self.frozen_layers), ("averaged_layers", self.averaged_layers)) if value > layers), "")
 
     @overload
     def _checkpoint(self, project: Path) -> PretrainedWeights: ...
@@ -137,7 +149,8 @@ class MinBert(Encoder):
         from .bert.tokenizer import mask_of
 
         pieces = tokenizer.get_vocab_size()
-        make = partial(Bert, dropout=self.hidden_dropout, pooling=self.pooling, mask=mask_of(tokenizer))
+        make = partial(Bert, dropout=self.hidden_dropout, pooling=self.pooling, averaged=self.averaged_layers,
+                       mask=mask_of(tokenizer))
         if self.init == "scratch":
             return make(self._scratch(pieces))
         checkpoint = self._checkpoint(project)
@@ -147,8 +160,10 @@ class MinBert(Encoder):
                                   f"{sizes.longest} positions, not for {pieces} and {self.max_length}")
         with torch.device("meta"):
             bert = make(sizes)
-        shapes = {name: tuple(tensor.shape) for name, tensor in bert.named_parameters()}
-        bert.load_state_dict(checkpoint.weights(shapes, sizes.architecture), assign=True)
+        shapes = {name: tuple(tensor.shape) for name, tensor in bert.named_parameters() if name not in bert.own}
+        weights = checkpoint.weights(shapes, sizes.architecture)
+        bert.load_state_dict(weights | {name: torch.zeros_like(bert.get_parameter(name), device="cpu")
+                                        for name in bert.own}, assign=True)
         return bert
 
     def _scratch(self, pieces: int) -> Sizes:

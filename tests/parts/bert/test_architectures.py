@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,8 +62,8 @@ def encoded(folder: Path, name: str) -> Path:
     return root
 
 
-def load(folder: Path, pooling: str = "mean") -> tuple[Tokens, torch.nn.Module]:
-    mine = part(folder, pooling)
+def load(folder: Path, pooling: str = "mean", **fields: Any) -> tuple[Tokens, torch.nn.Module]:
+    mine = part(folder, pooling, **fields)
     mine.check(NOWHERE)
     tokenizer = mine.tokenizer(None, NOWHERE)
     examples = Examples(tuple(TEXTS), TEXTS, TEXTS[::-1])
@@ -118,6 +119,41 @@ def test_hidden_states_and_gradients_are_those_of_transformers(made: tuple[Path,
     assert {kind.their_name(name) for name in names} == expected.keys() - unused
 
 
+def pooled(states: Sequence[Tensor], pooling: str, encoder: torch.nn.Module) -> Tensor:
+    """Return the embedding of each sentence from its states [tokens, width], by definition."""
+    if pooling == "attention":
+        weight, bias = (encoder.get_parameter(f"attention.{part}") for part in ("weight", "bias"))
+        return torch.stack([((each @ weight[0] + bias).softmax(0)[:, None] * each).sum(0) for each in states])
+    by = {"cls": lambda each: each[0], "last": lambda each: each[-1], "mean": lambda each: each.mean(0),
+          "max": lambda each: each.amax(0)}[pooling]
+    return torch.stack([by(each) for each in states])
+
+
+@pytest.mark.parametrize("averaged", [1, 3])
+@pytest.mark.parametrize("pooling", ["cls", "last", "mean", "max", "attention"])
+def test_pooling_is_what_its_name_says(made: tuple[Path, PreTrainedModel], pooling: str, averaged: int) -> None:
+    folder, model = made
+    tokens, mine = load(folder, pooling, averaged_layers=averaged)
+    if pooling == "attention":
+        means = load(folder, "mean", averaged_layers=averaged)[1]
+        assert torch.allclose(mine(packed(tokens)), means(packed(tokens)), rtol=1e-5, atol=1e-5), "it begins as a mean"
+        torch.nn.init.normal_(mine.attention.weight)
+    batch = packed(tokens)
+    with torch.no_grad():
+        layers = [model(input_ids=ids[None], output_hidden_states=True).hidden_states[-averaged:]
+                  for ids in batch.tokens.split_with_sizes(batch.lengths.tolist())]
+        states = [torch.stack(each).mean(0)[0] for each in layers]
+        assert torch.allclose(mine(batch), pooled(states, pooling, mine), rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("pooling", ["last", "max", "attention", "cls"])
+def test_banks_with_other_poolings_and_several_layers(made: tuple[Path, PreTrainedModel], pooling: str) -> None:
+    tokens, mine = load(made[0], pooling, averaged_layers=2)
+    if pooling == "attention":
+        torch.nn.init.normal_(mine.attention.weight)
+    compare_banks(mine.double(), packed(tokens))
+
+
 def test_the_state_of_the_first_token_needs_only_its_row_of_the_last_layer(made: tuple[Path, PreTrainedModel]) -> None:
     folder, model = made
     tokens, mine = load(folder, "cls")
@@ -129,7 +165,11 @@ def test_the_state_of_the_first_token_needs_only_its_row_of_the_last_layer(made:
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_banks_equal_separate_backward_passes(made: tuple[Path, PreTrainedModel], pooling: str) -> None:
     tokens, mine = load(made[0], pooling)
-    mine, batch = mine.double(), packed(tokens)
+    compare_banks(mine.double(), packed(tokens))
+
+
+def compare_banks(mine: torch.nn.Module, batch: Packed) -> None:
+    """Compare the gradients of each task from one backward pass with those from one pass for each task."""
     banks = banks_of(mine, len(SECTIONS))
     sum(by_task(functional_call(mine, banks, (batch,)), SECTIONS)).backward()
     for number, loss in enumerate(by_task(mine(batch), SECTIONS)):

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 LARGEST = 1 << 20
 """Highest size that is accepted."""
 
 ACTIVATIONS = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 """Values of `hidden_act` -> approximation of torch's GELU."""
+
+Pooling = Literal["pooler", "cls", "last", "mean", "max", "attention"]
+"""How the states of a sentence's tokens become its embedding."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 

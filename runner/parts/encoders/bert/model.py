@@ -20,15 +20,14 @@ architectures (`architectures.py`) lack `segment`, or have `project`, a linear l
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import Packed
-from .architectures import Sizes
-from .ops import attention, distance_biases, dropout, linears, lookup, norm
+from .architectures import Pooling, Sizes
+from .ops import attention, distance_biases, dropout, linears, lookup, norm, weighted_mean
 from .packing import AttentionBuckets, PackedLayout
 
 
@@ -112,11 +111,14 @@ class Bert(nn.Module):
     words = "word.weight"
     """Name of the embedding table that `Packed.tokens` indexes."""
 
-    def __init__(self, sizes: Sizes, *, dropout: float = 0.1, pooling: Literal["pooler", "cls", "mean"] = "pooler",
+    own: tuple[str, ...] = ()
+    """Parameters that no pretrained weights have; they begin at zero."""
+
+    def __init__(self, sizes: Sizes, *, dropout: float = 0.1, pooling: Pooling = "pooler", averaged: int = 1,
                  mask: int = 0) -> None:
         super().__init__()
         self.sizes, self.width, self.heads = sizes, sizes.width, sizes.heads
-        self.dropout, self.pooling, self.mask = dropout, pooling, mask
+        self.dropout, self.pooling, self.averaged, self.mask = dropout, pooling, averaged, mask
         narrow = sizes.embedding or sizes.width
         self.word, self.position = Embedding(sizes.vocabulary, narrow), Embedding(sizes.positions, narrow)
         if sizes.segments:
@@ -129,33 +131,51 @@ class Bert(nn.Module):
         self.blocks = nn.ModuleList(Block(sizes, dropout) for _ in range(sizes.layers))
         if pooling == "pooler":
             self.pooler = Linear(sizes.width, sizes.width)
+        if pooling == "attention":
+            self.attention = Linear(sizes.width, 1)
+            nn.init.zeros_(self.attention.weight)  # at first, the mean of all tokens
+            self.own = ("attention.weight", "attention.bias")
 
     def depth(self, name: str) -> int:
         """Return a parameter's layer from the top: 0 for the pooler, 1 for the last block, ..., last the embeddings."""
         module, _, rest = name.partition(".")
         if module == "blocks":
             return len(self.blocks) - int(rest.partition(".")[0])
-        return 0 if module == "pooler" else len(self.blocks) + 1
+        return 0 if module in ("pooler", "attention") else len(self.blocks) + 1
 
     def hidden(self, packed: Packed) -> Tensor:
         """Return the last hidden states [N, width] of all tokens."""
         layout = PackedLayout.of(packed, self.heads, self.norm.weight.device)
-        x, biases = self._last_inputs(packed, layout)
-        return self._layer(-1, x, layout, biases)[:len(packed.tokens)]
+        inputs, biases = self._top_inputs(packed, layout)
+        return self._layer(-1, inputs[-1], layout, biases)[:len(packed.tokens)]
 
     def forward(self, packed: Packed) -> Tensor:
         """Return the sentence embeddings [S, width]."""
         layout = PackedLayout.of(packed, self.heads, self.norm.weight.device)
-        x, biases = self._last_inputs(packed, layout)
-        if self.pooling == "mean":
-            states = self._layer(-1, x, layout, biases)[:len(packed.tokens)]
-            return torch.segment_reduce(states, "mean", lengths=layout.lengths, unsafe=True)
-        of_first = tuple(bias[:, :1] for bias in biases)
-        first: Tensor = self.blocks[-1](x.index_select(0, layout.starts), x, layout.first, layout.rows, of_first)
-        return self.pooler(first, layout.first.tasks).to(x.dtype).tanh() if self.pooling == "pooler" else first
+        inputs, biases = self._top_inputs(packed, layout)
+        if self.pooling in ("pooler", "cls"):
+            return self._of_first(inputs, biases, layout)
+        states = _mean([*inputs[1:], self._layer(-1, inputs[-1], layout, biases)])
+        if self.pooling == "last":
+            return states.index_select(0, layout.starts + layout.lengths - 1)
+        if self.pooling == "attention":
+            scores = self.attention(states, layout.rows.tasks).to(states.dtype)
+            return weighted_mean(states[:len(packed.tokens)], scores[:len(packed.tokens)], layout.lengths)
+        return torch.segment_reduce(states[:len(packed.tokens)], self.pooling, lengths=layout.lengths, unsafe=True)
 
-    def _last_inputs(self, packed: Packed, layout: PackedLayout) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return the input states [N.., width] of the last layer, padding rows included, and the attention's biases."""
+    def _of_first(self, inputs: list[Tensor], biases: tuple[Tensor, ...], layout: PackedLayout) -> Tensor:
+        """Return the embeddings [S, width] from the first tokens, for which alone the last layer is computed."""
+        below = [x.index_select(0, layout.starts) for x in inputs]
+        of_first = tuple(bias[:, :1] for bias in biases)
+        last = self.blocks[-1](below[-1], inputs[-1], layout.first, layout.rows, of_first)
+        first = _mean([*below[1:], last])
+        return self.pooler(first, layout.first.tasks).to(first.dtype).tanh() if self.pooling == "pooler" else first
+
+    def _top_inputs(self, packed: Packed, layout: PackedLayout) -> tuple[list[Tensor], tuple[Tensor, ...]]:
+        """Return the input states [N.., width] of the top `averaged` layers, padding rows included, lowest first.
+
+        Also returns the biases of the attention scores of each bucket.
+        """
         tasks = layout.rows.tasks
         tokens = functional.pad(packed.tokens, (0, len(layout.positions) - len(packed.tokens)))
         words = lookup(self.word.weight, tokens.to(layout.starts.device), tasks)
@@ -164,9 +184,10 @@ class Bert(nn.Module):
         if self.sizes.embedding:
             x = self.project(x, tasks).to(x.dtype)
         biases = distance_biases(self.distance.weight, layout.rows) if self.sizes.distances else ()
+        inputs = [x]
         for number in range(len(self.blocks) - 1):
-            x = self._layer(number, x, layout, biases)
-        return x, biases
+            inputs = [*inputs, self._layer(number, inputs[-1], layout, biases)][-self.averaged:]
+        return inputs, biases
 
     def _place_embeddings(self, layout: PackedLayout) -> Tensor:
         """Return the sums of position and segment embeddings [segments * longest, W], one block per segment.
@@ -185,3 +206,8 @@ class Bert(nn.Module):
         """Apply one layer to all rows [N, width]."""
         result: Tensor = self.blocks[number](x, x, layout.rows, layout.rows, biases)
         return result
+
+
+def _mean(states: list[Tensor]) -> Tensor:
+    """Return the mean of the states of several layers."""
+    return states[0] if len(states) == 1 else torch.stack(states).mean(0)

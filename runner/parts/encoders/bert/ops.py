@@ -238,3 +238,14 @@ def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, tasks: tuple[int, 
     if weight.dim() == 1:
         return functional.layer_norm(x, x.shape[-1:], weight, bias, eps)
     return _task_norm(x, weight, bias, eps, tasks)
+
+
+def weighted_mean(states: Tensor, scores: Tensor, lengths: Tensor) -> Tensor:
+    """Return the means [S, W] of states [N, W] of sentences, weighted by the softmax of their scores [N, 1].
+
+    `lengths` int64 [S] holds the number of rows of each sentence.
+    """
+    highest = torch.segment_reduce(scores.detach(), "max", lengths=lengths, unsafe=True)
+    shares = (scores - highest.repeat_interleave(lengths, 0)).exp()
+    total, mixed = (torch.segment_reduce(x, "sum", lengths=lengths, unsafe=True) for x in (shares, shares * states))
+    return mixed / total
