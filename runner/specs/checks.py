@@ -66,6 +66,11 @@ def misfits(model: Model, table: Table, project: Path) -> Iterator[Problem]:
         yield Problem(f"the regularizer `{model.regularizer.type}` needs the states of single tokens, but the encoder "
                       f"`{model.encoder.type}` has none to tell", place(table, "regularizer", "type"),
                       (f"encoders for it: {', '.join(fit)}",))
+    if model.regularizer and model.regularizer.needs_words and not model.encoder.has_word_table:
+        fit = [part for part in names(Encoder) if _class(Encoder, part).has_word_table]  # type: ignore[type-abstract]
+        yield Problem(f"the regularizer `{model.regularizer.type}` changes word embeddings, and those of the encoder "
+                      f"`{model.encoder.type}` cannot be replaced", place(table, "regularizer", "type"),
+                      (f"encoders for it: {', '.join(fit)}",))
     for name, file in (model.teacher.unlabelled if model.teacher else {}).items():
         if not (project / file).is_file():
             yield Problem(f"no file `{file}` of unlabelled sentences for `{name}`",

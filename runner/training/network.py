@@ -38,7 +38,7 @@ class Network(nn.Module):
         """The regularizer's own layers, which exist in training only and are not stored with the leaf."""
         self.dropout = nn.Dropout(model.encoder.dropout)
         self.words: EmbeddingRows | None = None
-        self.words_name = cast(str, encoder.words)
+        self.words_name = cast(str, encoder.words) if model.encoder.has_word_table else ""
         self.start: dict[str, Tensor] = {}
         """The encoder's initial parameters without the word table, if the regularizer needs them."""
         self.ranks = ProcessGroup()
@@ -175,15 +175,11 @@ class Network(nn.Module):
 
     def _combine(self, batch: Batch, parts: int, combiner: Combiner, random: np.random.Generator,
                  weights: np.ndarray, shared: Mapping[str, Tensor]) -> Tensor:
-        """Compute each task's gradient of the shared parameters and combine them by the combiner's coefficients.
-
-        Rows of different tasks never mix inside the encoder, so one backward pass serves all tasks: parameters are
-        banks with a leading task dimension [T, ...], and bank row t gets the gradient of the rows of task t.
-        """
+        """Compute each task's gradient of the shared parameters and combine them by the combiner's coefficients."""
         tasks, encoder_parameters = len(weights), dict(self.encoder.named_parameters())
-        banks = {name: p.detach().expand(tasks, *p.shape).requires_grad_() for name, p in shared.items()}
-        losses = self._accumulate(batch, parts, weights, banks)
-        gradients = {name: bank.grad.flatten(1) for name, bank in banks.items() if bank.grad is not None}
+        compute = self._by_banks if self.model.encoder.carries_banks else self._by_passes
+        losses, by_task = compute(batch, parts, weights, shared)
+        gradients = {name: gradient.flatten(1) for name, gradient in by_task.items()}
         gram = sum((g @ g.T for g in gradients.values()), torch.zeros(tasks, tasks, device=losses.device))
         self.gram = gram.double().cpu().numpy()
         factors = combiner.shared(self.gram, random) if combiner.needs_gram else np.ones(tasks)
@@ -195,6 +191,40 @@ class Network(nn.Module):
             else:
                 encoder_parameters[name].grad = combined
         return losses
+
+    def _by_banks(self, batch: Batch, parts: int, weights: np.ndarray,
+                  shared: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the losses [T] and each task's gradients [T, ...] of the shared parameters, from one backward pass.
+
+        Rows of different tasks never mix inside the encoder, so one backward pass serves all tasks: parameters are
+        banks with a leading task dimension [T, ...], and bank row t gets the gradient of the rows of task t.
+        """
+        banks = {name: p.detach().expand(len(weights), *p.shape).requires_grad_() for name, p in shared.items()}
+        losses = self._accumulate(batch, parts, weights, banks)
+        return losses, {name: bank.grad for name, bank in banks.items() if bank.grad is not None}
+
+    def _by_passes(self, batch: Batch, parts: int, weights: np.ndarray,
+                   shared: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what `_by_banks` returns, from one backward pass a task; also set the gradients of all others."""
+        gradients = {name: p.new_zeros(len(weights), *p.shape) for name, p in shared.items()}
+        others = [p for name, p in self.named_parameters()
+                  if p.requires_grad and name.removeprefix("encoder.") not in shared]
+        total = torch.zeros(len(weights), device=next(self.parameters()).device)
+        with self.ranks.adding() as sums:
+            for part in self.ranks.share(batch, parts):
+                losses = self.losses(part)
+                total += torch.stack(losses).detach()
+                for task, loss in enumerate(losses):
+                    found = torch.autograd.grad(loss * float(weights[task]), [*shared.values(), *others],
+                                                retain_graph=task < len(losses) - 1, allow_unused=True)
+                    for gradient, each in zip(gradients.values(), found, strict=False):
+                        if each is not None:
+                            gradient[task] += each
+                    for p, each in zip(others, found[len(shared):], strict=True):
+                        if each is not None:
+                            p.grad = each.clone() if p.grad is None else p.grad + each
+            sums += [total, *gradients.values(), *(p.grad for p in others if p.grad is not None)]
+        return total, gradients
 
 
 @dataclass(frozen=True)

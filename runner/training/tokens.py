@@ -57,8 +57,26 @@ class Tokens:
         paired = [column for task in sorted(single.joint) for part in splits.get(task, {}).values()
                   for column in single._pairs(task, part)]
         pairs = list(dict.fromkeys(pair for column in paired for pair in column))
-        between = tokenizer.num_special_tokens_to_add(is_pair=True) - 2
-        return single._with(pairs, (tokenizer.truncation or {}).get("max_length"), between) if pairs else single
+        if not pairs:
+            return single
+        special = [tokenizer.num_special_tokens_to_add(is_pair) for is_pair in (False, True)]
+        if special[0] == 2 and special[1] > 2:
+            return single._with(pairs, (tokenizer.truncation or {}).get("max_length"), special[1] - 2)
+        return single._encoded(pairs, tokenizer)
+
+    def _encoded(self, pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> Tokens:
+        """Return these tokens with pairs appended, as a tokenizer encodes them that is not like BERT's."""
+        encodings = [encoding for start in range(0, len(pairs), CHUNK)
+                     for encoding in tokenizer.encode_batch(pairs[start:start + CHUNK])]
+        lengths = np.array([len(encoding.ids) for encoding in encodings])
+        firsts = np.array([encoding.sequence_ids.index(1) if 1 in encoding.sequence_ids else len(encoding.ids)
+                           for encoding in encodings])
+        numbers = dict(self.numbers)
+        numbers.update((pair, row) for row, pair in enumerate(pairs, len(self.lengths)))
+        whole = np.concatenate([self.lengths, lengths])
+        ids = np.concatenate([self.ids, *(np.array(encoding.ids, np.int32) for encoding in encodings)])
+        return replace(self, ids=ids, starts=np.cumsum(whole) - whole, lengths=whole, numbers=numbers,
+                       firsts=np.concatenate([self.firsts, firsts]))
 
     def _with(self, pairs: Sequence[tuple[str, str]], max_length: int | None, between: int) -> Tokens:
         """Return these tokens with pairs appended, [CLS] a [SEP] b [SEP], each truncated to `max_length` tokens.

@@ -43,6 +43,13 @@ class Encoder(Part):
     """Whether its module has `hidden(packed: Packed) -> Tensor [N, width]`, the last hidden states of all tokens, and
     `mask: int`, the id of [MASK]."""
 
+    carries_banks: ClassVar[bool] = True
+    """Whether each parameter of its module may be replaced by a bank, the parameter with a leading task dimension, so
+    that one backward pass gives the gradient of each task. Without, there is one backward pass a task."""
+    has_word_table: ClassVar[bool] = True
+    """Whether the table that its module calls `words` may be replaced by some of its rows, as regularizers and sparse
+    gradients need; without, `words` may be missing."""
+
     passing: ClassVar[tuple[str, ...]] = ()
     """Name of `training_only` in mtrun 0.1; goes with the next version."""
     tells_tokens: ClassVar[bool] = False

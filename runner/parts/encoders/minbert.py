@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -72,10 +71,7 @@ class MinBert(Encoder):
     @model_validator(mode="after")
     def _sizes_are_given_once(self) -> MinBert:
         """Check that sizes are given if and only if the encoder is from scratch."""
-        is_on_hub = self.init not in checkpoints.NAMED and bool(re.fullmatch(checkpoints.REPOSITORY, self.init))
-        if self.revision and not is_on_hub:
-            raise ValueError(f"`revision` is for a repository of the hub, such as `FacebookAI/roberta-base`, and "
-                             f"`{self.init}` is none")
+        checkpoints.check_revision(self.init, self.revision)
         sizes = (*SCRATCH, "intermediate", "segments")
         given = {name: getattr(self, name) for name in sizes if getattr(self, name) is not None}
         if self.init != "scratch" and given:
@@ -127,8 +123,8 @@ class MinBert(Encoder):
 
     def _checkpoint(self, project: Path, downloads: bool = True) -> PretrainedWeights | None:
         """Return the pretrained weights; None if they would have to be downloaded first and are not to be."""
-        if self.revision and not downloads:
-            return checkpoints.cached(self.init, self.revision)
+        if self.revision and not downloads and not checkpoints.cached(self.init, self.revision):
+            return None
         return checkpoints.find(self.init, project, self.revision)
 
     def tokenizer(self, data: Data, project: Path) -> Tokenizer:

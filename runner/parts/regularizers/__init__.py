@@ -57,6 +57,8 @@ class Regularizer(Part):
 
     needs_start: ClassVar[bool] = False
     """Whether `Step.start`, a copy of the initial weights, is needed."""
+    needs_words: ClassVar[bool] = False
+    """Whether `Step.words` or noise on them is used, which needs an encoder with `has_word_table`."""
     needs_tokens: ClassVar[bool] = False
     """Whether `Step.masked_lm_loss` is used, which needs an encoder with `has_token_states`."""
 

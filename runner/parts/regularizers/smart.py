@@ -21,6 +21,7 @@ class Smart(Regularizer):
     """
 
     type = "smart"
+    needs_words = True
 
     alpha: float = Field(default=1.0, ge=0)
     """Weight of the divergence; the paper uses 1 to 5 for the sum of both divergences."""

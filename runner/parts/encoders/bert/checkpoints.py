@@ -90,8 +90,13 @@ def find(init: str, project: Path, revision: str | None = None) -> PretrainedWei
 
     A relative folder is relative to `project`. Weights of the hub are downloaded if they are not in its cache.
     """
+    return PretrainedWeights(folder_of(init, project, revision), NAMED[init].sha256 if init in NAMED else {})
+
+
+def folder_of(init: str, project: Path, revision: str | None = None) -> Path:
+    """Return the folder of pretrained weights, as `find` does."""
     if init in NAMED:
-        return PretrainedWeights(_folder(init, NAMED[init]), NAMED[init].sha256)
+        return _folder(init, NAMED[init])
     if revision:
         return cached(init, revision) or _of_hub(init, revision)
     folder = project / Path(init).expanduser()
@@ -104,7 +109,14 @@ def find(init: str, project: Path, revision: str | None = None) -> PretrainedWei
             f"no pretrained weights: `{init}` is neither a named checkpoint nor a folder", Place(str(folder)),
             notes=(f"named checkpoints: {', '.join(NAMED)}; weights drawn at random: scratch",),
             hint=did_you_mean(init, [*NAMED, "scratch"])))
-    return PretrainedWeights(folder, {})
+    return folder
+
+
+def check_revision(init: str, revision: str | None) -> None:
+    """Raise ValueError if there is a revision of what is no repository of the hub."""
+    if revision and (init in NAMED or not re.fullmatch(REPOSITORY, init)):
+        raise ValueError("`revision` is for a repository of the hub, such as `FacebookAI/roberta-base`, and "
+                         f"`{init}` is none")
 
 
 def _folder(name: str, source: Named) -> Path:
@@ -147,16 +159,18 @@ def _known_revision(repository: str) -> str:
     return known if re.fullmatch(REVISION, known) else f"HASH of a commit in huggingface.co/{repository}/commits/main"
 
 
-def cached(repository: str, revision: str) -> PretrainedWeights | None:
-    """Return the weights of a commit in the hub's cache, or None if they are not all there."""
-    weights = PretrainedWeights(_repository(repository) / "snapshots" / revision, {})
-    if not (weights.folder / CONFIG).is_file():
+def cached(repository: str, revision: str) -> Path | None:
+    """Return the folder of a commit in the hub's cache, or None if its files are not all there."""
+    folder = _repository(repository) / "snapshots" / revision
+    tokenizers = (folder / file for file in (VOCABULARY, TOKENIZER, MERGES))
+    if not (folder / CONFIG).is_file() or not any(file.is_file() for file in tokenizers):
         return None
-    return weights if all((weights.folder / file).is_file() for file in weights.files()) else None
+    weights = PretrainedWeights(folder, {}).weight_files()
+    return folder if all((folder / file).is_file() for file in weights) else None
 
 
-def _of_hub(repository: str, revision: str) -> PretrainedWeights:
-    """Download the weights of a commit into the hub's cache."""
+def _of_hub(repository: str, revision: str) -> Path:
+    """Download the weights of a commit into the hub's cache; return their folder."""
     tokenizer = (VOCABULARY, TOKENIZER, OPTIONS, PIECES, MERGES)
     try:
         from huggingface_hub import snapshot_download
@@ -173,7 +187,7 @@ def _of_hub(repository: str, revision: str) -> PretrainedWeights:
             notes=(f"looked in {_repository(repository)}",),
             hint="run `pip install 'mtrun[hub]'`" if is_missing else "build once where there is a network, or copy the "
             "files into a folder and give it as `init`")) from error
-    return PretrainedWeights(folder, {})
+    return folder
 
 
 def _download(name: str, source: Named, looked: list[Path]) -> Path:

@@ -141,6 +141,14 @@ class PretrainedWeights:
         except ValueError as error:
             raise CheckpointError(Problem(str(error), Place(str(self.folder / first)))) from None
 
+    def config(self) -> dict[str, Any]:
+        """Read config.json."""
+        return self._json(CONFIG)
+
+    def options(self) -> dict[str, Any]:
+        """Read tokenizer_config.json; empty where there is none."""
+        return self._json(OPTIONS) if (self.folder / OPTIONS).exists() else {}
+
     def spelling(self) -> dict[str, bool]:
         """Read tokenizer_config.json as options of `tokenizer.bert`."""
         config = self._json(OPTIONS) if OPTIONS in self.files() else {}
