@@ -39,20 +39,22 @@ def transformers(leaf: StoredModel) -> dict[str, bytes]:
     """Return the files of a folder for `AutoModel` and `AutoTokenizer`; empty if the encoder is not of BERT's kin.
 
     If a BERT pools with the pooler and exactly one head is linear, that head is exported as the classifier of
-    `BertForSequenceClassification`. All heads are in heads.safetensors, by task.
+    `BertForSequenceClassification`. All heads are in heads.safetensors, by task, and learned weights of the pooling.
     """
     encoder = leaf.network.encoder
     if not isinstance(encoder, Bert):
         return {}
     kind = ARCHITECTURES[encoder.sizes.architecture]
     classifier = _classifier(leaf) if encoder.pooling == "pooler" and kind.model == "BertModel" else {}
-    weights = {f"{kind.prefix}{kind.their_name(name)}": tensor for name, tensor in encoder.state_dict().items()}
+    tensors = encoder.state_dict()
+    own = {f"encoder.{name}": tensors.pop(name) for name in encoder.own}
+    weights = {f"{kind.prefix}{kind.their_name(name)}": tensor for name, tensor in tensors.items()}
     ids = leaf.tokenizer.get_vocab()
     is_list = kind.is_wordpiece and isinstance(leaf.tokenizer.model, WordPiece) and max(ids.values()) == len(ids) - 1
     pieces = {VOCABULARY: "".join(f"{piece}\n" for piece in sorted(ids, key=ids.__getitem__)).encode()}
     return {
         WEIGHTS: _saved(weights | classifier),
-        HEADS: _saved(dict(leaf.network.heads.state_dict())),
+        HEADS: _saved(dict(leaf.network.heads.state_dict()) | own),
         CONFIG: json_bytes(_config(leaf, encoder, classifier)),
         **(pieces if is_list else {}),
         OPTIONS: json_bytes(_options(leaf.tokenizer, encoder.sizes)),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..errors import TrainingError
 from ..old_names import warn_of_old_name
 from ..parts.combiners import Combiner
 from ..parts.encoders import Packed
@@ -46,6 +47,14 @@ class Network(nn.Module):
         self.gram: np.ndarray | None = None
         """Gram matrix [T, T] of the task gradients of the last step, if they were computed separately."""
 
+    def _check_width_of_words(self) -> None:
+        """Raise TrainingError if the regularizer predicts words that are not as wide as the encoder."""
+        if self.model.regularizer and self.model.regularizer.needs_tokens:
+            width = self.encoder.get_parameter(self.words_name).shape[-1]
+            if width != self.encoder.width:
+                raise TrainingError(f"the regularizer `{self.model.regularizer.type}` needs word embeddings as wide as "
+                                    f"the encoder, {self.encoder.width}; these are {width} wide")
+
     def _freeze_lowest(self, layers: int) -> None:
         """Freeze the embeddings and the lowest layers."""
         depths = {name: self._depth(name) for name, _ in self.encoder.named_parameters()}
@@ -58,6 +67,7 @@ class Network(nn.Module):
         Also builds the regularizer's own layers and copies the initial weights that it needs.
         """
         if self.model.regularizer:
+            self._check_width_of_words()
             self.regularizer = self.model.regularizer.build(cast(int, self.encoder.width))
             self.regularizer.to(next(self.encoder.parameters()).device)
         if self.model.regularizer and self.model.regularizer.needs_start:

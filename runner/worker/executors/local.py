@@ -12,9 +12,9 @@ from pathlib import Path
 
 from pydantic import PrivateAttr
 
-from ... import machine
 from ...errors import Problem, UsageError
 from ...files import reported
+from ...machine import lacks_gpu
 from ...specs.spec import Resources
 from .. import gpus
 from ..gpus import GpuAllocator
@@ -56,7 +56,7 @@ class Local(Executor):
     def open(self, project: Path, jobs: int | None, leaves: Sequence[Resources]) -> int:
         """Query the GPUs; return how many leaves fit on the CPU. Raise UsageError where a leaf needs more GPUs."""
         for leaf in leaves:
-            if machine.lacks_gpu(leaf.device) and not _torch_sees_gpu():
+            if lacks_gpu(leaf.device) and not _torch_sees_gpu():
                 raise UsageError(Problem(f"a leaf is to be trained on `{leaf.device}` (resources.device), and torch "
                                          "sees no such GPU on this machine",
                                          hint="resources.device = \"auto\" takes a GPU where there is one"))

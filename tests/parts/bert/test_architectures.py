@@ -19,13 +19,14 @@ from kin import KIN, save
 from projects import project
 from pydantic import ValidationError
 from runs import planned
+from safetensors.torch import load_file
 from systems import mtrun
 from torch import Tensor
 from torch.func import functional_call
-from train_runs import digest, resumed, whole
+from train_runs import digest, resumed, trainer, whole
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
-from runner.errors import CheckpointError
+from runner.errors import CheckpointError, TrainingError
 from runner.parts.encoders import Packed
 from runner.parts.encoders.bert import split_zip
 from runner.parts.encoders.bert.architectures import ARCHITECTURES, config_of, sizes_of
@@ -34,6 +35,7 @@ from runner.parts.encoders.minbert import MinBert
 from runner.tasks.data import Examples
 from runner.training.stored_model import StoredModel
 from runner.training.tokens import Tokens
+from runner.training.trainer import TrainerCallback
 
 TEXTS = ("the cat", "a good film , is n't it !", "zebras", "The films, films and films going on.", "ù é <weird> 12 ,",
          "on and on " * 30)
@@ -51,14 +53,14 @@ def part(folder: Path, pooling: str = "mean", **fields: Any) -> MinBert:
     return MinBert(init=str(folder), **{"max_length": 40, "pooling": pooling, "hidden_dropout": 0.0, **fields})
 
 
-def encoded(folder: Path, name: str) -> Path:
+def encoded(folder: Path, name: str, pooling: str = "mean") -> Path:
     """Make a project whose encoder is of an architecture."""
     root = project(folder / "project")
     save(folder / "weights", name)
     profile = root / "specs" / "profiles" / "demo.toml"
     scratch = 'init = "scratch"\nwidth = 16\nlayers = 1\nattention_heads = 2\nvocabulary = 200\n'
     profile.write_text(profile.read_text().replace(
-        scratch, f'init = "{folder / "weights"}"\nmax_length = 40\npooling = "mean"\n'))
+        scratch, f'init = "{folder / "weights"}"\nmax_length = 40\npooling = "{pooling}"\n'))
     return root
 
 
@@ -366,3 +368,20 @@ def test_weights_that_are_not_in_the_cache_are_downloaded(
     for _ in range(2):
         assert there.tokenizer(None, NOWHERE).get_vocab_size() > 60
     assert asked == [("someone/tiny-mpnet", COMMIT, True, False)]
+
+
+def test_learned_weights_of_the_pooling_are_exported_beside_the_heads(tmp_path: Path) -> None:
+    root = encoded(tmp_path, "distilbert", "attention")
+    assert mtrun(root, "build", "specs/sum.toml", "--executor", "inline", "-q").code == 0
+    assert mtrun(root, "export", "specs/sum.toml", "-o", str(root / "bundle")).code == 0
+    folder = root / "bundle" / "transformers"
+    heads = load_file(folder / "heads.safetensors")
+    assert heads["encoder.attention.weight"].shape == (1, 32) and heads["encoder.attention.weight"].any()
+    _, report = AutoModel.from_pretrained(folder, output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+
+
+def test_words_narrower_than_the_encoder_cannot_be_predicted(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="as wide as the encoder, 32; these are 20 wide"):
+        trainer(encoded(tmp_path, "electra"), "regularizer=masked")
+    assert trainer(encoded(tmp_path / "other", "mpnet"), "regularizer=masked")._step(TrainerCallback()) is not False
