@@ -183,6 +183,13 @@ def test_what_a_worker_would_refuse_is_told_before(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="`max_length` is 65") as caught:
         part(folder, max_length=65).check(NOWHERE)
     assert caught.value.problems[0].hint == "max_length = 64"
+    save_kin(tmp_path / "kin", "mpnet")
+    part(tmp_path / "kin", max_length=40).check(NOWHERE)
+    with pytest.raises(CheckpointError, match="`max_length` is 41"):
+        part(tmp_path / "kin", max_length=41).check(NOWHERE)
+    with pytest.raises(CheckpointError, match="neither a named checkpoint nor a folder") as caught:
+        part(tmp_path / "weihgts").check(NOWHERE)
+    assert "weights" in caught.value.problems[0].hint
     root = encode(tmp_path)
     with pytest.raises(SpecError, match="the regularizer `smart` changes word embeddings"):
         Loader(root, "demo", ["regularizer=smart"]).load(root / "specs" / "sum.toml")

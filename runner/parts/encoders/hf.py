@@ -13,6 +13,7 @@ from ...files import sha256
 from ...tasks.data import Data
 from . import Encoder
 from .bert import checkpoints
+from .bert.architectures import longest_of
 from .bert.pretrained import CONFIG, OPTIONS, PICKLED, TOKENIZER, PretrainedWeights
 
 if TYPE_CHECKING:
@@ -80,9 +81,8 @@ class HuggingFace(Encoder):
         if not (folder / TOKENIZER).is_file():
             hint = "`AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)` writes it"
             raise CheckpointError(Problem(f"the checkpoint has no {TOKENIZER}", place, hint=hint))
-        config = weights.config()
-        positions = config.get("max_position_embeddings", config.get("n_positions"))
-        if isinstance(positions, int) and self.max_length > positions > 0:
+        positions = longest_of(weights.config())
+        if positions is not None and self.max_length > positions > 0:
             raise CheckpointError(Problem(f"`max_length` is {self.max_length}, but `{self.init}` has {positions} "
                                           "positions", hint=f"max_length = {positions}"))
 

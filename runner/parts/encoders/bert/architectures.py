@@ -143,6 +143,15 @@ def sizes_of(config: Mapping[str, Any]) -> tuple[Sizes | None, list[str]]:
                  gelu=ACTIVATIONS[config.get(kind.activation, "gelu")]), []
 
 
+def longest_of(config: Mapping[str, Any]) -> int | None:
+    """Return the most tokens of a sentence by the content of config.json of any model, or None if it does not say."""
+    kind, padding = ARCHITECTURES.get(str(config.get("model_type"))), config.get("pad_token_id", 1)
+    positions = config.get("max_position_embeddings", config.get("n_positions"))
+    if not isinstance(positions, int) or not isinstance(padding, int | None):
+        return None
+    return positions - (padding or 0) - 1 if kind and kind.pads_positions else positions
+
+
 def _wrong(config: Mapping[str, Any], kind: Architecture) -> Iterator[str]:
     """Yield what is not supported in the content of config.json."""
     if (position := config.get("position_embedding_type", "absolute")) != "absolute":

@@ -100,7 +100,9 @@ def folder_of(init: str, project: Path, revision: str | None = None) -> Path:
     if revision:
         return cached(init, revision) or _of_hub(init, revision)
     folder = project / Path(init).expanduser()
-    if not folder.is_dir() and re.fullmatch(REPOSITORY, init):
+    siblings = [str(Path(init).parent / path.name) for path in folder.parent.glob("*/")]
+    alike = did_you_mean(init, siblings)
+    if not folder.is_dir() and not alike and re.fullmatch(REPOSITORY, init):
         raise CheckpointError(Problem(
             f"there is no folder `{init}`, and as a repository of the Hugging Face hub it needs `revision`",
             Place(str(folder)), hint=f"revision = \"{_known_revision(init)}\""))
@@ -108,7 +110,7 @@ def folder_of(init: str, project: Path, revision: str | None = None) -> Path:
         raise CheckpointError(Problem(
             f"no pretrained weights: `{init}` is neither a named checkpoint nor a folder", Place(str(folder)),
             notes=(f"named checkpoints: {', '.join(NAMED)}; weights drawn at random: scratch",),
-            hint=did_you_mean(init, [*NAMED, "scratch"])))
+            hint=alike or did_you_mean(init, [*NAMED, "scratch"])))
     return folder
 
 
