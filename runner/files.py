@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import stat
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -228,6 +229,17 @@ def is_at(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
         return False
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file for the time of the block, once no other process holds it. Raise StorageError."""
+    while (descriptor := lock(path)) is None:
+        time.sleep(0.02)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def try_lock(descriptor: int) -> bool:

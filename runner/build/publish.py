@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MtrunError, Place, Problem, SpecError
-from ..files import write_bytes
+from ..files import locked, write_bytes
 from ..plan.plan import Plan
 from ..registry.registry import Registry
 from ..results.costs import costs
@@ -58,6 +58,12 @@ def complete(plan: Plan, predictions: Mapping[str, Predictions], folder: Path) -
     `predictions` are those of a build by id; those of earlier builds are read from the registry. Raise RegistryError
     for a damaged result, StorageError if a file cannot be written.
     """
+    with locked(plan.registry.cache / SIGNIFICANT / f"{plan.profile}.lock"):  # else builds overwrite each other's
+        _complete(plan, predictions, folder)
+
+
+def _complete(plan: Plan, predictions: Mapping[str, Predictions], folder: Path) -> None:
+    """Update both files, alone."""
     results, one_set = list(read_files(folder)[0].values()), read_profile(folder)
     ids = {node.id for result in results for node in result.tree.nodes() if node.name}
     cache = predictions_cache(plan)

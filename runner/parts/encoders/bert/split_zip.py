@@ -11,14 +11,13 @@ import importlib.util
 import io
 import os
 import shutil
-import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 
 from ....errors import CheckpointError, Place, Problem
-from ....files import lock, make_folder, remove, reported
+from ....files import locked, make_folder, remove, reported
 
 CHUNK = 1 << 22
 """Bytes that are copied at a time."""
@@ -51,8 +50,8 @@ def assemble(packages: Sequence[str], pins: Mapping[str, str], folder: Path) -> 
 
     Raise CheckpointError if a part is missing or damaged, StorageError if the folder cannot be written.
     """
-    files, held = parts(packages), _locked(folder)
-    try:
+    files = parts(packages)
+    with locked(folder.with_name(f"{folder.name}.lock")):
         if not folder.is_dir():  # else another process was faster
             for rest in folder.parent.glob(f".{folder.name}-*"):  # of processes that were killed
                 remove(rest)
@@ -61,16 +60,7 @@ def assemble(packages: Sequence[str], pins: Mapping[str, str], folder: Path) -> 
             _extract(files, pins, unfinished)
             with reported("write", folder):
                 os.rename(unfinished, folder)
-    finally:
-        os.close(held)
     return folder
-
-
-def _locked(folder: Path) -> int:
-    """Wait until no other process assembles the folder; return the file descriptor of the lock."""
-    while (held := lock(folder.with_name(f"{folder.name}.lock"))) is None:
-        time.sleep(0.1)
-    return held
 
 
 def _extract(files: Sequence[Path], pins: Mapping[str, str], folder: Path) -> None:
