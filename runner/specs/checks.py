@@ -51,26 +51,37 @@ def unsafe_tasks(suite: Suite, table: Table) -> Iterator[Problem]:
             yield Problem(wrong[0], at, hint=wrong[1])
 
 
-def misfits(model: Model, table: Table, project: Path) -> Iterator[Problem]:
-    """Yield the problems of a model whose parts are incompatible, or whose packages or files are missing.
-
-    `table` is the model's.
-    """
+def misfits(model: Model, table: Table) -> Iterator[Problem]:
+    """Yield the problems of a model whose parts are incompatible; `table` is the model's."""
     tasks = model.suite.meanings()
+    regularizer, encoder = model.regularizer, model.encoder
+    if regularizer and regularizer.needs_tokens and not encoder.has_token_states:
+        fit = [part for part in names(Encoder) if _class(Encoder, part).has_token_states]  # type: ignore[type-abstract]
+        yield Problem(f"the regularizer `{regularizer.type}` needs the states of single tokens, but the encoder "
+                      f"`{encoder.type}` has none to tell", place(table, "regularizer", "type"),
+                      (f"encoders for it: {', '.join(fit)}",))
+    if regularizer and regularizer.needs_words and not encoder.has_word_table:
+        fit = [part for part in names(Encoder) if _class(Encoder, part).has_word_table]  # type: ignore[type-abstract]
+        yield Problem(f"the regularizer `{regularizer.type}` changes word embeddings, and those of the encoder "
+                      f"`{encoder.type}` cannot be replaced", place(table, "regularizer", "type"),
+                      (f"encoders for it: {', '.join(fit)}",))
+    for name in model.heads:
+        yield from _head_misfits(name, model, tasks[name], table)
+    trained = table.get("train", {}).get("tasks")
+    for name, at in zip(trained, trained.items_at, strict=True) if isinstance(trained, Array) else ():
+        if trained.count(name) > 1:
+            yield Problem(f"`{name}` stands more than once in `train.tasks`", at)
+        if name not in model.heads:
+            yield Problem(f"unknown task `{name}` in `train.tasks`", at,
+                          (f"tasks with a head: {', '.join(model.heads)}",), did_you_mean(name, model.heads))
+
+
+def missing_files(model: Model, table: Table, project: Path) -> Iterator[Problem]:
+    """Yield the problems of packages and files that a model needs and this machine lacks; `table` is the model's."""
     for name in type(model.track).model_fields:
         if getattr(model.track, name) and not find_spec(name):
             yield Problem(f"`track.{name}` needs the package `{name}`, which is not installed",
                           place(table, "track", name), hint=f"run `pip install 'mtrun[{name}]'`")
-    if model.regularizer and model.regularizer.needs_tokens and not model.encoder.has_token_states:
-        fit = [part for part in names(Encoder) if _class(Encoder, part).has_token_states]  # type: ignore[type-abstract]
-        yield Problem(f"the regularizer `{model.regularizer.type}` needs the states of single tokens, but the encoder "
-                      f"`{model.encoder.type}` has none to tell", place(table, "regularizer", "type"),
-                      (f"encoders for it: {', '.join(fit)}",))
-    if model.regularizer and model.regularizer.needs_words and not model.encoder.has_word_table:
-        fit = [part for part in names(Encoder) if _class(Encoder, part).has_word_table]  # type: ignore[type-abstract]
-        yield Problem(f"the regularizer `{model.regularizer.type}` changes word embeddings, and those of the encoder "
-                      f"`{model.encoder.type}` cannot be replaced", place(table, "regularizer", "type"),
-                      (f"encoders for it: {', '.join(fit)}",))
     for name, file in (model.teacher.unlabelled if model.teacher else {}).items():
         if not (project / file).is_file():
             yield Problem(f"no file `{file}` of unlabelled sentences for `{name}`",
@@ -83,15 +94,6 @@ def misfits(model: Model, table: Table, project: Path) -> Iterator[Problem]:
         for problem in error.problems:
             yield Problem(problem.message, at, (*problem.notes, *([f"in {problem.place}"] if problem.place else [])),
                           problem.hint)
-    for name in model.heads:
-        yield from _head_misfits(name, model, tasks[name], table)
-    trained = table.get("train", {}).get("tasks")
-    for name, at in zip(trained, trained.items_at, strict=True) if isinstance(trained, Array) else ():
-        if trained.count(name) > 1:
-            yield Problem(f"`{name}` stands more than once in `train.tasks`", at)
-        if name not in model.heads:
-            yield Problem(f"unknown task `{name}` in `train.tasks`", at,
-                          (f"tasks with a head: {', '.join(model.heads)}",), did_you_mean(name, model.heads))
 
 
 def _head_misfits(name: str, model: Model, task: Task, table: Table) -> Iterator[Problem]:

@@ -19,7 +19,7 @@ from ..parts.suites import Suite
 from ..project import Project
 from ..registry.registry import ID, Registry
 from ..tasks.prediction_files import is_score_file
-from .checks import misfits, misnamed_head, misnamed_members, misnamed_tasks, unsafe_tasks
+from .checks import misfits, misnamed_head, misnamed_members, misnamed_tasks, missing_files, unsafe_tasks
 from .diff import place_of
 from .merge import COMMAND_LINE, combined, setting, without
 from .names import wrong_spec_name
@@ -62,6 +62,8 @@ class Loader:
     project: Path
     profile: str = "demo"
     settings: Sequence[str] = ()
+    needs_files: bool = True
+    """Whether it is a problem if packages or files that a model needs are not on this machine."""
 
     def __post_init__(self) -> None:
         self.references = SpecFiles(self.project)
@@ -242,7 +244,7 @@ class Loader:
         table, wrong = self._with_valid_heads(table, layers)
         model = self._parts.part(Model, table, table.place, also=FILED)
         if model and not wrong:
-            self._add(*misfits(model, table, self.project))
+            self._add(*misfits(model, table), *(missing_files(model, table, self.project) if self.needs_files else ()))
             self._warn_of_device(model.resources.device, table)
             yield Leaf(name, self._with_precision(model, table), table)
 

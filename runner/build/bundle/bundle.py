@@ -199,26 +199,20 @@ class Bundle:
 
     @contextmanager
     def unpacked(self, project: Path) -> Iterator[Path]:
-        """Yield a temporary project with the bundle's specs and its runs without weights, and a project's own parts.
-
-        The files that runs were trained on besides their suite are empty, so that specs can name them.
-        """
+        """Yield a temporary project with the bundle's specs and its runs without weights, and a project's own parts."""
         with tempfile.TemporaryDirectory(prefix="mtrun-") as name:
             folder = Path(name)
             for file in self.below("specs"):
                 write_bytes(folder / file, self.read(file, PREDICTIONS_LIMIT))
             for id in self.record.runs:
                 self._copy_without_weights(id, Registry(Project(folder).registry))
-                for file in filter(archives.is_safe_path, parse_manifest(self.manifest(id)).get("inputs", {})):
-                    if not (folder / file).exists():
-                        write_bytes(folder / file, b"")
             if Project(project).parts.is_dir():
                 Project(folder).parts.symlink_to(Project(project).parts.resolve())
             yield folder
 
     def loader(self, folder: Path) -> tuple[Loader, dict[str, Spec]]:
         """Load the specs in the folder of `unpacked`; return their nodes by name. Raise SpecError."""
-        loader = Loader(folder, self.record.profile, self.record.settings)
+        loader = Loader(folder, self.record.profile, self.record.settings, needs_files=False)
         stems = {name.partition("@")[0] for name in self.record.systems}
         specs = [folder / spec for spec in sorted(set(self.record.specs.values()))] or [
             path for path in spec_files(folder) if path.stem in stems]  # records of older versions lack `specs`

@@ -270,6 +270,9 @@ def test_a_leaf_is_built_predicts_and_is_exported_to_transformers(tmp_path: Path
             embedding = stored.network.embed(batch)
             assert torch.allclose(model(**inputs).last_hidden_state.mean(1), embedding, rtol=1e-5, atol=1e-5)
             assert torch.equal(again(batch), embedding)
+    (tmp_path / "weights").rename(tmp_path / "elsewhere")  # as on the machine of somebody who has no such folder
+    assert mtrun(tmp_path, "import", str(root / "bundle"), "new").code == 0
+    assert mtrun(tmp_path / "new", "table").out == mtrun(root, "table").out != ""
 
 
 def course_sentences() -> list[str]:
