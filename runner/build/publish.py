@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import MtrunError, Place, Problem, SpecError
+from ..errors import MtrunError, Place, Problem, SpecError, StorageError
 from ..files import locked, write_bytes
 from ..plan.plan import Plan
 from ..registry.registry import Registry
@@ -58,12 +58,14 @@ def complete(plan: Plan, predictions: Mapping[str, Predictions], folder: Path) -
     `predictions` are those of a build by id; those of earlier builds are read from the registry. Raise RegistryError
     for a damaged result, StorageError if a file cannot be written.
     """
-    with locked(plan.registry.cache / SIGNIFICANT / f"{plan.profile}.lock"):  # else builds overwrite each other's
+    with contextlib.ExitStack() as alone:  # else builds that end together overwrite each other's
+        with contextlib.suppress(StorageError):  # a registry that cannot be written
+            alone.enter_context(locked(plan.registry.cache / SIGNIFICANT / f"{plan.profile}.lock"))
         _complete(plan, predictions, folder)
 
 
 def _complete(plan: Plan, predictions: Mapping[str, Predictions], folder: Path) -> None:
-    """Update both files, alone."""
+    """Update both files while no other build does."""
     results, one_set = list(read_files(folder)[0].values()), read_profile(folder)
     ids = {node.id for result in results for node in result.tree.nodes() if node.name}
     cache = predictions_cache(plan)

@@ -16,6 +16,7 @@ from ..files import json_bytes
 from ..parts.encoders.bert.architectures import ARCHITECTURES, Sizes, config_of
 from ..parts.encoders.bert.model import Bert
 from ..parts.encoders.bert.pretrained import CONFIG, OPTIONS, VOCABULARY, WEIGHTS
+from ..parts.encoders.bert.tokenizer import SPELLINGS, special_token
 from ..registry.registry import MANIFEST, Run
 from ..specs.stored_run import model_of
 from ..tasks.data import Data
@@ -23,10 +24,6 @@ from ..training.stored_model import StoredModel
 
 HEADS = "heads.safetensors"
 """File of all task heads, which no class of `transformers` can hold."""
-
-SPECIAL = {"pad": ("[PAD]", "<pad>"), "unk": ("[UNK]", "<unk>"), "cls": ("[CLS]", "<s>"), "sep": ("[SEP]", "</s>"),
-           "mask": ("[MASK]", "<mask>")}
-"""Purposes of special tokens -> their spellings."""
 
 
 def tokenizer(run: Run, data: Data, project: Path) -> bytes:
@@ -36,27 +33,29 @@ def tokenizer(run: Run, data: Data, project: Path) -> bytes:
 
 
 def transformers(leaf: StoredModel) -> dict[str, bytes]:
-    """Return the files of a folder for `AutoModel` and `AutoTokenizer`; empty if the encoder is not of BERT's kin.
+    """Return the files of a folder for `AutoModel` and `AutoTokenizer`; empty if the encoder is no `minbert`.
 
-    If a BERT pools with the pooler and exactly one head is linear, that head is exported as the classifier of
-    `BertForSequenceClassification`. All heads are in heads.safetensors, by task, and learned weights of the pooling.
+    If a BERT pools the last layer with the pooler and exactly one head is linear, that head is exported as the
+    classifier of `BertForSequenceClassification`. All heads are in heads.safetensors, by task, beside the learned
+    weights of the pooling.
     """
     encoder = leaf.network.encoder
     if not isinstance(encoder, Bert):
         return {}
-    kind = ARCHITECTURES[encoder.sizes.architecture]
-    classifier = _classifier(leaf) if encoder.pooling == "pooler" and kind.model == "BertModel" else {}
-    tensors = encoder.state_dict()
-    own = {f"encoder.{name}": tensors.pop(name) for name in encoder.own}
-    weights = {f"{kind.prefix}{kind.their_name(name)}": tensor for name, tensor in tensors.items()}
+    architecture, tensors = ARCHITECTURES[encoder.sizes.architecture], encoder.state_dict()
+    is_bert = architecture.model == "BertModel" and encoder.pooling == "pooler" and encoder.averaged == 1
+    classifier = _classifier(leaf) if is_bert else {}
+    new = {f"encoder.{name}": tensors.pop(name) for name in encoder.new_parameters}
+    weights = {architecture.prefix + architecture.their_name(name): tensor for name, tensor in tensors.items()}
     ids = leaf.tokenizer.get_vocab()
-    is_list = kind.is_wordpiece and isinstance(leaf.tokenizer.model, WordPiece) and max(ids.values()) == len(ids) - 1
+    is_wordpiece = architecture.is_wordpiece and isinstance(leaf.tokenizer.model, WordPiece)
+    has_all_ids = max(ids.values()) == len(ids) - 1
     pieces = {VOCABULARY: "".join(f"{piece}\n" for piece in sorted(ids, key=ids.__getitem__)).encode()}
     return {
         WEIGHTS: _saved(weights | classifier),
-        HEADS: _saved(dict(leaf.network.heads.state_dict()) | own),
+        HEADS: _saved(dict(leaf.network.heads.state_dict()) | new),
         CONFIG: json_bytes(_config(leaf, encoder, classifier)),
-        **(pieces if is_list else {}),
+        **(pieces if is_wordpiece and has_all_ids else {}),
         OPTIONS: json_bytes(_options(leaf.tokenizer, encoder.sizes)),
         "tokenizer.json": leaf.tokenizer.to_str(pretty=True).encode(),
     }
@@ -94,13 +93,8 @@ def _options(tokenizer: Tokenizer, sizes: Sizes) -> dict[str, Any]:
     names = {"lowercase": "do_lower_case", "strip_accents": "strip_accents",
              "handle_chinese_chars": "tokenize_chinese_chars"}
     return {
-        **{f"{name}_token": piece for name in SPECIAL if (piece := _special(tokenizer, name))},
+        **{f"{name}_token": piece for name in SPELLINGS if (piece := special_token(tokenizer, name))},
         "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": sizes.longest,
         "model_input_names": ["input_ids", *["token_type_ids"] * (sizes.segments > 0), "attention_mask"],
         **{theirs: spelling[ours] for ours, theirs in names.items() if ours in spelling},
     }
-
-
-def _special(tokenizer: Tokenizer, name: str) -> str:
-    """Return the special token of a purpose, in BERT's or RoBERTa's spelling; empty without one."""
-    return next((piece for piece in SPECIAL[name] if tokenizer.token_to_id(piece) is not None), "")

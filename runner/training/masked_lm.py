@@ -21,6 +21,8 @@ def select(packed: Packed, p: float) -> Tensor:
     starts, firsts = ends - packed.lengths, packed.lengths if packed.firsts is None else packed.firsts
     drawn = torch.rand(len(packed.tokens)) < p
     drawn[torch.cat([starts, starts + firsts - 1, ends - 1])] = False
+    before = starts + firsts - 2  # RoBERTa has two [SEP] between the sentences of a pair
+    drawn[before[packed.tokens[before] == packed.tokens[before + 1]]] = False
     return drawn.nonzero()[:, 0]
 
 

@@ -47,13 +47,15 @@ class Network(nn.Module):
         self.gram: np.ndarray | None = None
         """Gram matrix [T, T] of the task gradients of the last step, if they were computed separately."""
 
-    def _check_width_of_words(self) -> None:
-        """Raise TrainingError if the regularizer predicts words that are not as wide as the encoder."""
+    def _check_words_can_be_predicted(self) -> None:
+        """Raise TrainingError if the regularizer predicts words, and there is no [MASK], or they are too narrow."""
         if self.model.regularizer and self.model.regularizer.needs_tokens:
-            width = self.encoder.get_parameter(self.words_name).shape[-1]
+            name, width = self.model.regularizer.type, self.encoder.get_parameter(self.words_name).shape[-1]
+            if self.encoder.mask is None:
+                raise TrainingError(f"the regularizer `{name}` needs a token [MASK], which the tokenizer lacks")
             if width != self.encoder.width:
-                raise TrainingError(f"the regularizer `{self.model.regularizer.type}` needs word embeddings as wide as "
-                                    f"the encoder, {self.encoder.width}; these are {width} wide")
+                raise TrainingError(f"the regularizer `{name}` needs word embeddings as wide as the encoder, "
+                                    f"{self.encoder.width}; these are {width} wide")
 
     def _freeze_lowest(self, layers: int) -> None:
         """Freeze the embeddings and the lowest layers."""
@@ -67,7 +69,7 @@ class Network(nn.Module):
         Also builds the regularizer's own layers and copies the initial weights that it needs.
         """
         if self.model.regularizer:
-            self._check_width_of_words()
+            self._check_words_can_be_predicted()
             self.regularizer = self.model.regularizer.build(cast(int, self.encoder.width))
             self.regularizer.to(next(self.encoder.parameters()).device)
         if self.model.regularizer and self.model.regularizer.needs_start:
@@ -314,6 +316,9 @@ class NetworkStep:
 
     def _words(self) -> Tensor:
         """Return the word embeddings of all tokens, [N, width], or [T, N, width] from a bank."""
+        if not self.network.words_name:
+            raise TrainingError("the encoder's word embeddings cannot be replaced; a regularizer that does so says "
+                                "`needs_words = True`, which `mtrun check` reads")
         table = self.parameters[self.network.words_name]
         return table.index_select(-2, self.batch.packed.tokens.to(table.device))
 

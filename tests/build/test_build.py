@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from builds import BROKEN, PCGRAD, TREE, built, mtrun, names
 from projects import project
 
-from runner import machine
+from runner import files, machine
+from runner.build import publish
 from runner.build.build import Build
 from runner.errors import RegistryError
 from runner.plan.plan import PlannedNode
@@ -193,3 +197,33 @@ def test_usage_errors_exit_with_2_and_start_nothing(tmp_path: Path, arguments: l
     assert done.returncode == code
     assert message in err and "Traceback" not in err
     assert not (root / "registry" / ".attempts").exists() and not out
+
+
+def test_builds_that_end_together_lose_no_intervals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second build ends while the first one, which has read the results before, computes the intervals."""
+    root = project(tmp_path, pcgrad=PCGRAD)
+    built(root, "sum", "pcgrad")
+    significance = root / "results" / "demo" / "significance.json"
+    wanted = significance.read_bytes()
+    shutil.rmtree(root / "results")
+    update, lock, waits = publish.update, files.lock, threading.Event()
+    second = threading.Thread(target=built, args=(root, "pcgrad"))
+
+    def noted(path: Path) -> int | None:
+        descriptor = lock(path)
+        if descriptor is None:
+            waits.set()
+        return descriptor
+
+    def slow(*arguments: Any) -> None:
+        if not second.ident:
+            second.start()
+            while second.is_alive() and not waits.is_set():
+                time.sleep(0.01)
+        update(*arguments)
+
+    monkeypatch.setattr(files, "lock", noted)
+    monkeypatch.setattr(publish, "update", slow)
+    built(root, "sum")
+    second.join()
+    assert significance.read_bytes() == wanted

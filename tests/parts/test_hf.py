@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kin import save as save_kin
-from kin import tokenizer
-from projects import project
 from pydantic import ValidationError
 from systems import mtrun
+from tiny_models import encoded, tokenizer
+from tiny_models import save as save_bert_like
 from tokenizers.pre_tokenizers import ByteLevel
 from train_runs import digest, resumed, trainer, whole
 from transformers import AutoConfig, AutoModel, GPT2TokenizerFast, PreTrainedModel
@@ -78,18 +77,6 @@ def load(folder: Path, pooling: str = "mean", joint: bool = False) -> tuple[Toke
         mine.build(spelling, NOWHERE).eval()
 
 
-def encode(folder: Path, **fields: str) -> Path:
-    """Make a project whose encoder is the model in a folder."""
-    root = project(folder / "project")
-    profile = root / "specs" / "profiles" / "demo.toml"
-    scratch = 'type = "minbert"\ninit = "scratch"\nwidth = 16\nlayers = 1\nattention_heads = 2\nvocabulary = 200\n'
-    lines = "".join(f"{key} = {value}\n" for key, value in fields.items())
-    profile.write_text(profile.read_text().replace(
-        scratch, f'type = "hf"\ninit = "{folder / "weights"}"\nmax_length = 40\n{lines}'))
-    assert 'type = "hf"' in profile.read_text()
-    return root
-
-
 @pytest.mark.parametrize("pooling", ["cls", "last", "mean", "max"])
 def test_embeddings_and_gradients_are_those_of_single_sentences(
         made: tuple[Path, PreTrainedModel], pooling: str) -> None:
@@ -134,8 +121,8 @@ def test_joint_pairs_are_those_of_the_tokenizer(made: tuple[Path, PreTrainedMode
 
 @pytest.mark.parametrize("parts", [1, 3])
 def test_bert_has_the_gradients_of_each_task_that_banks_give(tmp_path: Path, parts: int) -> None:
-    save_kin(tmp_path / "weights", "bert")
-    root, found = encode(tmp_path, pooling='"mean"', hidden_dropout="0.0"), []
+    save_bert_like(tmp_path / "weights", "bert")
+    root, found = encoded(tmp_path, "hf", pooling='"mean"', hidden_dropout="0.0"), []
     profile = root / "specs" / "profiles" / "demo.toml"
     for name in ("hf", "minbert"):
         profile.write_text(profile.read_text().replace('type = "hf"', f'type = "{name}"'))
@@ -159,7 +146,7 @@ def test_bert_has_the_gradients_of_each_task_that_banks_give(tmp_path: Path, par
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_stopped_and_resumed_is_the_same_to_the_bit(tmp_path: Path, name: str) -> None:
     save(tmp_path / "weights", name)
-    root = encode(tmp_path, pooling=f'"{POOLING.get(name, "mean")}"', hidden_dropout="0.1")
+    root = encoded(tmp_path, "hf", pooling=f'"{POOLING.get(name, "mean")}"', hidden_dropout="0.1")
     settings = ("combiner=pcgrad", "train.steps=3", "optimizer.layer_decay=0.9", "encoder.frozen_layers=1")
     wanted, predictions, ticks = whole(root, *settings)
     run, again = resumed(root, [ticks // 3, ticks // 3], *settings)
@@ -169,7 +156,7 @@ def test_stopped_and_resumed_is_the_same_to_the_bit(tmp_path: Path, name: str) -
 @pytest.mark.parametrize("name", ["gpt2", "modernbert"])
 def test_it_is_built_and_predicts(tmp_path: Path, name: str) -> None:
     save(tmp_path / "weights", name)
-    root = encode(tmp_path, pooling=f'"{POOLING.get(name, "mean")}"')
+    root = encoded(tmp_path, "hf", pooling=f'"{POOLING.get(name, "mean")}"')
     assert mtrun(root, "build", "specs/sum.toml", "--executor", "inline", "-q").code == 0
     done = mtrun(root, "predict", "specs/sum.toml", "the cat", "--format", "json")
     assert done.code == 0 and json.loads(done.out.splitlines()[0])
@@ -183,18 +170,21 @@ def test_what_a_worker_would_refuse_is_told_before(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="`max_length` is 65") as caught:
         part(folder, max_length=65).check(NOWHERE)
     assert caught.value.problems[0].hint == "max_length = 64"
-    save_kin(tmp_path / "kin", "mpnet")
-    part(tmp_path / "kin", max_length=40).check(NOWHERE)
+    save_bert_like(tmp_path / "bert-like", "mpnet")
+    part(tmp_path / "bert-like", max_length=40).check(NOWHERE)
     with pytest.raises(CheckpointError, match="`max_length` is 41"):
-        part(tmp_path / "kin", max_length=41).check(NOWHERE)
+        part(tmp_path / "bert-like", max_length=41).check(NOWHERE)
     with pytest.raises(CheckpointError, match="neither a named checkpoint nor a folder") as caught:
         part(tmp_path / "weihgts").check(NOWHERE)
     assert "weights" in caught.value.problems[0].hint
-    root = encode(tmp_path)
+    root = encoded(tmp_path, "hf")
     with pytest.raises(SpecError, match="the regularizer `smart` changes word embeddings"):
         Loader(root, "demo", ["regularizer=smart"]).load(root / "specs" / "sum.toml")
     with pytest.raises(ValidationError, match="`revision` is for a repository of the hub"):
         part(folder, revision="0" * 40)
+    for init in ("minilm-l6", "scratch"):
+        with pytest.raises(ValidationError, match="is for the encoder `minbert`"):
+            HuggingFace(init=init)
     (folder / "tokenizer.json").rename(folder / "t")
     with pytest.raises(CheckpointError, match=r"no tokenizer\.json"):
         part(folder).check(NOWHERE)

@@ -20,15 +20,11 @@ if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer
 
-OPTIONAL = (OPTIONS,)
-"""Files that decide the result where they are there."""
-
-
 class HuggingFace(Encoder):
     """Any model that transformers' `AutoModel` loads from safetensors, such as ModernBERT, DeBERTa-v3 or GPT-2.
 
     It computes padded batches of sentences of similar length, and one backward pass a task where a combiner needs the
-    gradient of each. BERT and its kin are faster as `minbert`. Code in a repository is never run.
+    gradient of each. BERT-like encoders are faster as `minbert`. Code in a repository is never run.
     """
 
     type = "hf"
@@ -48,8 +44,10 @@ class HuggingFace(Encoder):
     """Maximum number of tokens of a sentence, special tokens included; longer ones are truncated."""
 
     @model_validator(mode="after")
-    def _has_a_revision_only_on_the_hub(self) -> HuggingFace:
-        """Check that a revision is of a repository of the hub."""
+    def _is_no_named_checkpoint(self) -> HuggingFace:
+        """Check that `init` is a folder or a repository, and that only the latter has a revision."""
+        if self.init in checkpoints.NAMED or self.init == "scratch":
+            raise ValueError(f"`init = \"{self.init}\"` is for the encoder `minbert`")
         checkpoints.check_revision(self.init, self.revision)
         return self
 
@@ -59,11 +57,11 @@ class HuggingFace(Encoder):
 
     def inputs(self, project: Path) -> dict[str, str]:
         """Return the sha256 of each file, or the commit of a repository."""
-        if self.init in checkpoints.NAMED or self.revision:
+        if self.revision:
             return checkpoints.inputs(self.init, project, self.revision)
         folder = self._folder(project)
-        weights = PretrainedWeights(folder, {}).weight_files()
-        names = [*weights, CONFIG, TOKENIZER, *(name for name in OPTIONAL if (folder / name).is_file())]
+        options = [OPTIONS] if (folder / OPTIONS).is_file() else []
+        names = [*PretrainedWeights(folder, {}).weight_files(), CONFIG, TOKENIZER, *options]
         return {name: sha256(folder / name) for name in names}
 
     def check(self, project: Path) -> None:
@@ -71,7 +69,7 @@ class HuggingFace(Encoder):
         if not find_spec("transformers"):
             raise CheckpointError(Problem("the encoder `hf` needs the package `transformers`, which is not installed",
                                           hint="run `pip install 'mtrun[hf]'`"))
-        if self.init in checkpoints.NAMED or (self.revision and not checkpoints.cached(self.init, self.revision)):
+        if not checkpoints.is_here(self.init, self.revision):
             return
         folder = self._folder(project)
         weights, place = PretrainedWeights(folder, {}), Place(str(folder))
@@ -82,7 +80,7 @@ class HuggingFace(Encoder):
             hint = "`AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)` writes it"
             raise CheckpointError(Problem(f"the checkpoint has no {TOKENIZER}", place, hint=hint))
         positions = longest_of(weights.config())
-        if positions is not None and self.max_length > positions > 0:
+        if positions is not None and self.max_length > positions:
             raise CheckpointError(Problem(f"`max_length` is {self.max_length}, but `{self.init}` has {positions} "
                                           "positions", hint=f"max_length = {positions}"))
 
@@ -111,6 +109,7 @@ class HuggingFace(Encoder):
         return HuggingFaceModel(loaded(self._folder(project), self.hidden_dropout), self.pooling)
 
     def _folder(self, project: Path) -> Path:
+        """Return the folder of the model, downloaded if it has to be."""
         return checkpoints.folder_of(self.init, project, self.revision)
 
 

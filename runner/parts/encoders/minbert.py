@@ -1,10 +1,10 @@
-"""minBERT: BERT encoder, randomly initialized or pretrained."""
+"""minBERT: BERT encoder, randomly initialized, or a BERT-like pretrained one."""
 
 from __future__ import annotations
 
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import Field, model_validator
@@ -30,7 +30,7 @@ def _check(folder: Path, pooling: str, files: tuple[tuple[str, int, int], ...]) 
 
 
 class MinBert(Encoder):
-    """BERT's encoder (Devlin et al. 2019, arXiv:1810.04805) of any depth and width, with or without its pooler."""
+    """BERT's encoder (Devlin et al. 2019, arXiv:1810.04805) of any size, or one like it with pretrained weights."""
 
     type = "minbert"
     training_only = ("dropout", "freeze", "frozen_layers", "hidden_dropout")
@@ -94,45 +94,41 @@ class MinBert(Encoder):
         return {} if self.init == "scratch" else checkpoints.inputs(self.init, project, self.revision)
 
     def check(self, project: Path) -> None:
-        """Raise CheckpointError if configuration, vocabulary or tensor shapes do not fit BERT or `max_length`."""
+        """Raise CheckpointError if configuration, tokenizer, tensor shapes, `max_length` or layers do not fit.
+
+        The files of a named checkpoint are pinned, and those of the hub may have to be downloaded first: they are not
+        looked at, and of those of the hub nothing is known until then.
+        """
         if self.init == "scratch":
             return
-        named = checkpoints.NAMED.get(self.init)  # whose files are pinned, and may have to be downloaded first
-        checkpoint = None if named else self._checkpoint(project, downloads=False)
-        positions = named.positions if named else checkpoint.sizes().longest if checkpoint else self.max_length
-        if self.max_length > positions:
-            raise CheckpointError(Problem(f"`max_length` is {self.max_length}, but `{self.init}` has {positions} "
-                                          "positions", hint=f"max_length = {positions}"))
-        if checkpoint and (wrong := self._too_many_layers(checkpoint.sizes().layers)):
-            raise CheckpointError(wrong)
-        if checkpoint:
+        if named := checkpoints.NAMED.get(self.init):
+            self._check_sizes(named.positions, named.layers)
+        elif checkpoints.is_here(self.init, self.revision):
+            checkpoint = checkpoints.find(self.init, project, self.revision)
+            self._check_sizes(checkpoint.sizes().longest, checkpoint.sizes().layers)
             stats = [(file, (checkpoint.folder / file).stat()) for file in checkpoint.files()
                      if (checkpoint.folder / file).exists()]
             _check(checkpoint.folder, self.pooling, tuple((name, s.st_mtime_ns, s.st_size) for name, s in stats))
+
+    def _check_sizes(self, longest: int, layers: int) -> None:
+        """Raise CheckpointError if the encoder has too few positions or layers."""
+        if self.max_length > longest:
+            raise CheckpointError(Problem(f"`max_length` is {self.max_length}, but `{self.init}` has {longest} "
+                                          "positions", hint=f"max_length = {longest}"))
+        if wrong := self._too_many_layers(layers):
+            raise CheckpointError(wrong)
 
     def _too_many_layers(self, layers: int) -> str:
         """Return what is wrong if layers are named that the encoder lacks; empty otherwise."""
         return next((f"`{name}` is {value}, but the encoder has {layers} layers" for name, value in (
             ("frozen_layers", self.frozen_layers), ("averaged_layers", self.averaged_layers)) if value > layers), "")
 
-    @overload
-    def _checkpoint(self, project: Path) -> PretrainedWeights: ...
-
-    @overload
-    def _checkpoint(self, project: Path, downloads: bool) -> PretrainedWeights | None: ...
-
-    def _checkpoint(self, project: Path, downloads: bool = True) -> PretrainedWeights | None:
-        """Return the pretrained weights; None if they would have to be downloaded first and are not to be."""
-        if self.revision and not downloads and not checkpoints.cached(self.init, self.revision):
-            return None
-        return checkpoints.find(self.init, project, self.revision)
-
     def tokenizer(self, data: Data, project: Path) -> Tokenizer:
         """Return BERT's tokenizer with the pretrained vocabulary or one built from the training sentences."""
         from .bert import tokenizer as tokens  # slow import, which a plan does not need
 
         if self.init != "scratch":
-            return self._checkpoint(project).tokenizer(self.max_length, self.treebank)
+            return checkpoints.find(self.init, project, self.revision).tokenizer(self.max_length, self.treebank)
         train = [splits["train"] for splits in data.splits.values()]
         sentences = (sentence for part in train for sentence in (*part.first, *part.second))
         assert self.vocabulary is not None
@@ -142,24 +138,25 @@ class MinBert(Encoder):
     def build(self, tokenizer: Tokenizer, project: Path) -> torch.nn.Module:
         """Build the encoder, a `bert.model.Bert`; raise CheckpointError if the weights do not fit it."""
         from .bert.model import Bert
-        from .bert.tokenizer import mask_of
+        from .bert.tokenizer import special_token
 
         pieces = tokenizer.get_vocab_size()
         make = partial(Bert, dropout=self.hidden_dropout, pooling=self.pooling, averaged=self.averaged_layers,
-                       mask=mask_of(tokenizer))
+                       mask=tokenizer.token_to_id(special_token(tokenizer, "mask")))
         if self.init == "scratch":
             return make(self._scratch(pieces))
-        checkpoint = self._checkpoint(project)
+        checkpoint = checkpoints.find(self.init, project, self.revision)
         sizes = checkpoint.sizes()
-        if pieces > sizes.vocabulary or self.max_length > sizes.longest:
-            raise CheckpointError(f"`{self.init}` has embeddings for {sizes.vocabulary} word pieces and "
-                                  f"{sizes.longest} positions, not for {pieces} and {self.max_length}")
+        self._check_sizes(sizes.longest, sizes.layers)
+        if pieces > sizes.vocabulary:
+            raise CheckpointError(f"`{self.init}` has embeddings for {sizes.vocabulary} word pieces, not for {pieces}")
         with torch.device("meta"):
             bert = make(sizes)
-        shapes = {name: tuple(tensor.shape) for name, tensor in bert.named_parameters() if name not in bert.own}
+        shapes = {name: tuple(tensor.shape) for name, tensor in bert.named_parameters()
+                  if name not in bert.new_parameters}
         weights = checkpoint.weights(shapes, sizes.architecture)
-        bert.load_state_dict(weights | {name: torch.zeros_like(bert.get_parameter(name), device="cpu")
-                                        for name in bert.own}, assign=True)
+        zeros = {name: torch.zeros_like(bert.get_parameter(name), device="cpu") for name in bert.new_parameters}
+        bert.load_state_dict(weights | zeros, assign=True)
         return bert
 
     def _scratch(self, pieces: int) -> Sizes:

@@ -15,16 +15,15 @@ import pandas as pd
 import pytest
 import torch
 from bert_cases import NOWHERE, banks_of, by_task
-from kin import KIN, save
-from projects import project
 from pydantic import ValidationError
 from runs import planned
 from safetensors.torch import load_file
 from systems import mtrun
+from tiny_models import MODELS, encoded, save
 from torch import Tensor
 from torch.func import functional_call
 from train_runs import digest, resumed, trainer, whole
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
 from runner.errors import CheckpointError, TrainingError
 from runner.parts.encoders import Packed
@@ -33,16 +32,16 @@ from runner.parts.encoders.bert.architectures import ARCHITECTURES, config_of, s
 from runner.parts.encoders.bert.checkpoints import NAMED, find
 from runner.parts.encoders.minbert import MinBert
 from runner.tasks.data import Examples
+from runner.training import masked_lm
 from runner.training.stored_model import StoredModel
 from runner.training.tokens import Tokens
-from runner.training.trainer import TrainerCallback
 
 TEXTS = ("the cat", "a good film , is n't it !", "zebras", "The films, films and films going on.", "ù é <weird> 12 ,",
          "on and on " * 30)
 SECTIONS = (2, 1, 3)
 
 
-@pytest.fixture(scope="module", params=sorted(KIN))
+@pytest.fixture(scope="module", params=sorted(MODELS))
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PreTrainedModel]:
     """Folder and model of each architecture."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -51,17 +50,6 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def part(folder: Path, pooling: str = "mean", **fields: Any) -> MinBert:
     return MinBert(init=str(folder), **{"max_length": 40, "pooling": pooling, "hidden_dropout": 0.0, **fields})
-
-
-def encoded(folder: Path, name: str, pooling: str = "mean") -> Path:
-    """Make a project whose encoder is of an architecture."""
-    root = project(folder / "project")
-    save(folder / "weights", name)
-    profile = root / "specs" / "profiles" / "demo.toml"
-    scratch = 'init = "scratch"\nwidth = 16\nlayers = 1\nattention_heads = 2\nvocabulary = 200\n'
-    profile.write_text(profile.read_text().replace(
-        scratch, f'init = "{folder / "weights"}"\nmax_length = 40\npooling = "{pooling}"\n'))
-    return root
 
 
 def load(folder: Path, pooling: str = "mean", **fields: Any) -> tuple[Tokens, torch.nn.Module]:
@@ -211,7 +199,8 @@ def test_the_configuration_comes_back(made: tuple[Path, PreTrainedModel]) -> Non
 
 @pytest.mark.parametrize("name", ["electra", "mpnet", "roberta"])
 def test_stopped_and_resumed_is_the_same_to_the_bit(tmp_path: Path, name: str) -> None:
-    root = encoded(tmp_path, name)
+    save(tmp_path / "weights", name)
+    root = encoded(tmp_path, "minbert", pooling='"mean"')
     settings = ("combiner=pcgrad", "train.steps=3", 'optimizer.layer_decay=0.9')
     wanted, predictions, ticks = whole(root, *settings)
     assert wanted.network.encoder.sizes.architecture == name
@@ -242,9 +231,10 @@ def test_the_treebank_is_undone_beside_punctuation_too(tmp_path: Path, name: str
     assert ids[0] == ids[1]
 
 
-@pytest.mark.parametrize("name", sorted(KIN))
+@pytest.mark.parametrize("name", sorted(MODELS))
 def test_a_leaf_is_built_predicts_and_is_exported_to_transformers(tmp_path: Path, name: str) -> None:
-    root = encoded(tmp_path, name)
+    save(tmp_path / "weights", name)
+    root = encoded(tmp_path, "minbert", pooling='"mean"')
     assert mtrun(root, "build", "specs/sum.toml", "--executor", "inline", "-q").code == 0
     done = mtrun(root, "predict", "specs/sum.toml", "the cat", "--format", "json")
     assert done.code == 0 and json.loads(done.out.splitlines()[0])
@@ -375,7 +365,8 @@ def test_weights_that_are_not_in_the_cache_are_downloaded(
 
 
 def test_learned_weights_of_the_pooling_are_exported_beside_the_heads(tmp_path: Path) -> None:
-    root = encoded(tmp_path, "distilbert", "attention")
+    save(tmp_path / "weights", "distilbert")
+    root = encoded(tmp_path, "minbert", pooling='"attention"')
     assert mtrun(root, "build", "specs/sum.toml", "--executor", "inline", "-q").code == 0
     assert mtrun(root, "export", "specs/sum.toml", "-o", str(root / "bundle")).code == 0
     folder = root / "bundle" / "transformers"
@@ -385,7 +376,52 @@ def test_learned_weights_of_the_pooling_are_exported_beside_the_heads(tmp_path: 
     assert not report["missing_keys"] and not report["unexpected_keys"]
 
 
-def test_words_narrower_than_the_encoder_cannot_be_predicted(tmp_path: Path) -> None:
+def test_words_that_are_too_narrow_or_without_a_mask_cannot_be_predicted(tmp_path: Path) -> None:
+    for name in ("electra", "mpnet", "roberta"):
+        save(tmp_path / name / "weights", name)
+    root = encoded(tmp_path / "electra", "minbert", pooling='"mean"')
     with pytest.raises(TrainingError, match="as wide as the encoder, 32; these are 20 wide"):
-        trainer(encoded(tmp_path, "electra"), "regularizer=masked")
-    assert trainer(encoded(tmp_path / "other", "mpnet"), "regularizer=masked")._step(TrainerCallback()) is not False
+        trainer(root, "regularizer=masked")
+    root = encoded(tmp_path / "mpnet", "minbert", pooling='"mean"')
+    network = trainer(root, "regularizer=masked").network
+    assert network.encoder.mask == AutoTokenizer.from_pretrained(tmp_path / "mpnet" / "weights").mask_token_id
+    text = (tmp_path / "roberta" / "weights" / "tokenizer.json").read_text()
+    (tmp_path / "roberta" / "weights" / "tokenizer.json").write_text(text.replace("<mask>", "<other>"))
+    root = encoded(tmp_path / "roberta", "minbert", pooling='"mean"')
+    with pytest.raises(TrainingError, match=r"needs a token \[MASK\]"):
+        trainer(root, "regularizer=masked")
+
+
+def test_no_separator_is_masked(made: tuple[Path, PreTrainedModel]) -> None:
+    tokens, _ = load(made[0])
+    pairs = list(zip(TEXTS, TEXTS[::-1], strict=True))
+    batch = tokens.pack(tokens.rows(pairs), SECTIONS)
+    their = AutoTokenizer.from_pretrained(made[0])
+    special = their.cls_token_id, their.sep_token_id
+    words = [number for number, id in enumerate(batch.tokens.tolist()) if id not in special]
+    assert masked_lm.select(batch, 1.0).tolist() == words
+
+
+def test_keys_that_transformers_may_leave_out_have_its_values(tmp_path: Path) -> None:
+    for name, key, field, value in (("mpnet", "relative_attention_num_buckets", "relative_buckets", 32),
+                                    ("electra", "embedding_size", "embedding", 128)):
+        config = AutoConfig.for_model(name, **MODELS[name] | {"hidden_size": 64}).to_dict()
+        del config[key]
+        sizes, wrong = sizes_of(config)
+        assert sizes is not None, wrong
+        assert getattr(sizes, field) == getattr(AutoConfig.for_model(name), key) == value
+
+
+@pytest.mark.parametrize("value", [None, "8", -1, 0, 1 << 40, 2.0, True, [8], {}, float("nan")])
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_any_value_of_any_key_is_told(name: str, value: object) -> None:
+    for key in ARCHITECTURES[name].keys.values():
+        sizes, wrong = sizes_of(AutoConfig.for_model(name, **MODELS[name]).to_dict() | {key: value})
+        assert sizes is None and wrong and all(f"`{key}`" in text for text in wrong)
+
+
+def test_layers_that_a_named_checkpoint_lacks(tmp_path: Path) -> None:
+    MinBert(init="minilm-l6", frozen_layers=6).check(NOWHERE)
+    for fields in ({"frozen_layers": 7}, {"averaged_layers": 7}):
+        with pytest.raises(CheckpointError, match="is 7, but the encoder has 6 layers"):
+            MinBert(init="minilm-l6", **fields).check(NOWHERE)

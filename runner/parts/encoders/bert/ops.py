@@ -165,17 +165,17 @@ class _Attention(Function):
         return dq, dk, dv, None, None, None, *biases
 
 
-class _DistanceBiases(Function):
-    """Biases [B*H, L, L] of each bucket from a table [D, H] by the distances of tokens; a bank [T, D, H] by task."""
+class _RelativeBiases(Function):
+    """Biases [B*H, L, L] of each bucket from a table [R, H] by relative position; a bank [T, R, H] by task."""
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, buckets: AttentionBuckets) -> tuple[Tensor, ...]:
         used = table[0] if table.dim() == 3 else table
         longest = max(length for _, length in buckets.shapes)
-        ctx.distances, ctx.buckets, ctx.shape = distances(longest, len(used), table.device), buckets, table.shape
+        ctx.index, ctx.buckets, ctx.shape = relative_buckets(longest, len(used), table.device), buckets, table.shape
         biases = []
         for rows, length in buckets.shapes:
-            by_head = used[ctx.distances[:length, :length]].permute(2, 0, 1)
+            by_head = used[ctx.index[:length, :length]].permute(2, 0, 1)
             biases.append(by_head.expand(rows // buckets.heads, -1, -1, -1).reshape(rows, length, length))
         return tuple(biases)
 
@@ -191,15 +191,16 @@ class _DistanceBiases(Function):
                 summed = each.sum(0, keepdim=True)
             else:
                 summed = each.new_zeros(tasks, *each.shape[1:]).index_add_(0, of_sentence, each)
-            table.index_add_(2, ctx.distances[:length, :length].reshape(-1), summed)
+            table.index_add_(2, ctx.index[:length, :length].reshape(-1), summed)
         return table.mT.reshape(ctx.shape), None
 
 
-def distances(longest: int, count: int, device: torch.device, farthest: int = 128) -> Tensor:
-    """Return the bucket of the distance from each query to each key, int64 [longest, longest].
+def relative_buckets(longest: int, count: int, device: torch.device, farthest: int = 128) -> Tensor:
+    """Return the row of the table for each query and key by their relative position, int64 [longest, longest].
 
-    Half of the `count` buckets are for keys behind the query; in each half, one half is for single distances, the
-    others widen logarithmically up to `farthest` (T5, Raffel et al. 2020, arXiv:1910.10683; MPNet).
+    Half of the `count` rows are for keys after the query. Of each half, the first half has one row for each distance,
+    and the rows of the second half are for distances that grow logarithmically up to `farthest` (T5, Raffel et al.
+    2020, arXiv:1910.10683; MPNet).
     """
     positions = torch.arange(longest)
     behind = positions[:, None] - positions[None, :]  # query less key
@@ -219,8 +220,8 @@ _task_lookup: Callable[..., Tensor] = _TaskLookup.apply
 attention: Callable[..., Tensor] = _Attention.apply
 """query, key, value rows, buckets of queries and of keys, dropout p, biases of each bucket -> rows [N', width]."""
 
-distance_biases: Callable[[Tensor, AttentionBuckets], tuple[Tensor, ...]] = _DistanceBiases.apply
-"""table [D, H] or bank [T, D, H], buckets of the keys -> biases [B*H, L, L] of each bucket."""
+relative_biases: Callable[[Tensor, AttentionBuckets], tuple[Tensor, ...]] = _RelativeBiases.apply
+"""table [R, H] or bank [T, R, H], buckets of the keys -> biases [B*H, L, L] of each bucket."""
 
 
 def lookup(table: Tensor, index: Tensor, tasks: tuple[int, ...]) -> Tensor:

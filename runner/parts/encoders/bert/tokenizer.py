@@ -1,4 +1,4 @@
-"""Tokenizers of BERT and its kin, and building of a vocabulary from the training sentences."""
+"""Tokenizers of BERT-like encoders, and building of a vocabulary from the training sentences."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ TREEBANK = {
 }
 """Patterns of Penn Treebank tokenization -> original text. Spaces beside punctuation are kept, since WordPiece ignores
 them."""
+
+SPELLINGS = {"pad": ("[PAD]", "<pad>"), "unk": ("[UNK]", "<unk>"), "cls": ("[CLS]", "<s>"), "sep": ("[SEP]", "</s>"),
+             "mask": ("[MASK]", "<mask>")}
+"""Purposes of special tokens -> their spellings in BERT and in RoBERTa."""
 
 SPACES = {r" (?=[.,:;?!%)\]}])": "", r"(?<=[(\[{$]) ": ""}
 """Patterns of spaces beside punctuation in the Penn Treebank, for tokenizers that do not ignore them."""
@@ -79,8 +83,8 @@ def _finished(tokenizer: Tokenizer, max_length: int, treebank: bool) -> Tokenize
     """Set truncation and no padding; raise ValueError for another number of special tokens."""
     single, pair = (tokenizer.num_special_tokens_to_add(is_pair) for is_pair in (False, True))
     if single != 2 or pair not in (3, 4):
-        raise ValueError(f"it adds {single} special tokens to a sentence and {pair} to a pair; BERT and its kin add 2, "
-                         "and 3 or 4")
+        raise ValueError(f"it adds {single} special tokens to a sentence and {pair} to a pair; BERT-like encoders add "
+                         "2, and 3 or 4")
     if treebank:
         steps = [Replace(Regex(pattern), text) for pattern, text in (TREEBANK | SPACES).items()]
         own = [tokenizer.normalizer] if tokenizer.normalizer else []
@@ -90,10 +94,9 @@ def _finished(tokenizer: Tokenizer, max_length: int, treebank: bool) -> Tokenize
     return tokenizer
 
 
-def mask_of(tokenizer: Tokenizer) -> int:
-    """Return the id of the token that masks another, [MASK] or <mask>; -1 without one."""
-    ids = (tokenizer.token_to_id(piece) for piece in ("[MASK]", "<mask>"))
-    return next((id for id in ids if id is not None), -1)
+def special_token(tokenizer: Tokenizer, purpose: str) -> str:
+    """Return the special token of a purpose (`pad`, `mask`, ...) in BERT's or RoBERTa's spelling; empty without one."""
+    return next((piece for piece in SPELLINGS[purpose] if tokenizer.token_to_id(piece) is not None), "")
 
 
 def _normalizer(bert: BertNormalizer, treebank: bool) -> Normalizer:

@@ -1,12 +1,12 @@
-"""Tiny random models of BERT's kin with their tokenizers, written by transformers."""
+"""Tiny random BERT-like models with their tokenizers, written by transformers, and projects that use them."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from projects import project
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -28,7 +28,7 @@ UNIGRAMS = [(f"▁{word}", -2.0 - number / 9) for number, word in enumerate(WORD
 MERGES = [("t", "h"), ("th", "e"), ("Ġ", "the"), ("Ġ", "f"), ("i", "n"), ("in", "g")]
 SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 56}
 NARROW = {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 56, "sinusoidal_pos_embds": False}
-KIN: dict[str, dict[str, Any]] = {
+MODELS: dict[str, dict[str, Any]] = {
     "bert": SIZES, "roberta": SIZES | {"type_vocab_size": 1}, "xlm-roberta": SIZES | {"type_vocab_size": 1},
     "camembert": SIZES | {"type_vocab_size": 1}, "distilbert": NARROW, "electra": SIZES | {"embedding_size": 20},
     "mpnet": SIZES,
@@ -62,7 +62,7 @@ def save(folder: Path, name: str, **changes: Any) -> PreTrainedModel:
     longest = 40 + (0 if name in ("bert", "distilbert", "electra") else 2)
     vocabulary = max(spelling.get_vocab().values()) + 1
     config = AutoConfig.for_model(name, vocab_size=vocabulary, max_position_embeddings=longest,
-                                  pad_token_id=spelling.pad_token_id, **KIN[name] | changes)
+                                  pad_token_id=spelling.pad_token_id, **MODELS[name] | changes)
     model = AutoModel.from_config(config, attn_implementation="eager")
     for parameter_name, parameter in model.named_parameters():
         is_norm = parameter_name.endswith(("LayerNorm.weight", "layer_norm.weight"))
@@ -72,8 +72,13 @@ def save(folder: Path, name: str, **changes: Any) -> PreTrainedModel:
     return model.eval()
 
 
-def config(folder: Path, **changes: Any) -> None:
-    """Change keys of config.json; None removes a key."""
-    path = folder / "config.json"
-    content = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+def encoded(folder: Path, encoder: str, **fields: str) -> Path:
+    """Make a project whose encoder has the weights in `folder/weights` and these fields."""
+    root = project(folder / "project")
+    profile = root / "specs" / "profiles" / "demo.toml"
+    scratch = 'type = "minbert"\ninit = "scratch"\nwidth = 16\nlayers = 1\nattention_heads = 2\nvocabulary = 200\n'
+    assert scratch in profile.read_text()
+    lines = "".join(f"{key} = {value}\n" for key, value in fields.items())
+    profile.write_text(profile.read_text().replace(
+        scratch, f'type = "{encoder}"\ninit = "{folder / "weights"}"\nmax_length = 40\n{lines}'))
+    return root
