@@ -50,7 +50,11 @@ def _interchange_files(plan: Plan, runs: Mapping[str, Run]) -> dict[str, bytes]:
     for id, run in runs.items() if len(runs) == 1 else ():
         if WEIGHTS in run.manifest["files"]:
             leaf = StoredModel.of(run, plan.data[plan.nodes[id].suite], plan.project)
-            files |= {f"transformers/{name}": content for name, content in huggingface.transformers(leaf).items()}
+            exported = huggingface.transformers(leaf, plan.project)
+            if not exported:
+                what = leaf.model.adapter or leaf.model.encoder
+                click.echo(f"without a folder for transformers, which has no model like `{what.type}`", err=True)
+            files |= {f"transformers/{name}": content for name, content in exported.items()}
     return files
 
 

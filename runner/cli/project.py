@@ -24,7 +24,7 @@ def init(folder: Path) -> None:
 
 @click.command()
 @click.argument("family", type=click.Choice(["head", "loss", "combiner", "optimizer", "schedule", "regularizer",
-                                             "encoder", "ensemble", "suite", "executor"]))
+                                             "encoder", "adapter", "ensemble", "suite", "executor"]))
 @click.argument("name")
 def new(family: str, name: str) -> None:
     """Create a part of your own from a documented template.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..files import write_bytes
 from ..part import Part
+from ..parts.adapters import Adapter
 from ..parts.combiners import Combiner
 from ..parts.discovery import family
 from ..parts.encoders import Encoder
@@ -27,7 +28,7 @@ MARK = "<!-- Everything below is written by `mtrun schema --write`. -->"
 """Line of the page that separates the written half above from the generated one below."""
 
 FAMILIES: tuple[type[Part], ...] = (
-    Suite, Encoder, Head, Loss, Combiner, Optimizer, Schedule, Regularizer, Ensemble, Executor,
+    Suite, Encoder, Adapter, Head, Loss, Combiner, Optimizer, Schedule, Regularizer, Ensemble, Executor,
 )
 
 

@@ -15,8 +15,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 FAMILIES = {
     "head": "heads", "loss": "losses", "combiner": "combiners", "optimizer": "optimizers", "schedule": "schedules",
-    "regularizer": "regularizers", "encoder": "encoders", "ensemble": "ensembles", "suite": "suites",
-    "executor": "executors",
+    "regularizer": "regularizers", "encoder": "encoders", "adapter": "adapters", "ensemble": "ensembles",
+    "suite": "suites", "executor": "executors",
 }
 """Folder of each family, by the singular of its name."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from safetensors.torch import save
 from tokenizers import Tokenizer
@@ -15,8 +16,9 @@ from ..errors import Place
 from ..files import json_bytes
 from ..parts.encoders.bert.architectures import ARCHITECTURES, Sizes, config_of
 from ..parts.encoders.bert.model import Bert
-from ..parts.encoders.bert.pretrained import CONFIG, OPTIONS, VOCABULARY, WEIGHTS
+from ..parts.encoders.bert.pretrained import CONFIG, OPTIONS, TOKENIZER, VOCABULARY, WEIGHTS
 from ..parts.encoders.bert.tokenizer import SPELLINGS, special_token
+from ..parts.encoders.hf import HuggingFace
 from ..registry.registry import MANIFEST, Run
 from ..specs.stored_run import model_of
 from ..tasks.data import Data
@@ -32,17 +34,43 @@ def tokenizer(run: Run, data: Data, project: Path) -> bytes:
     return model.encoder.tokenizer(data, project).to_str(pretty=True).encode()
 
 
-def transformers(leaf: StoredModel) -> dict[str, bytes]:
-    """Return the files of a folder for `AutoModel` and `AutoTokenizer`; empty if the encoder is no `minbert`.
+def transformers(leaf: StoredModel, project: Path) -> dict[str, bytes]:
+    """Return the files of a folder for `AutoModel` and `AutoTokenizer`, with adapters merged into the weights.
 
-    If a BERT pools the last layer with the pooler and exactly one head is linear, that head is exported as the
-    classifier of `BertForSequenceClassification`. All heads are in heads.safetensors, by task, beside the learned
-    weights of the pooling.
+    If tasks have parameters of their own, there is one folder a task. If a BERT pools the last layer with the pooler
+    and exactly one head is linear, that head is exported as the classifier of `BertForSequenceClassification`. All
+    heads are in heads.safetensors, by task, beside the learned weights of the pooling. Return no files if transformers
+    has no such model: an adapter that cannot be merged, or an encoder of the user's own.
     """
-    encoder = leaf.network.encoder
-    if not isinstance(encoder, Bert):
+    encoder, adapter = leaf.network.encoder, leaf.model.adapter
+    if isinstance(leaf.model.encoder, HuggingFace):
+        return _saved_by_transformers(leaf, leaf.model.encoder.folder(project))
+    if not isinstance(encoder, Bert) or (adapter and not adapter.can_be_merged):
         return {}
-    architecture, tensors = ARCHITECTURES[encoder.sizes.architecture], encoder.state_dict()
+    if not leaf.network.private:
+        return _bert(leaf, encoder, encoder.merged_state())
+    return {f"{task}/{name}": content for number, task in enumerate(leaf.network.heads)
+            for name, content in _bert(leaf, encoder, encoder.merged_state(number)).items()}
+
+
+def _saved_by_transformers(leaf: StoredModel, source: Path) -> dict[str, bytes]:
+    """Return the files that `save_pretrained` writes, the tokenizer's and the heads."""
+    from transformers.utils import logging
+
+    encoder = leaf.network.encoder
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    new = {f"encoder.{name}": encoder.get_parameter(name) for name in getattr(encoder, "new_parameters", ())}
+    with tempfile.TemporaryDirectory() as folder:
+        cast("Any", encoder).model.save_pretrained(folder)
+        files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+    options = {OPTIONS: (source / OPTIONS).read_bytes()} if (source / OPTIONS).is_file() else {}
+    return {**files, **options, HEADS: _saved(dict(leaf.network.heads.state_dict()) | new),
+            TOKENIZER: leaf.tokenizer.to_str(pretty=True).encode()}
+
+
+def _bert(leaf: StoredModel, encoder: Bert, tensors: dict[str, Tensor]) -> dict[str, bytes]:
+    """Return the files for a BERT-like encoder with these tensors."""
+    architecture = ARCHITECTURES[encoder.sizes.architecture]
     is_bert = architecture.model == "BertModel" and encoder.pooling == "pooler" and encoder.averaged == 1
     classifier = _classifier(leaf) if is_bert else {}
     new = {f"encoder.{name}": tensors.pop(name) for name in encoder.new_parameters}
@@ -57,7 +85,7 @@ def transformers(leaf: StoredModel) -> dict[str, bytes]:
         CONFIG: json_bytes(_config(leaf, encoder, classifier)),
         **(pieces if is_wordpiece and has_all_ids else {}),
         OPTIONS: json_bytes(_options(leaf.tokenizer, encoder.sizes)),
-        "tokenizer.json": leaf.tokenizer.to_str(pretty=True).encode(),
+        TOKENIZER: leaf.tokenizer.to_str(pretty=True).encode(),
     }
 
 

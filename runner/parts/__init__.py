@@ -15,6 +15,7 @@ from ..tasks import Examples as Examples
 from ..tasks import Output as Output
 from ..tasks import Predictions as Predictions
 from ..tasks import Task as Task
+from .adapters import Adapter as Adapter
 from .combiners import Combiner as Combiner
 from .discovery import find as find
 from .discovery import names as names

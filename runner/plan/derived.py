@@ -132,8 +132,13 @@ class DerivedLeaf:
 
     def _unequal_shapes(self) -> Iterator[Problem]:
         """Yield a problem for each member of a soup whose parameter shapes differ from those of the first."""
-        (first, _), *others = self._places()
-        expected = shape(self._model(first))
+        (first, at_first), *others = self._places()
+        expected, adapter = shape(self._model(first)), self._model(first).adapter
+        if adapter and not adapter.has_weight_means:
+            yield Problem(f"the weights of `{self.nodes[first].title}` have no mean: it has a `{adapter.type}` adapter",
+                          at_first, ("the mean of products of matrices is not the product of their means",),
+                          'an ensemble averages what they predict')
+            return
         for id, at in others:
             actual = shape(self._model(id))
             differing = [key for key in {**expected, **actual} if expected.get(key) != actual.get(key)]
@@ -171,6 +176,9 @@ class DerivedLeaf:
         model, start = self.leaf.model, self._model(id)
         own, source = ({key: value for key, value in shape(one).items() if key.startswith("encoder.")}
                      | {"its files": one.encoder.inputs(self.project)} for one in (model, start))
+        if start.adapter and start.adapter != model.adapter:
+            yield Problem(f"`{name}` has a `{start.adapter.type}` adapter, and `{self.leaf.name}` another or none",
+                          at, (), "give both the same `[adapter]`, or begin with a model without one")
         if differing := [key for key in {**own, **source} if own.get(key) != source.get(key)]:
             notes = tuple(f"`{key}` is {_shown(source.get(key))} there and {_shown(own.get(key))} here"
                           for key in differing[:3])

@@ -65,7 +65,15 @@ def misfits(model: Model, table: Table) -> Iterator[Problem]:
         yield Problem(f"the regularizer `{regularizer.type}` changes word embeddings, and those of the encoder "
                       f"`{encoder.type}` cannot be replaced", place(table, "regularizer", "type"),
                       (f"encoders for it: {', '.join(fit)}",))
-    for name in model.heads:
+    if model.adapter and not encoder.takes_adapters:
+        fit = [part for part in names(Encoder) if _class(Encoder, part).takes_adapters]  # type: ignore[type-abstract]
+        yield Problem(f"the encoder `{encoder.type}` takes no adapter", place(table, "adapter", "type"),
+                      (f"encoders for it: {', '.join(fit)}",))
+    for name, head in model.heads.items():
+        if head.pooling and head.pooling not in encoder.poolings:
+            known = f"poolings for it: {', '.join(encoder.poolings)}" if encoder.poolings else "it has only one"
+            yield Problem(f"the encoder `{encoder.type}` has no pooling `{head.pooling}` for a head",
+                          place(table, "heads", name, "pooling"), (known,))
         yield from _head_misfits(name, model, tasks[name], table)
     trained = table.get("train", {}).get("tasks")
     for name, at in zip(trained, trained.items_at, strict=True) if isinstance(trained, Array) else ():
@@ -89,6 +97,10 @@ def missing_files(model: Model, table: Table, project: Path) -> Iterator[Problem
                           "name it from the project's folder")
     try:
         model.encoder.check(project)
+        for pooling in sorted({head.pooling for head in model.heads.values() if head.pooling}):
+            model.encoder.model_copy(update={"pooling": pooling}).check(project)
+        if model.adapter and (sizes := model.encoder.sizes(project)) and (wrong := model.adapter.misfit(sizes)):
+            yield Problem(wrong, place(table, "adapter", wrong.split("`")[1]))
     except MtrunError as error:
         at = place(table, "encoder", "init")
         for problem in error.problems:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from ..errors import Place
 from ..files import sha256
 from ..part import Member, Part
+from ..parts.adapters import Adapter
 from ..parts.combiners import Combiner
 from ..parts.encoders import Encoder
 from ..parts.ensembles import Ensemble
@@ -22,6 +24,10 @@ from ..parts.regularizers import Regularizer
 from ..parts.schedules import Schedule
 from ..parts.suites import Suite
 from .toml import Table
+
+if TYPE_CHECKING:
+    import torch
+    from tokenizers import Tokenizer
 
 
 class Train(Part):
@@ -156,6 +162,8 @@ class Model(Part):
     arXiv:1811.01088; Liu et al. 2019, arXiv:1901.11504); left out: the weights of `encoder.init`, and new heads."""
     regularizer: Regularizer | None = Field(default=None, json_schema_extra={"later": True})
     """Regularization of the losses of a step; left out: the losses of one forward pass."""
+    adapter: Adapter | None = Field(default=None, json_schema_extra={"later": True})
+    """Trained parameters that are added to the encoder, for all tasks or for each; left out: the encoder as it is."""
     resources: Resources = Field(default=Resources(), exclude=True)
     """Threads, devices and cluster resources."""
     track: Track = Field(default=Track(), exclude=True)
@@ -170,6 +178,25 @@ class Model(Part):
     def joint(self) -> dict[str, int]:
         """Tasks whose two sentences are encoded jointly (cross-encoder), with the number of orders."""
         return {name: head.orders for name, head in self.heads.items() if head.joint}
+
+    @property
+    def poolings(self) -> dict[str, str]:
+        """Pooling of each task, if a head has another one than the encoder; empty otherwise."""
+        default = getattr(self.encoder, "pooling", "")
+        poolings = {name: head.pooling or default for name, head in self.heads.items()}
+        return poolings if {*poolings.values()} != {default} else {}
+
+    def build_encoder(self, tokenizer: Tokenizer, project: Path) -> torch.nn.Module:
+        """Build the encoder with the poolings of all heads."""
+        build: Callable[..., torch.nn.Module] = self.encoder.build
+        poolings = tuple(sorted({*self.poolings.values()}))
+        return build(tokenizer, project, poolings) if poolings else build(tokenizer, project)
+
+    @property
+    def stores_encoder(self) -> bool:
+        """Whether a run stores the encoder's own weights; without, they are those of the files in `inputs`."""
+        is_frozen = self.adapter is not None and (self.adapter.freezes_encoder or self.encoder.freeze)
+        return not (is_frozen and self.encoder.is_pretrained and self.start is None)
 
     @property
     def needs(self) -> tuple[Any, ...]:
@@ -190,7 +217,7 @@ class Model(Part):
     def summary(self) -> str:
         """Describe the model in a few words, for a table."""
         also = [*(["student"] if self.teacher else []), *(["started"] if self.start else []),
-                *([self.regularizer.type] if self.regularizer else [])]
+                *([self.regularizer.type] if self.regularizer else []), *([self.adapter.type] if self.adapter else [])]
         return "; ".join([*also, self._summary()])
 
     def _summary(self) -> str:

@@ -45,8 +45,10 @@ def shape(model: Model) -> dict[str, Any]:
     """Return the fields that decide the shapes and the meaning of a model's weights, by key."""
     encoder, training_only = model.encoder.canonical(), type(model.encoder).training_only
     fields = {f"encoder.{key}": value for key, value in encoder.items() if key not in training_only}
+    fields |= {f"adapter.{key}": value for key, value in (model.adapter.canonical() if model.adapter else {}).items()}
     for task, head in sorted(model.heads.items()):
-        own = {key: value for key, value in head.canonical().items() if key not in Head.model_fields}
+        other = Head.model_fields.keys() - {"pooling"}  # they change neither shape nor meaning
+        own = {key: value for key, value in head.canonical().items() if key not in other}
         fields |= {f"heads.{task}.{key}": value for key, value in own.items()}
     return fields
 

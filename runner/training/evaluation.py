@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 import numpy as np
@@ -29,8 +29,7 @@ class Evaluation:
             (split, task): TokenizedExamples(task, data.splits[task][split], tokens)
             for split in splits for task in tasks if split in data.splits[task]
         }
-        rows = [np.empty(0, np.int64), *(split.rows.reshape(-1) for split in self.splits.values())]
-        self.rows = np.unique(np.concatenate(rows))  # distinct sentences, as rows of the token table
+        self.rows = _distinct(self.splits.values())
         self.seconds = 0.0
         """Duration of the last evaluation."""
 
@@ -44,39 +43,47 @@ class Evaluation:
             return Predictions({})
         training, started = network.training, time.monotonic()
         network.eval()
-        embeddings = self._embed(network, tick)  # [unique sentences, width]
-        outputs: dict[str, dict[str, Output]] = {}
-        for (name, task), split in self.splits.items():
-            sentences = tuple(embeddings[np.searchsorted(self.rows, column)] for column in split.rows)
-            scores = network.scores(task, sentences).float().cpu().numpy()
-            outputs.setdefault(name, {})[task] = Output(self.data.splits[task][name].ids, scores)
+        outputs: dict[str, dict[str, Output]] = {name: {} for name, _ in self.splits}
+        for tasks in network.encoded_alike(list(dict.fromkeys(task for _, task in self.splits))):
+            splits = {key: split for key, split in self.splits.items() if key[1] in tasks}
+            rows = self.rows if len(splits) == len(self.splits) else _distinct(splits.values())
+            embeddings = self._embed(network, tasks[0], rows, tick)  # [distinct sentences, width]
+            for (name, task), split in splits.items():
+                sentences = tuple(embeddings[np.searchsorted(rows, column)] for column in split.rows)
+                scores = network.scores(task, sentences).float().cpu().numpy()
+                outputs[name][task] = Output(self.data.splits[task][name].ids, scores)
         network.train(training)
         self.seconds = time.monotonic() - started
         return Predictions(outputs)
 
-    def _embed(self, network: Network, tick: Callable[[], None]) -> torch.Tensor:
-        """Compute the embeddings [sentences, width] in batches of similar length, divided among the ranks."""
+    def _embed(self, network: Network, task: str, rows: np.ndarray, tick: Callable[[], None]) -> torch.Tensor:
+        """Compute a task's embeddings of sentences [S, width] in batches of similar length, divided among the ranks."""
         device = next(network.parameters()).device
-        lengths = self.tokens.lengths[self.rows]
+        lengths = self.tokens.lengths[rows]
         by_length = np.argsort(lengths, kind="stable")
         ends = np.cumsum(lengths[by_length])
         blocks = np.split(by_length, np.flatnonzero(np.diff(ends // TOKENS)) + 1)
-        out = torch.zeros(len(self.rows), cast(int, network.encoder.width), device=device)
+        out = torch.zeros(len(rows), cast(int, network.encoder.width), device=device)
         for number, block in enumerate(blocks):
             if number % network.ranks.count == 0:
                 tick()
             if number % network.ranks.count == network.ranks.number:
-                out[torch.from_numpy(block).to(device)] = self._embed_batch(network, self.rows[block])
+                out[torch.from_numpy(block).to(device)] = self._embed_batch(network, task, rows[block])
         network.ranks.add(out)  # a rank has zeros for the batches of the others
         return out
 
-    def _embed_batch(self, network: Network, rows: np.ndarray) -> torch.Tensor:
-        """Return the embeddings of sentences; on out-of-memory, halve the batch and retry."""
+    def _embed_batch(self, network: Network, task: str, rows: np.ndarray) -> torch.Tensor:
+        """Return a task's embeddings of sentences; on out-of-memory, halve the batch and retry."""
         try:
-            return network.embed(self.tokens.pack(rows, (len(rows),)))
+            return network.embed(self.tokens.pack(rows, (len(rows),)), (task,))
         except (RuntimeError, MemoryError) as error:
             if len(rows) == 1 or not memory.is_exhausted(error):
                 raise
         memory.release(next(network.parameters()).device)
         half = len(rows) // 2
-        return torch.cat([self._embed_batch(network, part) for part in (rows[:half], rows[half:])])
+        return torch.cat([self._embed_batch(network, task, part) for part in (rows[:half], rows[half:])])
+
+
+def _distinct(splits: Iterable[TokenizedExamples]) -> np.ndarray:
+    """Return the distinct sentences of splits as ascending rows of the token table."""
+    return np.unique(np.concatenate([np.empty(0, np.int64), *(split.rows.reshape(-1) for split in splits)]))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from .batches import Batch
 from .distributed import ProcessGroup
 from .embedding_rows import EmbeddingRows
 
+if TYPE_CHECKING:
+    from ..parts.encoders.bert.model import Bert
+
 
 class Network(nn.Module):
     """Encoder and task heads of a leaf: maps packed sentences to the scores of each task."""
@@ -32,6 +35,11 @@ class Network(nn.Module):
         self.encoder = encoder.requires_grad_(not model.encoder.freeze)
         if model.encoder.frozen_layers:
             self._freeze_lowest(model.encoder.frozen_layers)
+        self.private: frozenset[str] = frozenset()
+        """The encoder's parameters that each task has for itself, [T, ...], by name."""
+        self.poolings = model.poolings
+        self.base: frozenset[str] = frozenset()
+        """The encoder's own parameters, by name, if an adapter was attached."""
         width = cast(int, encoder.width)
         heads = sorted(model.heads.items())  # the order of keys in a spec must not change the weights that are drawn
         self.heads = nn.ModuleDict({name: head.build(width, tasks[name]) for name, head in heads})
@@ -46,6 +54,25 @@ class Network(nn.Module):
         """Process group of the ranks that train this leaf together."""
         self.gram: np.ndarray | None = None
         """Gram matrix [T, T] of the task gradients of the last step, if they were computed separately."""
+
+    def attach_adapter(self) -> None:
+        """Add the adapter of the model to the encoder, and freeze the encoder's own weights if it says so."""
+        adapter = self.model.adapter
+        if not adapter:
+            return
+        own = {name: p for name, p in self.encoder.named_parameters() if name not in self._new_parameters}
+        for parameter in own.values() if adapter.freezes_encoder else ():
+            parameter.requires_grad_(False)
+        adapter.attach(cast("Bert", self.encoder), len(self.heads))
+        self.base = frozenset(own)
+        self.private = frozenset(f"{prefix}.{name}" for prefix, module in self.encoder.named_modules()
+                                 if getattr(module, "is_private", False)
+                                 for name, _ in module.named_parameters(recurse=False))
+
+    @property
+    def _new_parameters(self) -> tuple[str, ...]:
+        """Names of the encoder's parameters that its files lack."""
+        return cast("tuple[str, ...]", getattr(self.encoder, "new_parameters", ()))
 
     def _check_words_can_be_predicted(self) -> None:
         """Raise TrainingError if the regularizer predicts words, and there is no [MASK], or they are too narrow."""
@@ -82,9 +109,28 @@ class Network(nn.Module):
             trained[name] = self.words.rows
         return trained
 
+    @property
+    def in_files(self) -> frozenset[str]:
+        """Names of the parameters that stay as they are in the encoder's files, so that a run does not store them."""
+        return frozenset() if self.model.stores_encoder else frozenset(f"encoder.{name}" for name in self.base)
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Return the tensors that the encoder's files do not have, by name."""
+        return {name: tensor for name, tensor in self.state_dict().items() if name not in self.in_files}
+
     def weights(self) -> dict[str, Tensor]:
-        """Return the tensors to store for a trained leaf, by name: encoder and heads."""
-        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("regularizer.")}
+        """Return the tensors to store for a trained leaf, by name."""
+        return {name: tensor for name, tensor in self.trained_state().items() if not name.startswith("regularizer.")}
+
+    @property
+    def size(self) -> int:
+        """Number of parameters of encoder and heads."""
+        return sum(tensor.numel() for name, tensor in self.state_dict().items() if not name.startswith("regularizer."))
+
+    def load_trained(self, tensors: Mapping[str, Tensor]) -> None:
+        """Load tensors with the names of `trained_state`. Raise RuntimeError if names or shapes differ."""
+        state = self.state_dict()
+        self.load_state_dict({**{name: state[name] for name in self.in_files}, **tensors})
 
     def groups(self, trained: Mapping[str, nn.Parameter]) -> list[dict[str, Any]]:
         """Return torch parameter groups (`params`), each with its factor `share` of the learning rate.
@@ -123,14 +169,38 @@ class Network(nn.Module):
         gradients = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
         return gradients | ({f"encoder.{self.words_name}": self.words.gradient()} if self.words else {})
 
-    def embed(self, packed: Packed, parameters: dict[str, Tensor] | None = None) -> Tensor:
-        """Return the embeddings [S, width] of packed sentences; `parameters` replace those of the encoder."""
+    def embed(self, packed: Packed, tasks: Sequence[str], parameters: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Return the embeddings [S, width] of packed sentences; `tasks` holds the task of each section.
+
+        `parameters` replace those of the encoder.
+        """
+        replaced = self.of_tasks(tasks, parameters or {})
+        more = (tuple(self.poolings[task] for task in tasks),) if self.poolings else ()
         with self.precision():
-            if parameters is None:
-                embeddings = self.encoder(packed)
+            if replaced:
+                embeddings = torch.func.functional_call(self.encoder, replaced, (packed, *more))
             else:
-                embeddings = torch.func.functional_call(self.encoder, parameters, (packed,))
+                embeddings = self.encoder(packed, *more)
         return cast(Tensor, self.dropout(embeddings.float()))
+
+    def of_tasks(self, tasks: Sequence[str], parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return parameters that replace those of the encoder, with the private ones reduced to those of `tasks`."""
+        known = list(self.heads)
+        if not self.private or list(tasks) == known:
+            return dict(parameters)
+        own = dict(self.encoder.named_parameters())
+        numbers = [known.index(task) for task in tasks]
+        first, last = numbers[0], numbers[-1] + 1
+        is_range = numbers == list(range(first, last))
+        private = {name: parameters.get(name, own[name]) for name in sorted(self.private)}
+        return {**parameters, **{name: p[first:last] if is_range else p[numbers] for name, p in private.items()}}
+
+    def encoded_alike(self, tasks: Sequence[str]) -> list[tuple[str, ...]]:
+        """Group tasks so that equal sentences have the same embedding for all tasks of a group."""
+        groups: dict[tuple[str, str], list[str]] = {}
+        for task in tasks:
+            groups.setdefault((task if self.private else "", self.poolings.get(task, "")), []).append(task)
+        return [tuple(group) for group in groups.values()]
 
     def precision(self) -> torch.autocast:
         """Return the autocast context for the precision of the spec."""
@@ -156,7 +226,8 @@ class Network(nn.Module):
         tasks = len(batch.labels)
         self.gram = None
         weights = np.ones(tasks) if combiner.needs_gram else combiner.shared(np.zeros((tasks, tasks)), random)
-        shared: dict[str, Tensor] = {name: p for name, p in self.encoder.named_parameters() if p.requires_grad}
+        shared: dict[str, Tensor] = {name: p for name, p in self.encoder.named_parameters()
+                                     if p.requires_grad and name not in self.private}
         if not shared and self.words is None:  # a frozen encoder has no shared gradients to combine
             return self._accumulate(batch, parts, weights)
         replaced = {}
@@ -277,7 +348,7 @@ class NetworkStep:
         packed, replaced = self.batch.packed, {**(self.replaced or {}), **(parameters or {})}
         if noise is not None:
             packed, replaced = self._with_words(self._words() + noise, replaced)
-        blocks = self.network.embed(packed, replaced or None).split_with_sizes(packed.sections)
+        blocks = self.network.embed(packed, list(self.batch.labels), replaced).split_with_sizes(packed.sections)
         return {task: self.network.scores(task, block.tensor_split(self._sequences(task)))
                 for task, block in zip(self.batch.labels, blocks, strict=True)}
 
@@ -301,6 +372,7 @@ class NetworkStep:
         corrupted = masked_lm.corrupt(self._words(), positions, full_table[cast(int, encoder.mask)], table)
         unique, replaced = self._with_words(corrupted, self.replaced or {})
         with self.network.precision():
+            replaced = self.network.of_tasks(list(self.batch.labels), replaced)
             states = masked_lm.states(encoder, replaced, unique)[positions.to(table.device)]
             logits = self.network.regularizer(states) @ table.T
         losses = masked_lm.sentence_losses(packed, positions, logits.float(), targets.to(table.device))

@@ -65,7 +65,7 @@ class SoupTrainer(Trainer):
         distinct = list(dict.fromkeys([chosen, *others]))
         self.epochs = [self.dev_predictions(members) for members in distinct]
         self.refits = [distinct.index(members) for members in others]
-        self.network.load_state_dict(self.mean(chosen))
+        self.network.load_trained(self.mean(chosen))
         return self.all(self.network, watch.tick)
 
     def mean(self, members: Members) -> dict[str, Tensor]:
@@ -83,7 +83,7 @@ class SoupTrainer(Trainer):
             if len(members) == 1:
                 self._memo[members] = self._stored(*members)
             else:
-                self.network.load_state_dict(self.mean(members))
+                self.network.load_trained(self.mean(members))
                 self._memo[members] = self.dev(self.network, self._watch.tick)
         return self._memo[members]
 
@@ -97,7 +97,7 @@ class SoupTrainer(Trainer):
 
     def _weights(self, id: str) -> dict[str, Tensor]:
         """Return the weights of a run. Raise TrainingError if their shapes differ from those of the network."""
-        return fitting_weights(read_run(self.registry, id), self.network, ("",),
+        return fitting_weights(read_run(self.registry, id), self.network.weights(), ("",),
                                "a soup is made of runs of one encoder with the same heads")
 
     def _note(self, members: Members, kept: bool) -> None:

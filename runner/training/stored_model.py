@@ -43,9 +43,11 @@ class StoredModel:
             raise UsageError(no_weights(run))
         model = _model(run, project)
         tokenizer = model.encoder.tokenizer(data, project)
-        network = Network(model, data.tasks, model.encoder.build(tokenizer, project))
+        network = Network(model, data.tasks, model.build_encoder(tokenizer, project))
+        network.attach_adapter()
+        check_files(run, model, project)
         try:
-            network.load_state_dict(load(run.read(WEIGHTS)))
+            network.load_trained(load(run.read(WEIGHTS)))
         except RuntimeError as error:
             raise RegistryError(Problem(f"the weights of run {run.id} do not fit its model", notes=(str(error),),
                                         hint="they were made by other code; `mtrun build --rebuild-stale` trains it "
@@ -62,6 +64,17 @@ class StoredModel:
         wanted = [task for task in self.model.heads if task in (data.splits if tasks is None else tasks)]
         tokens = Tokens.of(data.splits, self.tokenizer, cache, self.model.joint)
         return Evaluation(data, tokens, wanted, splits)(self.network, tick)
+
+
+def check_files(run: Run, model: Model, project: Path) -> None:
+    """Raise RegistryError if a run has the encoder's weights in files, and these are others now."""
+    if model.stores_encoder:
+        return
+    then, now = run.manifest["inputs"], model.encoder.inputs(project)
+    if differing := sorted(name for name, sha256 in now.items() if then.get(name) != sha256):
+        raise RegistryError(Problem(f"run {run.id} has only what was added to its encoder, whose files are others now",
+                                    notes=(f"of other content: {', '.join(differing)}",),
+                                    hint="put the files back as they were, or build again"))
 
 
 def _model(run: Run, project: Path) -> Model:
@@ -85,15 +98,15 @@ def read_run(registry: Registry, id: str) -> Run:
     return run
 
 
-def fitting_weights(run: Run, network: Network, prefixes: tuple[str, ...], hint: str) -> dict[str, Tensor]:
+def fitting_weights(run: Run, wanted: Mapping[str, Tensor], prefixes: tuple[str, ...], hint: str) -> dict[str, Tensor]:
     """Return the weights of a run whose names start with a prefix.
 
-    Raise TrainingError, with `hint`, if their names or shapes differ from those of the network.
+    Raise TrainingError, with `hint`, if their names or shapes differ from those of `wanted`.
     """
     weights = {name: tensor for name, tensor in load(run.read(WEIGHTS)).items() if name.startswith(prefixes)}
-    wanted = {name: tensor.shape for name, tensor in network.state_dict().items() if name.startswith(prefixes)}
-    if wrong := sorted(name for name in {*wanted, *weights} if name not in weights
-                       or weights[name].shape != wanted.get(name)):
+    shapes = {name: tensor.shape for name, tensor in wanted.items() if name.startswith(prefixes)}
+    if wrong := sorted(name for name in {*shapes, *weights} if name not in weights
+                       or weights[name].shape != shapes.get(name)):
         raise TrainingError(Problem(f"the weights of `{run.manifest['name']}` ({run.id}) are of another shape",
                                     notes=(f"such as `{wrong[0]}`",), hint=hint))
     return weights
@@ -102,14 +115,22 @@ def fitting_weights(run: Run, network: Network, prefixes: tuple[str, ...], hint:
 def initialize(network: Network, id: str, project: Path) -> None:
     """Initialise a network with the encoder of a finished run, and with each head that has the same fields there.
 
-    Raise RegistryError if the run or its weights are missing, TrainingError if their shapes differ.
+    Also attaches the network's adapter, which the run has with the same fields or not at all. Raise RegistryError if
+    the run or its weights are missing, TrainingError if their shapes differ.
     """
     run = read_run(Registry(Project(project).registry), id)
     other = model_of(run.manifest["spec"], Place(str(run.folder / MANIFEST)), project)
+    check_files(run, other, project)
+    if other.adapter:
+        network.attach_adapter()
     same = [task for task in network.heads if _head(task, other) == _head(task, network.model)]
     prefixes = ("encoder.", *(f"heads.{task}." for task in same))
-    weights = fitting_weights(run, network, prefixes, "a model begins with weights of an encoder like its own")
+    in_files = frozenset() if other.stores_encoder else frozenset(f"encoder.{name}" for name in network.base)
+    wanted = {name: tensor for name, tensor in network.weights().items() if name not in in_files}
+    weights = fitting_weights(run, wanted, prefixes, "a model begins with weights of an encoder like its own")
     network.load_state_dict(weights, strict=False)
+    if not other.adapter:
+        network.attach_adapter()
 
 
 def _head(task: str, model: Model) -> dict[str, object]:

@@ -102,7 +102,7 @@ class Trainer:
         try:
             self._train(watch, checkpoint)
             if self.kept:
-                self.network.load_state_dict(self.kept)
+                self.network.load_trained(self.kept)
             return self.all(self.network, watch.tick)
         except Stopped:
             self.save(checkpoint)
@@ -239,7 +239,7 @@ class Trainer:
             self.epochs.append(predictions)
         if self.model.train.select == "best" and self._is_best():
             self.state.best = len(self.state.history) - 1
-            self.kept = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+            self.kept = {name: tensor.detach().clone() for name, tensor in self.network.trained_state().items()}
 
     def _is_best(self) -> bool:
         """Return whether the last epoch has the best dev overall of the trained tasks; ties go to the earlier epoch."""
@@ -257,7 +257,7 @@ class Trainer:
         if self.network.ranks.number:
             return
         self.network.write_back()
-        tensors = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
+        tensors = {f"network/{name}": tensor for name, tensor in self.network.trained_state().items()}
         tensors |= {f"kept/{name}": tensor for name, tensor in self.kept.items()}
         tensors |= {f"epochs/{number}/{task}": torch.from_numpy(output.scores) for number, epoch in
                     enumerate(self.epochs) for task, output in epoch.outputs.get("dev", {}).items()}
@@ -278,7 +278,7 @@ class Trainer:
     def _load(self, tensors: Mapping[str, Tensor], state: State) -> None:
         """Set state, weights and optimizer from the content of a checkpoint."""
         self.state = state
-        self.network.load_state_dict(snapshots.with_prefix("network/", tensors))
+        self.network.load_trained(snapshots.with_prefix("network/", tensors))
         self.network.read_back()
         self.kept = {name: tensor.to(self.device) for name, tensor in snapshots.with_prefix("kept/", tensors).items()}
         self.epochs = self._dev_predictions(snapshots.with_prefix("epochs/", tensors))

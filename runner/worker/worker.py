@@ -125,9 +125,11 @@ def trainer_of(model: Model, data: Data, project: Path, cache: Path, examples: D
     tokenizer = model.encoder.tokenizer(data, project)
     examples = examples or data
     tokens = Tokens.of(examples.splits, tokenizer, cache, model.joint)
-    network = Network(distilled(model), data.tasks, model.encoder.build(tokenizer, project))
+    network = Network(distilled(model), data.tasks, model.build_encoder(tokenizer, project))
     if isinstance(model.start, Known):
         stored_model.initialize(network, model.start.id, project)
+    else:
+        network.attach_adapter()
     network = network.to(device_of(model))
     if isinstance(model, SoupModel):
         return SoupTrainer(model, network, data, tokens, Registry(Project(project).registry))
@@ -153,7 +155,7 @@ def _outcome(trainer: Trainer) -> dict[str, Any]:
         "source": state.source,
         "epoch": trainer.kept_epoch + 1,
         "dev": state.history[trainer.kept_epoch]["dev"],
-        "parameters": sum(tensor.numel() for tensor in trainer.network.weights().values()),
+        "parameters": trainer.network.size,
         "megabytes": round(memory.peak(trainer.device)),
         "inference": round(1000 * trainer.all.seconds / max(1, len(trainer.all.rows)), 4),
         "splits": state.splits,

@@ -323,7 +323,7 @@ def test_an_encoder_without_pooler_gives_the_same_states(trained: Path, leaves: 
     tokens = Tokens.of({"x": {"dev": Examples(tuple(sentences), tuple(sentences))}}, one.tokenizer)
     rows = tokens.rows(sentences)
     with torch.no_grad():
-        ours = one.network.embed(tokens.pack(rows, (len(rows),))).numpy()
+        ours = one.network.embed(tokens.pack(rows, (len(rows),)), ("sentiment",)).numpy()
     np.testing.assert_allclose(means, ours, atol=1e-5, rtol=0)
 
 
@@ -332,7 +332,7 @@ def test_transformers_undoes_the_treebank_too(trained: Path, tmp_path: Path) -> 
     one, _ = leaf(trained, "sum")
     data, encoder = one.model.suite.load(trained), one.model.encoder.model_copy(update={"treebank": True})
     again = replace(one, tokenizer=encoder.tokenizer(data, trained))
-    for name, content in huggingface.transformers(again).items():
+    for name, content in huggingface.transformers(again, trained).items():
         (tmp_path / name).write_bytes(content)
     text = "`` The film is n't bad '' -LRB- or \\/ and -RRB-"
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)(text)["input_ids"]

@@ -19,6 +19,7 @@ from runner.cli.schema import Schemas
 from runner.errors import Place, UsageError
 from runner.files import sha256
 from runner.part import Part
+from runner.parts.adapters import Adapter
 from runner.parts.combiners import Combiner
 from runner.parts.discovery import documented, family, find, names
 from runner.parts.encoders import Encoder
@@ -39,7 +40,8 @@ TINY = ("train.epochs=1", "train.batch_size=8", "encoder.width=16", "encoder.lay
         "encoder.vocabulary=200", "suite.train=40", "suite.dev=20", "suite.test=20")
 FAMILIES: dict[str, type[Part]] = {
     "head": Head, "loss": Loss, "combiner": Combiner, "optimizer": Optimizer, "schedule": Schedule,
-    "regularizer": Regularizer, "encoder": Encoder, "ensemble": Ensemble, "suite": Suite, "executor": Executor,
+    "regularizer": Regularizer, "encoder": Encoder, "adapter": Adapter, "ensemble": Ensemble, "suite": Suite,
+    "executor": Executor,
 }
 
 
@@ -177,7 +179,7 @@ def no_old_modules(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_old_modules")
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", [kind for kind in FAMILIES if kind != "adapter"])  # 0.1 had no adapters
 def test_a_part_written_for_mtrun_0_1_works_and_is_told_the_new_names(bare: Path, kind: str) -> None:
     folder = scaffold.FAMILIES[kind]
     template = (Path(__file__).parents[1] / "golden" / "parts-0.1" / f"{folder}.txt").read_text()
@@ -297,22 +299,24 @@ members = ["mixed.toml", "sum.toml", "pcgrad.toml"]
 
 
 def test_leaves_and_trees_of_new_parts_train_and_their_source_is_recorded(made: Path) -> None:
-    for kind, name in zip(FAMILIES, "hlcodremsx", strict=True):
+    for kind, name in zip(FAMILIES, "hlcodreamsx", strict=True):
         scaffold.new(kind, name, made)
     for name, text in (("own", OWN), ("mixed", MIXED), ("median", MEDIAN)):
         (made / "specs" / f"{name}.toml").write_text(text)
     assert mtrun("build", "specs/own.toml", "--executor", "x", "--set", "train.epochs=20",
                  "--set", "train.batch_size=8") == 0
+    (made / "specs" / "adapted.toml").write_text('kind = "model"\nextends = "sum.toml"\n[adapter]\ntype = "a"\n')
     sets = [word for setting in TINY for word in ("--set", setting) if "encoder" not in setting]
     assert mtrun("build", "specs/median.toml", "--executor", "inline", *sets) == 0
+    assert mtrun("build", "specs/adapted.toml", "--executor", "inline", *sets) == 0
     (built,) = (made / "results" / "demo").glob("median@*.json")
     tree = json.loads(built.read_bytes())["tree"]
     assert tree["scores"]["test"]["overall"] is not None
     stored = [json.loads(path.read_bytes()) for path in made.glob("registry/*/manifest.json")]
     manifests = {manifest["name"].partition("@")[0]: manifest for manifest in stored}
-    assert set(manifests) == {"own", "mixed", "sum", "pcgrad"}
+    assert set(manifests) == {"own", "mixed", "sum", "pcgrad", "adapted"}
     own = {f"{path.parent.name}/{path.name}": sha256(path)[:12] for path in made.glob("parts/*/*.py")}
-    for name, parts in (("own", "shcoder"), ("mixed", "hlce")):
+    for name, parts in (("own", "shcoder"), ("mixed", "hlce"), ("adapted", "a")):
         source = manifests[name]["source"]
         recorded = {file for file in source if len(Path(file).stem) == 1}
         assert recorded == {file for file in own if Path(file).stem in parts}

@@ -17,6 +17,7 @@ from runner.cli import reference, scaffold
 from runner.cli.app import cli
 from runner.cli.schema import Schemas
 from runner.part import Part
+from runner.parts.adapters import Adapter
 from runner.parts.combiners import Combiner
 from runner.parts.discovery import documented, family, find, names
 from runner.parts.encoders import Encoder
@@ -33,7 +34,7 @@ from runner.worker.executors import Executor
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 GUIDE, MARK, REFERENCE = (DOCS / "specs.md").read_text().partition(reference.MARK)
-FAMILIES = (Suite, Encoder, Head, Loss, Combiner, Optimizer, Schedule, Regularizer, Ensemble, Executor)
+FAMILIES = (Suite, Encoder, Adapter, Head, Loss, Combiner, Optimizer, Schedule, Regularizer, Ensemble, Executor)
 
 # The walk-through ----------------------------------------------------------------------------------------------------
 

@@ -170,7 +170,7 @@ def applied(root: Path, name: str, data: Data, task: str) -> np.ndarray:
         for row in range(len(examples)):
             texts = [side[row] for side in (examples.first, examples.second) if side]
             packed = trainer.batches.tokens.pack(trainer.batches.tokens.rows(texts), (len(texts),))
-            said.append(network.scores(task, tuple(network.embed(packed).split(1)))[0].numpy())
+            said.append(network.scores(task, tuple(network.embed(packed, (task,)).split(1)))[0].numpy())
     return np.stack(said)
 
 

@@ -125,7 +125,7 @@ def test_evaluation_is_the_network_on_each_example(trainer: Trainer) -> None:
         for i in range(5):
             texts = [examples.first[i], *([examples.second[i]] if examples.second else [])]
             rows = tokens.rows(texts)
-            alone = tuple(network.embed(tokens.pack(rows[j:j + 1], (1,))) for j in range(len(rows)))
+            alone = tuple(network.embed(tokens.pack(rows[j:j + 1], (1,)), (task,)) for j in range(len(rows)))
             single = network.scores(task, alone)
             np.testing.assert_allclose(scores[i], single[0].detach().numpy(), atol=1e-5)
     assert set(predictions.outputs) == {"dev", "test"}

@@ -60,7 +60,7 @@ RUN_FILES = (MANIFEST, PREDICTIONS, EPOCHS, WEIGHTS, HISTORY, LOG)
 _KNOWN = re.compile("|".join([
     r"specs/.+\.(toml|csv|tsv|safetensors)", rf"registry/[0-9a-f]{{12}}/({'|'.join(map(re.escape, RUN_FILES))})",
     r"results/[^/]+/[^/]+\.json", r"(labels|tokenizers)/[0-9a-f]{12}\.json",
-    r"predictions/[0-9a-f]{12}\.safetensors", r"transformers/[^/]+\.(json|safetensors|txt)"]))
+    r"predictions/[0-9a-f]{12}\.safetensors", r"transformers/([^/]+/)?[^/]+\.(json|safetensors|txt)"]))
 """Paths of the files in a bundle: none is code, and only those in `specs/` can be read as specs."""
 
 

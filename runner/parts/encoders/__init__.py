@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer
 
+    from .bert.architectures import Sizes
+
 
 @dataclass(frozen=True)
 class Packed:
@@ -50,6 +52,12 @@ class Encoder(Part):
     """Whether the table that its module calls `words` may be replaced by some of its rows, as regularizers and sparse
     gradients need; without, `words` may be missing."""
 
+    takes_adapters: ClassVar[bool] = False
+    """Whether its module is a `bert.model.Bert`, to which adapters are attached."""
+    poolings: ClassVar[tuple[str, ...]] = ()
+    """Poolings that a head may ask for in place of the encoder's field `pooling`; `build` then gets them as a third
+    argument, and the module's `forward` that of each section as a second one."""
+
     passing: ClassVar[tuple[str, ...]] = ()
     """Name of `training_only` in mtrun 0.1; goes with the next version."""
     tells_tokens: ClassVar[bool] = False
@@ -70,9 +78,18 @@ class Encoder(Part):
     frozen_layers: int = Field(default=0, ge=0, json_schema_extra={"later": True})
     """Freeze the embeddings and this number of layers, the lowest ones; 0 freezes nothing."""
 
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether the initial weights come from files."""
+        return False
+
     @abstractmethod
     def inputs(self, project: Path) -> dict[str, str]:
         """Return the sha256 of each file that the result depends on, such as weights; does not import torch."""
+
+    def sizes(self, project: Path) -> Sizes | None:
+        """Return the sizes of a BERT-like encoder as far as they are known without a download; None for any other."""
+        return None
 
     def check(self, project: Path) -> None:
         """Raise CheckpointError if the headers of the files show that they cannot be used; does not import torch."""
@@ -85,7 +102,8 @@ class Encoder(Part):
     def build(self, tokenizer: Tokenizer, project: Path) -> torch.nn.Module:
         """Build a module with `forward(packed: Packed) -> Tensor [S, width]`, on the CPU, in fp32.
 
-        It has `width: int`, `words: str`, the name of the embedding table that `Packed.tokens` indexes, and
+        It has `width: int`, with `has_word_table` `words: str`, the name of the embedding table that `Packed.tokens`
+        indexes, and
         `depth(name: str) -> int`, the layers from the top of a parameter: 0 after the last layer (pooler), 1 in it.
 
         Random weights are drawn from torch's global generator, which the caller has seeded.

@@ -31,13 +31,15 @@ class HuggingFace(Encoder):
     training_only = ("dropout", "freeze", "frozen_layers", "hidden_dropout")
     carries_banks = False
     has_word_table = False
+    poolings = ("cls", "last", "mean", "max", "attention")
 
     init: str = Field(min_length=1)
     """A folder as `save_pretrained` writes it, or a repository of the Hugging Face hub with `revision`."""
     revision: str | None = Field(default=None, pattern=f"^{checkpoints.REVISION}$", json_schema_extra={"later": True})
     """Hash of the commit, 40 hex digits; for a repository of the hub only."""
-    pooling: Literal["cls", "last", "mean", "max"] = "mean"
-    """Sentence embedding: the state of the first token or of the last one (decoders), or the mean or maximum of all."""
+    pooling: Literal["cls", "last", "mean", "max", "attention"] = "mean"
+    """Sentence embedding: the state of the first token or of the last one (decoders), or the mean or maximum of all, or
+    their mean with learned weights (`attention`: softmax of a linear score of each state)."""
     hidden_dropout: float | None = Field(default=None, ge=0, le=0.9)
     """Dropout inside the encoder; left out: as config.json says."""
     max_length: int = Field(default=512, ge=3, le=1 << 20)
@@ -59,7 +61,7 @@ class HuggingFace(Encoder):
         """Return the sha256 of each file, or the commit of a repository."""
         if self.revision:
             return checkpoints.inputs(self.init, project, self.revision)
-        folder = self._folder(project)
+        folder = self.folder(project)
         options = [OPTIONS] if (folder / OPTIONS).is_file() else []
         names = [*PretrainedWeights(folder, {}).weight_files(), CONFIG, TOKENIZER, *options]
         return {name: sha256(folder / name) for name in names}
@@ -71,7 +73,7 @@ class HuggingFace(Encoder):
                                           hint="run `pip install 'mtrun[hf]'`"))
         if not checkpoints.is_here(self.init, self.revision):
             return
-        folder = self._folder(project)
+        folder = self.folder(project)
         weights, place = PretrainedWeights(folder, {}), Place(str(folder))
         if PICKLED in weights.weight_files():
             raise CheckpointError(Problem("the checkpoint has no model.safetensors", place,
@@ -89,7 +91,7 @@ class HuggingFace(Encoder):
         from tokenizers import Tokenizer
         from tokenizers.processors import TemplateProcessing
 
-        folder = self._folder(project)
+        folder = self.folder(project)
         try:
             tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
         except Exception as error:  # the library raises Exception itself
@@ -102,13 +104,13 @@ class HuggingFace(Encoder):
         tokenizer.enable_truncation(self.max_length)
         return tokenizer
 
-    def build(self, tokenizer: Tokenizer, project: Path) -> torch.nn.Module:
+    def build(self, tokenizer: Tokenizer, project: Path, poolings: tuple[str, ...] = ()) -> torch.nn.Module:
         """Build the model with its weights in fp32; raise CheckpointError if transformers cannot load it."""
         from .padded.model import HuggingFaceModel, loaded
 
-        return HuggingFaceModel(loaded(self._folder(project), self.hidden_dropout), self.pooling)
+        return HuggingFaceModel(loaded(self.folder(project), self.hidden_dropout), self.pooling, poolings)
 
-    def _folder(self, project: Path) -> Path:
+    def folder(self, project: Path) -> Path:
         """Return the folder of the model, downloaded if it has to be."""
         return checkpoints.folder_of(self.init, project, self.revision)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from pydantic import Field, model_validator
@@ -35,6 +35,8 @@ class MinBert(Encoder):
     type = "minbert"
     training_only = ("dropout", "freeze", "frozen_layers", "hidden_dropout")
     has_token_states = True
+    takes_adapters = True
+    poolings = get_args(Pooling)
 
     init: str = Field(min_length=1)
     """`scratch`; a named checkpoint, `minilm-l6`, `mpnet-base` or `bert-base-uncased`; a folder as transformers writes
@@ -84,6 +86,11 @@ class MinBert(Encoder):
             raise ValueError(f"{given['attention_heads']} attention heads do not divide the width {given['width']}")
         return self
 
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether the initial weights come from files."""
+        return self.init != "scratch"
+
     def canonical(self) -> dict[str, Any]:
         """Return the content of the id; weights are identified by their hashes (`inputs`), not by their path."""
         fields = {key: value for key, value in super().canonical().items() if key != "revision"}
@@ -102,20 +109,29 @@ class MinBert(Encoder):
         if self.init == "scratch":
             return
         if named := checkpoints.NAMED.get(self.init):
-            self._check_sizes(named.positions, named.layers)
+            self._check_sizes(named.sizes)
         elif checkpoints.is_here(self.init, self.revision):
             checkpoint = checkpoints.find(self.init, project, self.revision)
-            self._check_sizes(checkpoint.sizes().longest, checkpoint.sizes().layers)
+            self._check_sizes(checkpoint.sizes())
             stats = [(file, (checkpoint.folder / file).stat()) for file in checkpoint.files()
                      if (checkpoint.folder / file).exists()]
             _check(checkpoint.folder, self.pooling, tuple((name, s.st_mtime_ns, s.st_size) for name, s in stats))
 
-    def _check_sizes(self, longest: int, layers: int) -> None:
+    def sizes(self, project: Path) -> Sizes | None:
+        """Return the sizes of the encoder, or None if its files have to be downloaded first."""
+        if self.init == "scratch":
+            return self._scratch(self.vocabulary or 0)
+        if named := checkpoints.NAMED.get(self.init):
+            return named.sizes
+        is_here = checkpoints.is_here(self.init, self.revision)
+        return checkpoints.find(self.init, project, self.revision).sizes() if is_here else None
+
+    def _check_sizes(self, sizes: Sizes) -> None:
         """Raise CheckpointError if the encoder has too few positions or layers."""
-        if self.max_length > longest:
-            raise CheckpointError(Problem(f"`max_length` is {self.max_length}, but `{self.init}` has {longest} "
-                                          "positions", hint=f"max_length = {longest}"))
-        if wrong := self._too_many_layers(layers):
+        if self.max_length > sizes.longest:
+            raise CheckpointError(Problem(f"`max_length` is {self.max_length}, but `{self.init}` has {sizes.longest} "
+                                          "positions", hint=f"max_length = {sizes.longest}"))
+        if wrong := self._too_many_layers(sizes.layers):
             raise CheckpointError(wrong)
 
     def _too_many_layers(self, layers: int) -> str:
@@ -135,19 +151,19 @@ class MinBert(Encoder):
         pieces = tokens.vocabulary(sentences, self.vocabulary, self.treebank)
         return tokens.bert(pieces, self.max_length, treebank=self.treebank)
 
-    def build(self, tokenizer: Tokenizer, project: Path) -> torch.nn.Module:
+    def build(self, tokenizer: Tokenizer, project: Path, poolings: tuple[str, ...] = ()) -> torch.nn.Module:
         """Build the encoder, a `bert.model.Bert`; raise CheckpointError if the weights do not fit it."""
         from .bert.model import Bert
         from .bert.tokenizer import special_token
 
         pieces = tokenizer.get_vocab_size()
         make = partial(Bert, dropout=self.hidden_dropout, pooling=self.pooling, averaged=self.averaged_layers,
-                       mask=tokenizer.token_to_id(special_token(tokenizer, "mask")))
+                       poolings=poolings, mask=tokenizer.token_to_id(special_token(tokenizer, "mask")))
         if self.init == "scratch":
             return make(self._scratch(pieces))
         checkpoint = checkpoints.find(self.init, project, self.revision)
         sizes = checkpoint.sizes()
-        self._check_sizes(sizes.longest, sizes.layers)
+        self._check_sizes(sizes)
         if pieces > sizes.vocabulary:
             raise CheckpointError(f"`{self.init}` has embeddings for {sizes.vocabulary} word pieces, not for {pieces}")
         with torch.device("meta"):

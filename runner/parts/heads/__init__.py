@@ -5,8 +5,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
+from pydantic import Field
+
 from ...part import Part
 from ...tasks.data import Task
+from ..encoders.bert.architectures import Pooling
 from ..losses import Loss
 
 if TYPE_CHECKING:
@@ -25,6 +28,8 @@ class Head(Part):
     """Loss that the head is trained with."""
     weight: float = 1.0
     """Factor of this task's loss."""
+    pooling: Pooling | None = Field(default=None, json_schema_extra={"later": True})
+    """Sentence embedding of this task; left out: that of the encoder."""
 
     @property
     def orders(self) -> int:

@@ -257,7 +257,7 @@ def test_a_leaf_is_built_predicts_and_is_exported_to_transformers(tmp_path: Path
         assert inputs["input_ids"][0].tolist() == ids == tokenizer.encode(text).ids
         batch = Packed(torch.tensor(ids), torch.tensor([len(ids)]), (1,))
         with torch.no_grad():
-            embedding = stored.network.embed(batch)
+            embedding = stored.network.embed(batch, ("sentiment",))
             assert torch.allclose(model(**inputs).last_hidden_state.mean(1), embedding, rtol=1e-5, atol=1e-5)
             assert torch.equal(again(batch), embedding)
     (tmp_path / "weights").rename(tmp_path / "elsewhere")  # as on the machine of somebody who has no such folder

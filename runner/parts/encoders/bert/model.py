@@ -20,12 +20,14 @@ architectures (`architectures.py`) lack `segment`, or have `project`, a linear l
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import Packed
+from .adapters import Bottleneck, LowRank, ProjectedAttention
 from .architectures import Pooling, Sizes
 from .ops import attention, dropout, linears, lookup, norm, relative_biases, weighted_mean
 from .packing import AttentionBuckets, PackedLayout
@@ -47,24 +49,34 @@ class Embedding(nn.Module):
 class Linear(nn.Module):
     """Linear layer with normally distributed initial weights, as in BERT; its parameters may be banks."""
 
+    is_private = False
+    """Whether each task has its own parameters, [T, ...]."""
+
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs).normal_(0, deviation(min(inputs, outputs))))
         self.bias = nn.Parameter(torch.zeros(outputs))
+        self.adapter: LowRank | None = None
 
     def forward(self, x: Tensor, tasks: tuple[int, ...]) -> Tensor:
         """Return [N, outputs] from x [N, inputs]; `tasks` holds the number of rows of each task."""
-        (result,) = linears(x, tasks, self.weight, self.bias)
+        (result,) = fused_linear(x, tasks, self)
         return result
 
 
 def fused_linear(x: Tensor, tasks: tuple[int, ...], *layers: Linear) -> tuple[Tensor, ...]:
     """Apply several layers to the same x [N, inputs] in one matrix product; return [N, outputs] of each."""
-    return linears(x, tasks, *(p for layer in layers for p in (layer.weight, layer.bias)))
+    outputs = linears(x, tasks, *(p for layer in layers for p in (layer.weight, layer.bias)),
+                      is_private=layers[0].is_private)
+    return tuple(layer.adapter(x, y, layer.weight, layer.bias, tasks) if layer.adapter else y
+                 for layer, y in zip(layers, outputs, strict=True))
 
 
 class Norm(nn.Module):
     """LayerNorm, computed in fp32 for any input dtype; its parameters may be banks."""
+
+    is_private = False
+    """Whether each task has its own parameters, [T, W]."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -72,7 +84,7 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor, tasks: tuple[int, ...]) -> Tensor:
         """Return [N, W] from x [N, W]; `tasks` holds the number of rows of each task."""
-        return norm(x.to(self.weight.dtype), self.weight, self.bias, self.eps, tasks)
+        return norm(x.to(self.weight.dtype), self.weight, self.bias, self.eps, tasks, is_private=self.is_private)
 
 
 class Block(nn.Module):
@@ -85,12 +97,15 @@ class Block(nn.Module):
         self.query, self.key, self.value, self.mix = (Linear(width, width) for _ in range(4))
         self.mix_norm, self.contract_norm = Norm(width, eps), Norm(width, eps)
         self.expand, self.contract = Linear(width, intermediate), Linear(intermediate, width)
+        self.mix_adapter: Bottleneck | None = None
+        self.contract_adapter: Bottleneck | None = None
 
     def forward(self, queries: Tensor, keys: Tensor, q_buckets: AttentionBuckets, k_buckets: AttentionBuckets,
-                biases: tuple[Tensor, ...] = ()) -> Tensor:
+                biases: tuple[Tensor, ...] = (), added: Tensor | None = None) -> Tensor:
         """Return the output rows [N', W] of the rows `queries` [N', W], which attend to the rows `keys` [N, W].
 
-        `q_buckets` and `k_buckets` are their layouts, `biases` [B*H, Lq, L] of each bucket are added to the scores.
+        `q_buckets` and `k_buckets` are their layouts, `biases` [B*H, Lq, L] of each bucket are added to the scores, and
+        `added` [N', W] to the output before the last LayerNorm.
         """
         p = self.dropout if self.training else 0.0
         if queries is keys:
@@ -98,10 +113,14 @@ class Block(nn.Module):
         else:
             query = self.query(queries, q_buckets.tasks)
             key, value = fused_linear(keys, k_buckets.tasks, self.key, self.value)
-        mixed = self.mix(attention(query, key, value, q_buckets, k_buckets, p, *biases), q_buckets.tasks)
-        x = self.mix_norm(queries + dropout(mixed, p), q_buckets.tasks)
-        wide = functional.gelu(self.expand(x, q_buckets.tasks), approximate=self.gelu)
-        result: Tensor = self.contract_norm(x + dropout(self.contract(wide, q_buckets.tasks), p), q_buckets.tasks)
+        tasks = q_buckets.tasks
+        mixed = dropout(self.mix(attention(query, key, value, q_buckets, k_buckets, p, *biases), tasks), p)
+        mixed = self.mix_adapter(mixed, tasks) if self.mix_adapter else mixed
+        x = self.mix_norm(queries + mixed, tasks)
+        wide = functional.gelu(self.expand(x, tasks), approximate=self.gelu)
+        output = dropout(self.contract(wide, tasks), p)
+        output = self.contract_adapter(output, tasks) if self.contract_adapter else output
+        result: Tensor = self.contract_norm(x + output if added is None else x + output + added, tasks)
         return result
 
 
@@ -115,7 +134,7 @@ class Bert(nn.Module):
     """Parameters that no pretrained weights have; they begin at zero."""
 
     def __init__(self, sizes: Sizes, *, dropout: float = 0.1, pooling: Pooling = "pooler", averaged: int = 1,
-                 mask: int | None = 0) -> None:
+                 poolings: Iterable[str] = (), mask: int | None = 0) -> None:
         super().__init__()
         self.sizes, self.width, self.heads = sizes, sizes.width, sizes.heads
         self.dropout, self.pooling, self.averaged, self.mask = dropout, pooling, averaged, mask
@@ -129,9 +148,11 @@ class Bert(nn.Module):
         if sizes.relative_buckets:
             self.relative_bias = Embedding(sizes.relative_buckets, sizes.heads)
         self.blocks = nn.ModuleList(Block(sizes, dropout) for _ in range(sizes.layers))
-        if pooling == "pooler":
+        self.beside: ProjectedAttention | None = None
+        """Attention of each task, whose output is added to that of each layer."""
+        if "pooler" in (pooling, *poolings):
             self.pooler = Linear(sizes.width, sizes.width)
-        if pooling == "attention":
+        if "attention" in (pooling, *poolings):
             self.attention = Linear(sizes.width, 1)
             nn.init.zeros_(self.attention.weight)  # at first, the mean of all tokens
             self.new_parameters = ("attention.weight", "attention.bias")
@@ -141,7 +162,23 @@ class Bert(nn.Module):
         module, _, rest = name.partition(".")
         if module == "blocks":
             return len(self.blocks) - int(rest.partition(".")[0])
-        return 0 if module in ("pooler", "attention") else len(self.blocks) + 1
+        return 0 if module in ("pooler", "attention", "beside") else len(self.blocks) + 1
+
+    def merged_state(self, task: int = 0) -> dict[str, Tensor]:
+        """Return the tensors of an encoder without adapters that computes the same, for a task if each has its own.
+
+        Only low-rank updates and private layers can be merged.
+        """
+        adapted = {f"{name}.weight": module.adapter for name, module in self.named_modules()
+                   if isinstance(module, Linear) and module.adapter is not None}
+        own = {f"{path}.{name}" for path, module in self.named_modules() if getattr(module, "is_private", False)
+               for name, _ in module.named_parameters(recurse=False)}
+        state = {}
+        for name, tensor in self.state_dict().items():
+            if ".adapter." not in name:
+                plain = tensor[task] if name in own else tensor
+                state[name] = adapted[name].merged(plain, task) if name in adapted else plain
+        return state
 
     def hidden(self, packed: Packed) -> Tensor:
         """Return the last hidden states [N, width] of all tokens."""
@@ -149,27 +186,56 @@ class Bert(nn.Module):
         inputs, biases = self._top_inputs(packed, layout)
         return self._layer(-1, inputs[-1], layout, biases)[:len(packed.tokens)]
 
-    def forward(self, packed: Packed) -> Tensor:
-        """Return the sentence embeddings [S, width]."""
+    def forward(self, packed: Packed, poolings: Sequence[str] = ()) -> Tensor:
+        """Return the sentence embeddings [S, width]; `poolings` are those of the sections if they differ."""
         layout = PackedLayout.of(packed, self.heads, self.norm.weight.device)
         inputs, biases = self._top_inputs(packed, layout)
-        if self.pooling in ("pooler", "cls"):
-            return self._of_first(inputs, biases, layout)
+        wanted = {*poolings} or {self.pooling}
+        if wanted == {"pooler"} or wanted == {"cls"}:
+            first = self._of_first(inputs, biases, layout)
+            return self._through_pooler(first, layout.first.tasks) if wanted == {"pooler"} else first
         states = _mean([*inputs[1:], self._layer(-1, inputs[-1], layout, biases)])
-        if self.pooling == "last":
-            return states.index_select(0, layout.starts + layout.lengths - 1)
-        if self.pooling == "attention":
-            scores = self.attention(states, layout.rows.tasks).to(states.dtype)
-            return weighted_mean(states[:len(packed.tokens)], scores[:len(packed.tokens)], layout.lengths)
-        return torch.segment_reduce(states[:len(packed.tokens)], self.pooling, lengths=layout.lengths, unsafe=True)
+        if len(wanted) == 1:
+            return self._pooled(wanted.pop(), states, len(packed.tokens), layout.lengths, layout.first.tasks,
+                                layout.rows.tasks)
+        lengths, parts = packed.lengths.split_with_sizes(packed.sections), []
+        tokens = [int(part.sum()) for part in lengths]
+        for task, rows in enumerate(states[:sum(tokens)].split_with_sizes(tokens)):
+            alone = [number == task for number in range(len(tokens))]
+            parts.append(self._pooled(poolings[task], rows, len(rows), lengths[task].to(rows.device),
+                                      tuple(is_it * len(lengths[task]) for is_it in alone),
+                                      tuple(is_it * len(rows) for is_it in alone)))
+        return torch.cat(parts)
+
+    def _pooled(self, pooling: str, states: Tensor, real: int, lengths: Tensor, tasks: tuple[int, ...],
+                row_tasks: tuple[int, ...]) -> Tensor:
+        """Return the embeddings [S, width] of sentences from the states [N.., width] of their tokens.
+
+        The first `real` rows are tokens, the others padding. `lengths` int64 [S] holds the number of tokens of each
+        sentence, `tasks` and `row_tasks` the numbers of sentences and of rows of each task.
+        """
+        ends = lengths.cumsum(0)
+        if pooling == "last":
+            return states.index_select(0, ends - 1)
+        if pooling in ("pooler", "cls"):
+            first = states.index_select(0, ends - lengths)
+            return self._through_pooler(first, tasks) if pooling == "pooler" else first
+        if pooling == "attention":
+            scores = self.attention(states, row_tasks).to(states.dtype)
+            return weighted_mean(states[:real], scores[:real], lengths)
+        return torch.segment_reduce(states[:real], pooling, lengths=lengths, unsafe=True)
+
+    def _through_pooler(self, first: Tensor, tasks: tuple[int, ...]) -> Tensor:
+        """Return BERT's pooler of the states [S, width] of the first tokens."""
+        result: Tensor = self.pooler(first, tasks).to(first.dtype).tanh()
+        return result
 
     def _of_first(self, inputs: list[Tensor], biases: tuple[Tensor, ...], layout: PackedLayout) -> Tensor:
-        """Return the embeddings [S, width] from the first tokens, for which alone the last layer is computed."""
+        """Return the states [S, width] of the first tokens, for which alone the last layer is computed."""
         below = [x.index_select(0, layout.starts) for x in inputs]
         of_first = tuple(bias[:, :1] for bias in biases)
-        last = self.blocks[-1](below[-1], inputs[-1], layout.first, layout.rows, of_first)
-        first = _mean([*below[1:], last])
-        return self.pooler(first, layout.first.tasks).to(first.dtype).tanh() if self.pooling == "pooler" else first
+        last = self._block(-1, below[-1], inputs[-1], layout.first, layout.rows, of_first)
+        return _mean([*below[1:], last])
 
     def _top_inputs(self, packed: Packed, layout: PackedLayout) -> tuple[list[Tensor], tuple[Tensor, ...]]:
         """Return the input states [N.., width] of the top `averaged` layers, padding rows included, lowest first.
@@ -204,7 +270,14 @@ class Bert(nn.Module):
 
     def _layer(self, number: int, x: Tensor, layout: PackedLayout, biases: tuple[Tensor, ...]) -> Tensor:
         """Apply one layer to all rows [N, width]."""
-        result: Tensor = self.blocks[number](x, x, layout.rows, layout.rows, biases)
+        return self._block(number, x, x, layout.rows, layout.rows, biases)
+
+    def _block(self, number: int, queries: Tensor, keys: Tensor, q_buckets: AttentionBuckets,
+               k_buckets: AttentionBuckets, biases: tuple[Tensor, ...]) -> Tensor:
+        """Apply one layer to the rows `queries` [N', width], which attend to the rows `keys` [N, width]."""
+        added = None if self.beside is None else self.beside(
+            number, queries, keys, q_buckets, k_buckets, self.dropout if self.training else 0.0)
+        result: Tensor = self.blocks[number](queries, keys, q_buckets, k_buckets, biases, added)
         return result
 
 

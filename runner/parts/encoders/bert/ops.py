@@ -58,7 +58,7 @@ class _Linears(Function):
         used = [(p[0] if ctx.banked else p).to(dtype) for p in parameters]
         w, b = used if len(used) == 2 else (torch.cat(used[kind::2]) for kind in (0, 1))  # no copy of a single layer
         x = x.to(dtype)
-        ctx.save_for_backward(x, w)
+        ctx.save_for_backward(x if any(ctx.needs_input_grad[2:]) else None, w)
         ctx.tasks, ctx.sizes = tasks if ctx.banked else (len(x),), [len(p) for p in used[1::2]]
         return products.linear(x, w, b).split_with_sizes(ctx.sizes, 1)
 
@@ -67,11 +67,14 @@ class _Linears(Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
         grad = grads[0] if len(grads) == 1 else torch.cat(grads, 1)
+        down = products.linear(grad, w.t()) if ctx.needs_input_grad[0] else None
+        if x is None:  # the layers are frozen
+            return down, None, *(None for _ in ctx.needs_input_grad[2:])
         weights, by_task = products.weight_gradients(grad, x, ctx.tasks), grad.split_with_sizes(ctx.tasks)
         biases = torch.stack([g.sum(0) for g in by_task])
         parts = zip(weights.split_with_sizes(ctx.sizes, 1), biases.split_with_sizes(ctx.sizes, 1), strict=True)
         each = [p if ctx.banked else p[0] for pair in parts for p in pair]
-        return products.linear(grad, w.t()), None, *each
+        return down, None, *each
 
 
 class _TaskNorm(Function):
@@ -229,13 +232,24 @@ def lookup(table: Tensor, index: Tensor, tasks: tuple[int, ...]) -> Tensor:
     return functional.embedding(index, table) if table.dim() == 2 else _task_lookup(table, index, tasks)
 
 
-def linears(x: Tensor, tasks: tuple[int, ...], *parameters: Tensor) -> tuple[Tensor, ...]:
-    """Return x W^T + b [N, out] for each pair (W, b), from x [N, in]; `tasks` holds the number of rows per task."""
-    return _linears(x, tasks, *parameters)
+def linears(x: Tensor, tasks: tuple[int, ...], *parameters: Tensor, is_private: bool = False) -> tuple[Tensor, ...]:
+    """Return x W^T + b [N, out] for each pair (W, b), from x [N, in]; `tasks` holds the number of rows per task.
+
+    The parameters are shared by all tasks, and then may be banks, or private: [T, out, in] and [T, out] of each task.
+    """
+    if not is_private:
+        return _linears(x, tasks, *parameters)
+    parts = [_linears(rows, (len(rows),), *(parameter[task] for parameter in parameters))
+             for task, rows in enumerate(x.split_with_sizes(tasks))]
+    return tuple(torch.cat(of_layer) for of_layer in zip(*parts, strict=True))
 
 
-def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, tasks: tuple[int, ...]) -> Tensor:
-    """Return LayerNorm of x [N, W]."""
+def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, tasks: tuple[int, ...], *,
+         is_private: bool = False) -> Tensor:
+    """Return LayerNorm of x [N, W]; private weights [T, W] are those of each task."""
+    if is_private:
+        return torch.cat([functional.layer_norm(rows, rows.shape[-1:], weight[task], bias[task], eps)
+                          for task, rows in enumerate(x.split_with_sizes(tasks))])
     if weight.dim() == 1:
         return functional.layer_norm(x, x.shape[-1:], weight, bias, eps)
     return _task_norm(x, weight, bias, eps, tasks)

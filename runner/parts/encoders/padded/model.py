@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,10 @@ def loaded(folder: Path, dropout: float | None) -> Any:
 class HuggingFaceModel(nn.Module):
     """Maps `Packed` sentences to embeddings [S, width] by padded batches of sentences of similar length."""
 
-    def __init__(self, model: Any, pooling: str) -> None:
+    new_parameters: tuple[str, ...] = ()
+    """Parameters that the files of the model lack; they begin at zero."""
+
+    def __init__(self, model: Any, pooling: str, poolings: Iterable[str] = ()) -> None:
         super().__init__()
         self.model: Any = model
         self.pooling, config = pooling, model.config
@@ -52,6 +56,12 @@ class HuggingFaceModel(nn.Module):
         numbers = [_layer(name) for name, _ in model.named_parameters()]
         self.layers = max((number for number in numbers if number is not None), default=-1) + 1
 
+        if "attention" in (pooling, *poolings):
+            self.attention = nn.Linear(self.width, 1)
+            self.new_parameters = ("attention.weight", "attention.bias")
+            for parameter in self.attention.parameters():
+                nn.init.zeros_(parameter)  # at first, the mean of all tokens
+
     def depth(self, name: str) -> int:
         """Return a parameter's layer from the top: 0 after the last layer, 1 in it, last the embeddings."""
         number = _layer(name)
@@ -59,16 +69,19 @@ class HuggingFaceModel(nn.Module):
             return self.layers - number
         return self.layers + 1 if re.search(r"embed|\bwte\b|\bwpe\b|relative_attention_bias", name) else 0
 
-    def forward(self, packed: Packed) -> Tensor:
-        """Return the sentence embeddings [S, width]."""
+    def forward(self, packed: Packed, poolings: Sequence[str] = ()) -> Tensor:
+        """Return the sentence embeddings [S, width]; `poolings` are those of the sections if they differ."""
+        kinds = list(dict.fromkeys(poolings)) or [self.pooling]
+        of_sections = [kinds.index(pooling) for pooling in poolings] or [0] * len(packed.sections)
+        chosen = torch.tensor(of_sections).repeat_interleave(torch.tensor(packed.sections))
         order = torch.argsort(packed.lengths, descending=True, stable=True)
         starts = packed.lengths.cumsum(0) - packed.lengths
-        found = [self._embed(packed, starts, rows) for rows in _groups(packed.lengths, order)]
+        found = [self._embed(packed, starts, rows, kinds, chosen[rows]) for rows in _groups(packed.lengths, order)]
         embeddings = torch.cat(found)
         return embeddings.index_select(0, torch.argsort(order).to(embeddings.device))
 
-    def _embed(self, packed: Packed, starts: Tensor, rows: Tensor) -> Tensor:
-        """Return the embeddings of the sentences `rows`, of descending length."""
+    def _embed(self, packed: Packed, starts: Tensor, rows: Tensor, kinds: list[str], chosen: Tensor) -> Tensor:
+        """Return the embeddings of the sentences `rows`, of descending length; `chosen` indexes their poolings."""
         lengths = packed.lengths[rows]
         places = torch.arange(int(lengths[0]))
         is_token = places < lengths[:, None]
@@ -81,13 +94,23 @@ class HuggingFaceModel(nn.Module):
             more["token_type_ids"] = ((places >= firsts[:, None]) & is_token).long().to(device)
         mask = is_token.to(device)
         states: Tensor = self.model(input_ids=ids.to(device), attention_mask=mask.long(), **more).last_hidden_state
-        if self.pooling == "cls":
+        pooled = [self._pooled(kind, states, mask, lengths.to(device)) for kind in kinds]
+        return pooled[0] if len(kinds) == 1 else torch.stack(pooled)[chosen, torch.arange(len(rows))]
+
+    def _pooled(self, pooling: str, states: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
+        """Return the embeddings [n, width] of sentences from the states [n, L, width] of their tokens."""
+        if pooling == "cls":
             return states[:, 0]
-        if self.pooling == "last":
-            return states[torch.arange(len(rows)), lengths - 1]
-        if self.pooling == "max":
+        if pooling == "last":
+            return states[torch.arange(len(lengths)), lengths - 1]
+        if pooling == "max":
             return states.masked_fill(~mask[..., None], float("-inf")).amax(1)
-        return (states * mask[..., None]).sum(1) / lengths[:, None].to(device)
+        if pooling == "attention":
+            shares = self.attention(states).masked_fill(~mask[..., None], float("-inf")).softmax(1)
+        else:
+            shares = mask[..., None] / lengths[:, None, None]
+        mixed: Tensor = (states * shares).sum(1)
+        return mixed
 
 
 def _layer(name: str) -> int | None:

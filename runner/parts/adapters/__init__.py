@@ -1,0 +1,36 @@
+"""Adapters: small trained modules in a pretrained encoder, or layers of its own for each task. One file per adapter."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from ...part import Part
+
+if TYPE_CHECKING:
+    from ..encoders.bert.architectures import Sizes
+    from ..encoders.bert.model import Bert
+
+
+class Adapter(Part):
+    """Adds trained parameters to an encoder, shared by all tasks or of each task."""
+
+    freezes_encoder: ClassVar[bool] = True
+    """Whether the encoder's own weights are frozen; a run then stores only what it trained."""
+    has_weight_means: ClassVar[bool] = True
+    """Whether the mean of the weights of several runs is that of what they compute with, so that they make a soup."""
+
+    can_be_merged: ClassVar[bool] = False
+    """Whether an encoder without adapters can compute the same, so that it can be exported to transformers."""
+
+    def misfit(self, sizes: Sizes) -> str:
+        """Return why the adapter does not fit into an encoder of these sizes; it begins with "`FIELD`", or is empty."""
+        return ""
+
+    @abstractmethod
+    def attach(self, encoder: Bert, tasks: int) -> None:
+        """Add the trained modules to an encoder, for this number of tasks.
+
+        A parameter of each task has a leading dimension [tasks, ...], and its module `is_private = True`. Random
+        weights are drawn from torch's global generator, which the caller has seeded.
+        """

@@ -1,0 +1,58 @@
+"""LoRA: low-rank updates of weight matrices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from . import Adapter
+
+if TYPE_CHECKING:
+    from ..encoders.bert.architectures import Sizes
+    from ..encoders.bert.model import Bert
+
+Target = Literal["query", "key", "value", "attention_output", "intermediate", "output"]
+"""A linear layer of a transformer layer, by BERT's names."""
+
+_MODULES = {"attention_output": "mix", "intermediate": "expand", "output": "contract"}
+
+
+class Lora(Adapter):
+    """Adds a product of two thin matrices to weight matrices of each layer, W + alpha / rank B A; W is frozen.
+
+    Hu et al. 2022, LoRA (arXiv:2106.09685), section 4.1. A [rank, inputs] is random, B [outputs, rank] begins at zero.
+    """
+
+    type = "lora"
+    has_weight_means = False
+    can_be_merged = True
+    has_magnitude: ClassVar[bool] = False
+
+    rank: int = Field(default=8, ge=1, le=4096)
+    """Rank of the updates."""
+    alpha: float = Field(default=16.0, gt=0)
+    """Scale of the updates, divided by the rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout on the input of A."""
+    targets: tuple[Target, ...] = Field(default=("query", "value"), min_length=1)
+    """Linear layers with an update, by BERT's names; those of the paper are query and value."""
+    per_task: bool = False
+    """Give each task updates of its own; otherwise all tasks share them."""
+
+    def misfit(self, sizes: Sizes) -> str:
+        """Return why the adapter does not fit into an encoder of these sizes; empty if it does."""
+        if self.rank > sizes.width:
+            return f"`rank` is {self.rank}, more than the width {sizes.width} of the encoder"
+        return ""
+
+    def attach(self, encoder: Bert, tasks: int) -> None:
+        """Add an update to each target in each layer."""
+        from ..encoders.bert.adapters import LowRank
+
+        for block in encoder.blocks:
+            for target in dict.fromkeys(self.targets):
+                linear = block.get_submodule(_MODULES.get(target, target))
+                linear.adapter = LowRank(
+                    linear.get_parameter("weight"), self.rank, self.alpha / self.rank, self.dropout,
+                    tasks if self.per_task else 0, has_magnitude=self.has_magnitude)
