@@ -33,7 +33,7 @@ class Ratio:
     name: str
     over: str
     under: str
-    goal: float
+    goal: float | None = None
     stretch: float | None = None
     at_least: bool = True
     """The ratio is to be at least the goal, as a speed-up; or at most, as a cost."""

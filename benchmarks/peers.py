@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoTokenizer, BertModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import AutoModel, AutoTokenizer, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 Rows = tuple[tuple[str, ...], tuple[str, ...], Tensor]
 """First sentences, second sentences (none of a task on one sentence), labels [n]."""
@@ -28,19 +28,25 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class Peer(nn.Module):
-    """The course's multi-task classifier: an encoder, dropout, one linear head a task."""
+    """The course's multi-task classifier: an encoder, dropout, one linear head a task.
+
+    Sentences are embedded by the pooler or, if `is_mean`, by the mean of their tokens.
+    """
 
     def __init__(self, folder: Path, heads: Mapping[str, nn.Module], attention: str, hidden: float,
-                 last: float) -> None:
+                 last: float, is_mean: bool = False) -> None:
         super().__init__()
-        self.bert = BertModel.from_pretrained(folder, attn_implementation=attention, hidden_dropout_prob=hidden,
+        self.bert = AutoModel.from_pretrained(folder, attn_implementation=attention, hidden_dropout_prob=hidden,
                                               attention_probs_dropout_prob=hidden)
+        self.is_mean = is_mean
         self.heads = nn.ModuleDict(heads)
         self.dropout = nn.Dropout(last)
 
     def embed(self, encoded: Mapping[str, Tensor]) -> Tensor:
         """Return the pooled embeddings [n, width] of padded sentences."""
-        out: Tensor = self.bert(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]).pooler_output
+        found = self.bert(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"])
+        mask = encoded["attention_mask"][..., None]
+        out: Tensor = (found.last_hidden_state * mask).sum(1) / mask.sum(1) if self.is_mean else found.pooler_output
         return self.dropout(out)
 
     def scores(self, task: str, embeddings: Sequence[Tensor]) -> Tensor:
@@ -159,8 +165,9 @@ class _Joint(Peer):
 class HuggingFace:
     """Hugging Face's Trainer on the same steps: all sentences of a step padded together, one forward pass."""
 
-    def __init__(self, folder: Path, heads: Mapping[str, nn.Module], rate: float, bf16: bool) -> None:
-        self.model = _Joint(folder, heads, "sdpa", 0.1, 0.3)
+    def __init__(self, folder: Path, heads: Mapping[str, nn.Module], rate: float, bf16: bool,
+                 is_mean: bool = False) -> None:
+        self.model = _Joint(folder, heads, "sdpa", 0.1, 0.3, is_mean)
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.rate, self.bf16 = rate, bf16
 

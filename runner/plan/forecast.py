@@ -15,11 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import RegistryError, StorageError
+from ..errors import MtrunError, Place, RegistryError, StorageError
 from ..machine import processor
+from ..parts.encoders.bert.architectures import Sizes
 from ..registry.registry import ID, Registry, Run
 from ..specs.diff import Difference, Entries, RunInputs, differences, entries
-from ..specs.spec import Leaf, Resources
+from ..specs.spec import Leaf, Model, Resources, SoupModel
+from ..specs.stored_run import model_of
+from . import encoder_cost
 from .plan import NEW, Plan, PlannedNode
 
 LATEST = 200
@@ -48,13 +51,16 @@ class PastRun:
     """Peak memory."""
     machine: tuple[str, int]
     """Device name and number of threads."""
+    spec: Mapping[str, Any]
+    """The resolved spec in the manifest."""
 
     @classmethod
     def of(cls, run: Run) -> PastRun:
         """Read the manifest of a run; raise KeyError, TypeError or AttributeError if it lacks a value."""
         recipe, environment = RunInputs.of_manifest(run.manifest), run.manifest["environment"]
         return cls(run.id, run.manifest["name"], recipe, entries(recipe.fields), _load(recipe), run.manifest["seconds"],
-                   run.size(), run.manifest.get("megabytes"), (_kind(environment), environment["threads"]))
+                   run.size(), run.manifest.get("megabytes"), (_kind(environment), environment["threads"]),
+                   run.manifest["spec"])
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,8 @@ class LeafForecast:
     seconds: float | None = None
     bytes: int | None = None
     megabytes: float | None = None
+    by_size: bool = False
+    """Whether bytes, megabytes and, if known, seconds are estimates from the size of the encoder."""
     progress: tuple[int, int] | None = None
     """Steps done and total steps of an interrupted attempt."""
 
@@ -91,6 +99,16 @@ class Forecast:
         for seconds in sorted((leaf.seconds or 0.0 for leaf in self.leaves.values()), reverse=True):
             heapq.heapreplace(free, free[0] + seconds)
         return max(free)
+
+    @property
+    def by_size(self) -> int:
+        """Number of leaves whose forecast is an estimate from the size of their encoder."""
+        return sum(leaf.by_size for leaf in self.leaves.values())
+
+    @property
+    def megabytes(self) -> float:
+        """Most memory of a leaf, as far as it is known."""
+        return max((leaf.megabytes or 0.0 for leaf in self.leaves.values()), default=0.0)
 
     @property
     def bytes(self) -> int:
@@ -141,20 +159,47 @@ def _leaf_forecast(node: PlannedNode, plan: Plan, runs: Sequence[PastRun]) -> Le
     assert isinstance(node.spec, Leaf)
     progress = _progress(plan.registry.attempt(node.id)) if node.action == "resume" else None
     remaining = 1 - progress[0] / progress[1] if progress else 1.0
-    if not runs:
-        return LeafForecast(progress=progress)
     recipe = RunInputs.of_leaf(node.spec, node.suite, plan.project)
     ranked = _ranked(node, recipe, runs)
     load, defaults = _load(recipe), entries(recipe.defaults)
     comparable = [run for run in ranked if run.load - defaults == load]
     machines = machines_of(node.spec.model.resources)
     timed = next((run for machine in machines for run in comparable if run.machine == machine), None)
-    seconds = timed.seconds * remaining * _length(recipe) / _length(timed.recipe) if timed else None
+    seconds = timed.seconds * _length(recipe) / _length(timed.recipe) if timed else None
     size, megabytes = comparable[0].bytes if comparable else None, timed.megabytes if timed else None
-    if node.reason != NEW:
-        return LeafForecast(None, (), seconds, size, megabytes, progress)
-    changes = tuple(differences(ranked[0].recipe, recipe, node.spec.table))
-    return LeafForecast(ranked[0], changes, seconds, size, megabytes)
+    sizes = None if comparable or isinstance(node.spec.model, SoupModel) else _sizes(node.spec.model, plan.project)
+    if sizes:
+        size = encoder_cost.stored_bytes(node.spec.model, sizes)
+        megabytes = encoder_cost.peak_megabytes(node.spec.model, sizes)
+        like = [run for run in ranked if _apart(run.load - defaults) == _apart(load) and run.machine in machines]
+        seconds = _scaled(like, recipe, encoder_cost.step_cost(node.spec.model, sizes), plan.project)
+    seconds = seconds * remaining if seconds is not None else None
+    is_new = node.reason == NEW and bool(runs)
+    changes = tuple(differences(ranked[0].recipe, recipe, node.spec.table)) if is_new else ()
+    return LeafForecast(ranked[0] if is_new else None, changes, seconds, size, megabytes, bool(sizes), progress)
+
+
+def _sizes(model: Model, project: Path) -> Sizes | None:
+    """Return the sizes of a model's encoder, or None if they are not known here."""
+    with suppress(MtrunError):
+        return model.encoder.sizes(project)
+    return None
+
+
+def _apart(load: Entries) -> Entries:
+    """Return what determines the cost of a step apart from the encoder."""
+    return frozenset(each for each in load if each[0][0] not in ("encoder", "adapter"))
+
+
+def _scaled(runs: Sequence[PastRun], recipe: RunInputs, cost: float, project: Path) -> float | None:
+    """Return the seconds of a run with other data equal, scaled by the cost of a step; None without such a run."""
+    for run in runs:
+        with suppress(MtrunError):
+            model = model_of(run.spec, Place(f"run {run.id}"), project)
+            if sizes := model.encoder.sizes(project):
+                share = cost / encoder_cost.step_cost(model, sizes)
+                return run.seconds * share * _length(recipe) / _length(run.recipe)
+    return None
 
 
 def _ranked(node: PlannedNode, recipe: RunInputs, runs: Sequence[PastRun]) -> list[PastRun]:

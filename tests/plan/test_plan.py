@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from runs import finish, finished, leaf, planned
 from runner.cli.app import main
 from runner.cli.views.plan import json_lines, text
 from runner.part import Part, plain_dump
+from runner.parts.encoders.bert.architectures import Sizes
+from runner.parts.encoders.bert.model import Bert
+from runner.plan import encoder_cost
 from runner.plan import forecast as forecasts
-from runner.plan.forecast import forecast
+from runner.plan.forecast import LeafForecast, forecast
 from runner.plan.plan import Plan
 from runner.specs.spec import Leaf
 
@@ -37,6 +41,8 @@ members = ["pair.toml", "rate.toml", "cosine.toml", "single.toml", "seeds.toml",
            { type = "route", routes = { sentiment = "single.toml", paraphrase = "sum.toml" } }]
 ''',
 }
+
+SIZES = Sizes(width=8, layers=3, heads=2, intermediate=20, vocabulary=30, positions=12, segments=2)
 
 
 @pytest.fixture
@@ -93,7 +99,8 @@ what differs from the nearest runs
       train.seed: 1 -> 2  (specs/seeds.toml:5)
 
 1 to reuse, 1 to reuse though stale, 1 to resume, 4 to train, 3 to score
-about 40 s with -j 2, 12.0 kB on disk; besides 1 of unknown time'''
+about 40 s with -j 2, 70.9 kB on disk; besides 1 of unknown time
+by the size of the encoder: at most about 600.5 MB of memory a leaf'''
 
 
 def test_the_text_of_a_plan(root: Path) -> None:
@@ -123,7 +130,7 @@ def test_json_says_all_of_it(root: Path) -> None:
     assert by_name["single"]["seconds"] is None
     assert (last["event"], last["roots"]) == ("planned", {"tree": nodes[-1]["id"]})
     assert last["states"] == {"reuse": 1, "stale": 1, "resume": 1, "train": 4, "score": 3}
-    assert (last["nodes"], last["train"], last["unknown"], last["seconds"], last["bytes"]) == (10, 5, 1, 40.0, 12000)
+    assert (last["nodes"], last["train"], last["unknown"], last["seconds"], last["bytes"]) == (10, 5, 1, 40.0, 70880)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--json"], ["--graph", "mermaid"], ["--graph", "dot"], ["--graph", "text"]])
@@ -281,11 +288,35 @@ def test_time_is_in_proportion_to_epochs_and_unknown_for_another_load(root: Path
     finish(root, "sum", seconds=20.0)
     assert seconds(root, "train.epochs=5") == 50.0
     assert seconds(root, "train.epochs=5", "train.seed=3", "encoder.dropout=0.2", "optimizer.lr=1.0") == 50.0
-    for other in ("train.batch_size=4", "train.steps=3", "encoder.width=32", "suite.seed=2", "resources.threads=2",
+    for other in ("train.batch_size=4", "train.steps=3", "suite.seed=2", "resources.threads=2",
                   'train.tasks=["sentiment"]', 'resources.device="cuda"'):
         assert seconds(root, "train.epochs=5", other) is None
     finish(root, "sum", ["train.steps=4"], seconds=8.0)
     assert seconds(root, "train.steps=2", "train.epochs=4") == 8.0
+
+
+def test_an_encoder_that_was_never_trained_is_estimated_from_its_size(root: Path) -> None:
+    def ahead(*settings: str) -> LeafForecast:
+        (of_leaf,) = forecast(planned(root, "sum", settings=settings), jobs=1).leaves.values()
+        return of_leaf
+
+    fresh = ahead("encoder.width=32", "encoder.layers=3")
+    assert fresh.by_size and fresh.seconds is None
+    finish(root, "sum", seconds=20.0)
+    wide, twice = ahead("encoder.width=32", "encoder.layers=3"), ahead("encoder.layers=2", "train.epochs=5")
+    products, between = {16: 12 * 16**2, 32: 12 * 32**2}, encoder_cost.BETWEEN
+    share = 3 * (products[32] + between * 32) / (products[16] + between * 16)
+    assert wide.by_size and wide.seconds == pytest.approx(20.0 * share)
+    assert twice.seconds == pytest.approx(20.0 * 2 * 5 / 2)
+    frozen = ahead("encoder.layers=2", "train.epochs=5", "adapter.type=lora")
+    assert frozen.seconds == pytest.approx(twice.seconds * 2 / 3)
+    assert wide.bytes and twice.bytes and wide.bytes > 2 * twice.bytes and wide.megabytes
+
+
+@pytest.mark.parametrize("sizes", [SIZES, replace(SIZES, segments=0, relative_buckets=8), replace(SIZES, embedding=6)])
+def test_its_weights_are_counted(sizes: Sizes) -> None:
+    made = Bert(sizes, pooling="mean")
+    assert encoder_cost.weights(sizes) == sum(parameter.numel() for parameter in made.parameters())
 
 
 def test_a_run_from_before_a_field_was_added_tells_as_much(root: Path) -> None:
@@ -294,7 +325,8 @@ def test_a_run_from_before_a_field_was_added_tells_as_much(root: Path) -> None:
     spec = plain_dump(model(node))
     assert spec["encoder"].pop("treebank") is False
     finished(plan, node, {"spec": spec})
-    assert seconds(root, "train.epochs=5") == 50.0 and seconds(root, "train.seed=2", "encoder.treebank=true") is None
+    assert seconds(root, "train.epochs=5") == 50.0
+    assert seconds(root, "train.seed=2", "encoder.treebank=true") == 20.0  # by the size of the encoder, which is equal
     (outlook,) = forecast(planned(root, "sum", settings=["train.epochs=5"]), 1).leaves.values()
     assert [one.key for one in outlook.differences] == ["train.epochs"]
 

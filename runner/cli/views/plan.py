@@ -109,6 +109,10 @@ def _totals(plan: Plan, forecast: Forecast) -> Iterator[str]:
         yield time + (f"; besides {forecast.unknown} of unknown time" if forecast.unknown else "")
     elif forecast.leaves:
         yield "time unknown: nothing like this was trained on this device yet"
+    if forecast.by_size:
+        memory = f"{size(round(forecast.megabytes * 1e6))} of memory a leaf"
+        disk = "" if known else f", {size(forecast.bytes)} on disk"
+        yield f"by the size of the encoder: at most about {memory}{disk}"
     if forecast.runs > LATEST:
         yield f"compared with the latest {LATEST} of {forecast.runs:,} runs"
 

@@ -1,0 +1,50 @@
+"""Estimates of the cost of training an encoder from its sizes, for one that was never trained here."""
+
+from __future__ import annotations
+
+from math import prod
+
+from ..parts.encoders.bert.architectures import Sizes, shapes_of
+from ..specs.spec import Model
+
+BETWEEN = 2270
+"""Time between the matrix products of a layer (LayerNorm, GELU, dropout, attention) for each element of a row, in
+multiplications of the products: on a CPU they take a third of a step of MiniLM-L6."""
+
+PROCESS_MEGABYTES = 600
+"""Memory of a worker besides its tensors."""
+
+
+def step_cost(model: Model, sizes: Sizes) -> float:
+    """Return the relative time of a training step with the same sentences.
+
+    It is proportional to the multiplications of the layers' matrix products and to the width of the rows. A third each
+    is the forward pass, the gradient of the rows, and that of the weights, which frozen layers save.
+    """
+    products = sizes.layers * (4 * sizes.width**2 + 2 * sizes.width * sizes.intermediate)
+    share = 1.0
+    if model.encoder.freeze and not model.adapter:
+        share = 1 / 3
+    elif model.adapter and (model.adapter.freezes_encoder or model.encoder.freeze):
+        share = 2 / 3
+    return share * (products + BETWEEN * sizes.layers * sizes.width)
+
+
+def stored_bytes(model: Model, sizes: Sizes) -> int:
+    """Return the approximate bytes of a run: the weights of its encoder in fp32, if it stores them."""
+    return 4 * weights(sizes) if model.stores_encoder else 4 * weights(sizes) // 100
+
+
+def peak_megabytes(model: Model, sizes: Sizes) -> float:
+    """Return the approximate peak memory of training in megabytes.
+
+    Of each trained weight there are also a gradient, two moments and the best epoch's value, and while a checkpoint is
+    written the bytes of all but the gradient.
+    """
+    copies = 9 if model.stores_encoder and not model.encoder.freeze else 1
+    return PROCESS_MEGABYTES + 4 * copies * weights(sizes) / 1e6
+
+
+def weights(sizes: Sizes) -> int:
+    """Return the number of weights of an encoder."""
+    return sum(prod(shape) for shape in shapes_of(sizes, "mean").values())
