@@ -99,8 +99,12 @@ def missing_files(model: Model, table: Table, project: Path) -> Iterator[Problem
         model.encoder.check(project)
         for pooling in sorted({head.pooling for head in model.heads.values() if head.pooling}):
             model.encoder.model_copy(update={"pooling": pooling}).check(project)
-        if model.adapter and (sizes := model.encoder.sizes(project)) and (wrong := model.adapter.misfit(sizes)):
+        sizes = model.encoder.sizes(project)
+        if sizes and model.adapter and (wrong := model.adapter.misfit(sizes)):
             yield Problem(wrong, place(table, "adapter", wrong.split("`")[1]))
+        if sizes and sizes.embedding and model.regularizer and model.regularizer.needs_tokens:
+            yield Problem(f"the regularizer `{model.regularizer.type}` needs word embeddings as wide as the encoder, "
+                          f"{sizes.width}; these are {sizes.embedding} wide", place(table, "regularizer", "type"))
     except MtrunError as error:
         at = place(table, "encoder", "init")
         for problem in error.problems:

@@ -1,4 +1,4 @@
-"""BERT's kin compute what transformers' models compute: token ids, hidden states, gradients; banks give each task's."""
+"""BERT-like encoders compute what transformers does: token ids, states, gradients; banks hold those of each task."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from torch.func import functional_call
 from train_runs import digest, resumed, trainer, whole
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
-from runner.errors import CheckpointError, TrainingError
+from runner.errors import CheckpointError, SpecError, TrainingError
 from runner.parts.encoders import Packed
 from runner.parts.encoders.bert import split_zip
 from runner.parts.encoders.bert.architectures import ARCHITECTURES, config_of, sizes_of
@@ -380,7 +380,7 @@ def test_words_that_are_too_narrow_or_without_a_mask_cannot_be_predicted(tmp_pat
     for name in ("electra", "mpnet", "roberta"):
         save(tmp_path / name / "weights", name)
     root = encoded(tmp_path / "electra", "minbert", pooling='"mean"')
-    with pytest.raises(TrainingError, match="as wide as the encoder, 32; these are 20 wide"):
+    with pytest.raises(SpecError, match="as wide as the encoder, 32; these are 20 wide"):
         trainer(root, "regularizer=masked")
     root = encoded(tmp_path / "mpnet", "minbert", pooling='"mean"')
     network = trainer(root, "regularizer=masked").network
@@ -400,6 +400,29 @@ def test_no_separator_is_masked(made: tuple[Path, PreTrainedModel]) -> None:
     special = their.cls_token_id, their.sep_token_id
     words = [number for number, id in enumerate(batch.tokens.tolist()) if id not in special]
     assert masked_lm.select(batch, 1.0).tolist() == words
+
+
+def test_a_tree_mixes_encoders(tmp_path: Path) -> None:
+    for name in ("mpnet", "roberta", "bert"):
+        save(tmp_path / name, name)
+    save(tmp_path / "weights", "electra")
+    root = encoded(tmp_path, "minbert", pooling='"mean"')
+    for name, kind in (("mpnet", "minbert"), ("roberta", "minbert"), ("bert", "hf")):
+        (root / "specs" / f"{name}.toml").write_text(
+            f'kind = "model"\nextends = "sum.toml"\n[encoder]\ntype = "{kind}"\ninit = "{tmp_path / name}"\n'
+            'pooling = "mean"\nmax_length = 40\n')
+    (root / "specs" / "all.toml").write_text(
+        'kind = "ensemble"\n[tree]\ntype = "average"\n'
+        'members = ["sum.toml", "mpnet.toml", "roberta.toml", "bert.toml"]\n')
+    assert mtrun(root, "build", "specs/all.toml", "--executor", "inline", "-q").code == 0
+    done = mtrun(root, "predict", "specs/all.toml", "the cat", "--task", "sentiment", "--format", "json")
+    assert done.code == 0
+    plan = planned(root, "all")
+    runs = [run for id in plan.nodes if (run := plan.registry.find(id))]
+    outputs = [run.predictions().outputs["test"]["similarity"].scores for run in runs]
+    assert len(outputs) == 4 and len({output.tobytes() for output in outputs}) == 4
+    result = json.loads((root / "results" / "demo" / "all.json").read_bytes())
+    assert len(result["tree"]["members"]) == 4 and result["tree"]["scores"]["test"]["overall"] is not None
 
 
 def test_keys_that_transformers_may_leave_out_have_its_values(tmp_path: Path) -> None:
