@@ -33,7 +33,7 @@ class Peer(nn.Module):
     Sentences are embedded by the pooler or, if `is_mean`, by the mean of their tokens.
     """
 
-    def __init__(self, folder: Path, heads: Mapping[str, nn.Module], attention: str, hidden: float,
+    def __init__(self, folder: Path, heads: Mapping[str, nn.Module], attention: str | None, hidden: float,
                  last: float, is_mean: bool = False) -> None:
         super().__init__()
         self.bert = AutoModel.from_pretrained(folder, attn_implementation=attention, hidden_dropout_prob=hidden,
@@ -167,7 +167,7 @@ class HuggingFace:
 
     def __init__(self, folder: Path, heads: Mapping[str, nn.Module], rate: float, bf16: bool,
                  is_mean: bool = False) -> None:
-        self.model = _Joint(folder, heads, "sdpa", 0.1, 0.3, is_mean)
+        self.model = _Joint(folder, heads, None, 0.1, 0.3, is_mean)
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.rate, self.bf16 = rate, bf16
 

@@ -64,10 +64,10 @@ class Network(nn.Module):
         for parameter in own.values() if adapter.freezes_encoder else ():
             parameter.requires_grad_(False)
         adapter.attach(cast("Bert", self.encoder), len(self.heads))
-        self.base = frozenset(own)
         self.private = frozenset(f"{prefix}.{name}" for prefix, module in self.encoder.named_modules()
                                  if getattr(module, "is_private", False)
                                  for name, _ in module.named_parameters(recurse=False))
+        self.base = frozenset(own) - self.private
 
     @property
     def _new_parameters(self) -> tuple[str, ...]:
@@ -116,7 +116,8 @@ class Network(nn.Module):
 
     def trained_state(self) -> dict[str, Tensor]:
         """Return the tensors that the encoder's files do not have, by name."""
-        return {name: tensor for name, tensor in self.state_dict().items() if name not in self.in_files}
+        in_files = self.in_files
+        return {name: tensor for name, tensor in self.state_dict().items() if name not in in_files}
 
     def weights(self) -> dict[str, Tensor]:
         """Return the tensors to store for a trained leaf, by name."""

@@ -10,16 +10,20 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import load_file
 from systems import mtrun
 from tiny_models import encoded, tokenizer
 from tiny_models import save as save_bert_like
 from tokenizers.pre_tokenizers import ByteLevel
 from train_runs import digest, resumed, trainer, whole
-from transformers import AutoConfig, AutoModel, GPT2TokenizerFast, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoTokenizer, GPT2TokenizerFast, PreTrainedModel
 
 from runner.errors import CheckpointError, SpecError
 from runner.parts.combiners.pcgrad import PCGrad
+from runner.parts.encoders import Packed
 from runner.parts.encoders.hf import HuggingFace
+from runner.parts.encoders.minbert import MinBert
+from runner.registry.registry import WEIGHTS
 from runner.specs.loader import Loader
 from runner.tasks.data import Examples
 from runner.training.tokens import Tokens
@@ -164,9 +168,60 @@ def test_it_is_built_and_predicts(tmp_path: Path, name: str) -> None:
     assert mtrun(root, "reproduce", str(root / "bundle")).code == 0
 
 
+def test_soups_students_and_starts_are_made_of_it_and_transformers_reads_its_export(tmp_path: Path) -> None:
+    save(tmp_path / "weights", "modernbert")
+    root = encoded(tmp_path, "hf", pooling='"mean"', hidden_dropout="0.0")
+    for name, text in {"other": "[train]\nseed = 5\n", "pupil": '[teacher]\nspec = "sum.toml"\n',
+                       "later": 'start = "sum.toml"\n'}.items():
+        (root / "specs" / f"{name}.toml").write_text(f'kind = "model"\nextends = "sum.toml"\n{text}')
+    (root / "specs" / "mean.toml").write_text('kind = "soup"\nmembers = ["sum.toml", "other.toml"]\n')
+    specs = [f"specs/{name}.toml" for name in ("mean", "pupil", "later")]
+    assert mtrun(root, "build", *specs, "--executor", "inline", "-q").code == 0
+    assert mtrun(root, "export", "specs/later.toml", "-o", str(root / "bundle")).code == 0
+    folder = root / "bundle" / "transformers"
+    model, report = AutoModel.from_pretrained(folder, output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    run = trainer(root)
+    stored = {json.loads(path.read_text())["name"]: load_file(path.parent / WEIGHTS)
+              for path in (root / "registry").glob("*/manifest.json")}
+    run.network.load_trained(stored["later"])
+    spelling = AutoTokenizer.from_pretrained(folder)
+    ids = spelling("the cat")["input_ids"]
+    states = model.eval()(input_ids=torch.tensor([ids])).last_hidden_state
+    packed = Packed(torch.tensor(ids), torch.tensor([len(ids)]), (1,))
+    assert torch.allclose(run.network.eval().embed(packed, ("sentiment",)), states.mean(1), atol=1e-5)
+    for name, tensor in stored["mean"].items():
+        mean = (stored["sum"][name].double() + stored["other"][name].double()) / 2
+        assert torch.allclose(tensor, mean.float())
+
+
+@pytest.mark.parametrize("averaged", [1, 2])
+def test_the_pooler_and_averaged_layers_are_those_of_minbert(tmp_path: Path, averaged: int) -> None:
+    save_bert_like(tmp_path / "weights", "bert")
+    texts, found = list(TEXTS), []
+    for pooling in ("pooler", "mean", "attention"):
+        for kind in (HuggingFace, MinBert):
+            mine = kind(init=str(tmp_path / "weights"), pooling=pooling, averaged_layers=averaged, max_length=40,
+                        hidden_dropout=0.0)
+            mine.check(NOWHERE)
+            spelling = mine.tokenizer(None, NOWHERE)
+            tokens = Tokens.of({"x": {"dev": Examples(TEXTS, TEXTS)}}, spelling)
+            made = mine.build(spelling, NOWHERE).eval()
+            for name, parameter in made.named_parameters():
+                if name.startswith("attention."):
+                    torch.nn.init.constant_(parameter, 0.1)
+            found.append(made(tokens.pack(tokens.rows(texts), (len(texts),))))
+        assert torch.allclose(found[-1], found[-2], rtol=1e-4, atol=1e-5), pooling
+
+
 def test_what_a_worker_would_refuse_is_told_before(tmp_path: Path) -> None:
     folder = tmp_path / "weights"
     save(folder, "modernbert")
+    with pytest.raises(CheckpointError, match="has no pooler"):
+        part(folder, "pooler").check(NOWHERE)
+    for field in ("frozen_layers", "averaged_layers"):
+        with pytest.raises(CheckpointError, match=f"`{field}` is 3, but the encoder has 2 layers"):
+            part(folder, **{field: 3}).check(NOWHERE)
     with pytest.raises(CheckpointError, match="`max_length` is 65") as caught:
         part(folder, max_length=65).check(NOWHERE)
     assert caught.value.problems[0].hint == "max_length = 64"

@@ -161,7 +161,6 @@ def test_what_does_not_fit_is_told_before_anything_starts(tmp_path: Path) -> Non
     hf = encoded(tmp_path / "hf", "hf")
     (tmp_path / "hf" / "weights").symlink_to(tmp_path / "weights")
     assert "the encoder `hf` takes no adapter" in refused(hf, "sum", "adapter.type=lora")
-    assert "has no pooling `pooler`" in refused(hf, "sum", "heads.sentiment.pooling=pooler")
 
 
 # Heads with a pooling of their own -----------------------------------------------------------------------------------

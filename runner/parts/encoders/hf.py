@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import Field, model_validator
 
@@ -13,12 +13,16 @@ from ...files import sha256
 from ...tasks.data import Data
 from . import Encoder
 from .bert import checkpoints
-from .bert.architectures import longest_of
-from .bert.pretrained import CONFIG, OPTIONS, PICKLED, TOKENIZER, PretrainedWeights
+from .bert.architectures import Pooling, longest_of
+from .bert.pretrained import CONFIG, NO_POOLER, OPTIONS, PICKLED, TOKENIZER, PretrainedWeights
 
 if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer
+
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+"""Keys of config.json for the number of layers."""
+
 
 class HuggingFace(Encoder):
     """Any model that transformers' `AutoModel` loads from safetensors, such as ModernBERT, DeBERTa-v3 or GPT-2.
@@ -31,15 +35,17 @@ class HuggingFace(Encoder):
     training_only = ("dropout", "freeze", "frozen_layers", "hidden_dropout")
     carries_banks = False
     has_word_table = False
-    poolings = ("cls", "last", "mean", "max", "attention")
+    poolings = get_args(Pooling)
 
     init: str = Field(min_length=1)
     """A folder as `save_pretrained` writes it, or a repository of the Hugging Face hub with `revision`."""
     revision: str | None = Field(default=None, pattern=f"^{checkpoints.REVISION}$", json_schema_extra={"later": True})
     """Hash of the commit, 40 hex digits; for a repository of the hub only."""
-    pooling: Literal["cls", "last", "mean", "max", "attention"] = "mean"
-    """Sentence embedding: the state of the first token or of the last one (decoders), or the mean or maximum of all, or
-    their mean with learned weights (`attention`: softmax of a linear score of each state)."""
+    pooling: Pooling = "mean"
+    """Sentence embedding: the model's pooler, the state of the first token or of the last one (decoders), the mean or
+    maximum of all, or their mean with learned weights (`attention`: softmax of a linear score of each state)."""
+    averaged_layers: int = Field(default=1, ge=1, le=256, json_schema_extra={"later": True})
+    """Layers from the top whose states are averaged before pooling; 1 takes the last layer alone."""
     hidden_dropout: float | None = Field(default=None, ge=0, le=0.9)
     """Dropout inside the encoder; left out: as config.json says."""
     max_length: int = Field(default=512, ge=3, le=1 << 20)
@@ -81,6 +87,12 @@ class HuggingFace(Encoder):
         if not (folder / TOKENIZER).is_file():
             hint = "`AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)` writes it"
             raise CheckpointError(Problem(f"the checkpoint has no {TOKENIZER}", place, hint=hint))
+        if self.pooling == "pooler" and not any("pooler." in name for name in weights.tensor_names()):
+            raise CheckpointError(Problem("the checkpoint has no pooler", place, hint=NO_POOLER))
+        layers = next((value for key in LAYERS if isinstance(value := weights.config().get(key), int)), None)
+        for name in ("frozen_layers", "averaged_layers") if layers is not None else ():
+            if getattr(self, name) > layers:
+                raise CheckpointError(f"`{name}` is {getattr(self, name)}, but the encoder has {layers} layers")
         positions = longest_of(weights.config())
         if positions is not None and self.max_length > positions:
             raise CheckpointError(Problem(f"`max_length` is {self.max_length}, but `{self.init}` has {positions} "
@@ -108,7 +120,8 @@ class HuggingFace(Encoder):
         """Build the model with its weights in fp32; raise CheckpointError if transformers cannot load it."""
         from .padded.model import HuggingFaceModel, loaded
 
-        return HuggingFaceModel(loaded(self.folder(project), self.hidden_dropout), self.pooling, poolings)
+        return HuggingFaceModel(loaded(self.folder(project), self.hidden_dropout), self.pooling, poolings,
+                                self.averaged_layers)
 
     def folder(self, project: Path) -> Path:
         """Return the folder of the model, downloaded if it has to be."""

@@ -133,9 +133,9 @@ class ProjectedAttention(nn.Module):
 
 
 def make_private(block: nn.Module, tasks: int) -> None:
-    """Give each task its own copy of the parameters of a block, [tasks, ...]."""
+    """Give each task its own trained copy of the parameters of a block, [tasks, ...]."""
     for module in block.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             copies = parameter.detach().expand(tasks, *parameter.shape).clone()
-            setattr(module, name, nn.Parameter(copies, requires_grad=parameter.requires_grad))
+            setattr(module, name, nn.Parameter(copies))
             vars(module)["is_private"] = True

@@ -176,6 +176,12 @@ class PretrainedWeights:
                                               Place(str(self.folder / first))))
         return {name: tensor.to(torch.float32, copy=True) for name, tensor in tensors.items()}
 
+    def tensor_names(self) -> list[str]:
+        """Return the names of all tensors in safetensors files; none of a pickle."""
+        first, *shards = self.weight_files()
+        files = {} if first == PICKLED else self._headers(shards or [first])
+        return [name for names in files.values() for name in names]
+
     def check(self, pooling: str) -> None:
         """Raise CheckpointError if config.json, vocabulary, or names and shapes of tensors do not fit.
 

@@ -45,17 +45,16 @@ class HuggingFaceModel(nn.Module):
     new_parameters: tuple[str, ...] = ()
     """Parameters that the files of the model lack; they begin at zero."""
 
-    def __init__(self, model: Any, pooling: str, poolings: Iterable[str] = ()) -> None:
+    def __init__(self, model: Any, pooling: str, poolings: Iterable[str] = (), averaged: int = 1) -> None:
         super().__init__()
         self.model: Any = model
-        self.pooling, config = pooling, model.config
+        self.pooling, self.averaged, config = pooling, averaged, model.config
         self.width: int = config.hidden_size
         takes = inspect.signature(model.forward).parameters
         self.has_segments = "token_type_ids" in takes and getattr(config, "type_vocab_size", 0) > 1
         self.pad: int = config.pad_token_id if isinstance(getattr(config, "pad_token_id", None), int) else 0
         numbers = [_layer(name) for name, _ in model.named_parameters()]
         self.layers = max((number for number in numbers if number is not None), default=-1) + 1
-
         if "attention" in (pooling, *poolings):
             self.attention = nn.Linear(self.width, 1)
             self.new_parameters = ("attention.weight", "attention.bias")
@@ -88,17 +87,25 @@ class HuggingFaceModel(nn.Module):
         index = (starts[rows][:, None] + places).clamp(max=len(packed.tokens) - 1)
         ids = packed.tokens.cpu()[index].masked_fill(~is_token, self.pad)
         device = next(self.model.parameters()).device
-        more = {}
+        more: dict[str, Any] = {}
         if self.has_segments:
             firsts = lengths if packed.firsts is None else packed.firsts[rows]
             more["token_type_ids"] = ((places >= firsts[:, None]) & is_token).long().to(device)
         mask = is_token.to(device)
-        states: Tensor = self.model(input_ids=ids.to(device), attention_mask=mask.long(), **more).last_hidden_state
+        if self.averaged > 1:
+            more["output_hidden_states"] = True
+        output = self.model(input_ids=ids.to(device), attention_mask=mask.long(), **more)
+        states: Tensor = output.last_hidden_state
+        if self.averaged > 1:
+            states = torch.stack([*output.hidden_states[-self.averaged:-1], states]).mean(0)
         pooled = [self._pooled(kind, states, mask, lengths.to(device)) for kind in kinds]
         return pooled[0] if len(kinds) == 1 else torch.stack(pooled)[chosen, torch.arange(len(rows))]
 
     def _pooled(self, pooling: str, states: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
         """Return the embeddings [n, width] of sentences from the states [n, L, width] of their tokens."""
+        if pooling == "pooler":
+            pooled: Tensor = self.model.pooler(states)
+            return pooled
         if pooling == "cls":
             return states[:, 0]
         if pooling == "last":
@@ -107,10 +114,9 @@ class HuggingFaceModel(nn.Module):
             return states.masked_fill(~mask[..., None], float("-inf")).amax(1)
         if pooling == "attention":
             shares = self.attention(states).masked_fill(~mask[..., None], float("-inf")).softmax(1)
-        else:
-            shares = mask[..., None] / lengths[:, None, None]
-        mixed: Tensor = (states * shares).sum(1)
-        return mixed
+            mixed: Tensor = (states * shares).sum(1)
+            return mixed
+        return (states * mask[..., None]).sum(1) / lengths[:, None]
 
 
 def _layer(name: str) -> int | None:
