@@ -1,7 +1,7 @@
 """MPNet (110 M weights): training steps, LoRA, the encoder `hf`, scoring, and the peak memory of training.
 
 A step has three tasks, batch 8 each, on one thread in a process of its own; what counts is its processor time. Needs
-the packages of the named checkpoint `mpnet-base`.
+the packages of the named checkpoint `mpnet-base`, and 16 GB of memory; `--only "fp32: LoRA"` and the like need less.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from sentence_transformers import SentenceTransformer
+from torch import nn
 
 from runner.parts.encoders.bert import checkpoints
 from runner.tasks.data import Data, Examples
@@ -28,7 +29,7 @@ from runner.training.trainer import Trainer, TrainerCallback
 from . import Case, Ratio, workload
 from .apart import apart
 from .peers import HuggingFace
-from .steps import RATE, copied
+from .steps import RATE
 
 STEPS = 2
 """Steps of one measurement."""
@@ -95,7 +96,14 @@ def trainer(settings: tuple[str, ...], precision: str) -> Trainer:
 
 @cache
 def _reference() -> Trainer:
-    return trainer(MPNET, "fp32")
+    """Return a small trainer with the same batches."""
+    return trainer((), "fp32")
+
+
+def _heads() -> dict[str, nn.Module]:
+    """Return heads of MPNet's width."""
+    model = workload.model("sum", "fp32", True, *MPNET)
+    return {name: head.build(768, workload.data().tasks[name]) for name, head in model.heads.items()}
 
 
 def _step(settings: tuple[str, ...], precision: str) -> Callable[[], float]:
@@ -115,7 +123,7 @@ def _step(settings: tuple[str, ...], precision: str) -> Callable[[], float]:
 
 
 def _trainer(bf16: bool) -> Callable[[], float]:
-    made, numbers = cache(lambda: HuggingFace(folder(), copied(_reference()), RATE, bf16, is_mean=True)), count()
+    made, numbers = cache(lambda: HuggingFace(folder(), _heads(), RATE, bf16, is_mean=True)), count()
 
     def sample() -> float:
         batches = [workload.rows(_reference(), next(numbers)) for _ in range(STEPS + 1)]

@@ -157,7 +157,7 @@ def test_each_task_is_computed_with_its_own_parameters_alone(adapter: Adapter, p
     assert (together[:2] - other).abs().max() > 1e-3
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(drawn=batches())
 @pytest.mark.parametrize("adapter", [*SHARED, *EACH], ids=lambda a: f"{a.type}-{getattr(a, 'per_task', True)}")
 def test_banks_hold_the_gradient_of_each_task(adapter: Adapter, drawn: Drawn) -> None:
