@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,9 +49,9 @@ def transformers(leaf: StoredModel, project: Path) -> dict[str, bytes]:
     if not isinstance(encoder, Bert) or (adapter and not adapter.can_be_merged):
         return {}
     if not leaf.network.private:
-        return _bert(leaf, encoder, encoder.merged_state())
+        return _bert(leaf, encoder, encoder.merged_state(), list(leaf.network.heads))
     return {f"{task}/{name}": content for number, task in enumerate(leaf.network.heads)
-            for name, content in _bert(leaf, encoder, encoder.merged_state(number)).items()}
+            for name, content in _bert(leaf, encoder, encoder.merged_state(number), [task]).items()}
 
 
 def _saved_by_transformers(leaf: StoredModel, source: Path) -> dict[str, bytes]:
@@ -68,11 +69,11 @@ def _saved_by_transformers(leaf: StoredModel, source: Path) -> dict[str, bytes]:
             TOKENIZER: leaf.tokenizer.to_str(pretty=True).encode()}
 
 
-def _bert(leaf: StoredModel, encoder: Bert, tensors: dict[str, Tensor]) -> dict[str, bytes]:
-    """Return the files for a BERT-like encoder with these tensors."""
+def _bert(leaf: StoredModel, encoder: Bert, tensors: dict[str, Tensor], tasks: Sequence[str]) -> dict[str, bytes]:
+    """Return the files for a BERT-like encoder with these tensors, which embeds the sentences of some tasks."""
     architecture = ARCHITECTURES[encoder.sizes.architecture]
-    is_bert = architecture.model == "BertModel" and encoder.pooling == "pooler" and encoder.averaged == 1
-    classifier = _classifier(leaf) if is_bert else {}
+    is_bert = architecture.model == "BertModel" and encoder.averaged == 1
+    classifier = _classifier(leaf, tasks) if is_bert else {}
     new = {f"encoder.{name}": tensors.pop(name) for name in encoder.new_parameters}
     weights = {architecture.prefix + architecture.their_name(name): tensor for name, tensor in tensors.items()}
     ids = leaf.tokenizer.get_vocab()
@@ -94,10 +95,11 @@ def _saved(tensors: dict[str, Tensor]) -> bytes:
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {"format": "pt"})
 
 
-def _classifier(leaf: StoredModel) -> dict[str, Tensor]:
-    """Return the weights of the only linear head under classifier names; empty unless exactly one head is linear."""
+def _classifier(leaf: StoredModel, tasks: Sequence[str]) -> dict[str, Tensor]:
+    """Return the weights of the only linear head under classifier names; empty unless it is of `tasks` and pooled."""
     linear = [task for task, head in leaf.model.heads.items() if head.type == "linear"]
-    if len(linear) != 1:
+    poolings = leaf.model.poolings or dict.fromkeys(linear, cast("Bert", leaf.network.encoder).pooling)
+    if len(linear) != 1 or linear[0] not in tasks or poolings[linear[0]] != "pooler":
         return {}
     return {f"classifier.{name}": tensor for name, tensor in leaf.network.heads[linear[0]].state_dict().items()}
 

@@ -15,7 +15,7 @@ from ..parts.ensembles import Ensemble, member_fields
 from ..registry.registry import WEIGHTS, Registry, Run
 from ..specs.checks import place
 from ..specs.spec import Filed, Leaf, Model, SoupModel, Tree
-from ..specs.stored_run import shape, trained_as
+from ..specs.stored_run import changed_files, shape, trained_as
 
 if TYPE_CHECKING:
     from .plan import PlannedNode
@@ -132,21 +132,36 @@ class DerivedLeaf:
 
     def _unequal_shapes(self) -> Iterator[Problem]:
         """Yield a problem for each member of a soup whose parameter shapes differ from those of the first."""
+        yield from self._changed_encoders()
         (first, at_first), *others = self._places()
-        expected, adapter = shape(self._model(first)), self._model(first).adapter
+        expected, adapter = self._weights_of(first), self._model(first).adapter
         if adapter and not adapter.has_weight_means:
             yield Problem(f"the weights of `{self.nodes[first].title}` have no mean: it has a `{adapter.type}` adapter",
                           at_first, ("the mean of products of matrices is not the product of their means",),
                           'an ensemble averages what they predict')
             return
         for id, at in others:
-            actual = shape(self._model(id))
+            actual = self._weights_of(id)
             differing = [key for key in {**expected, **actual} if expected.get(key) != actual.get(key)]
             if differing:
                 notes = tuple(f"`{key}` is {_shown(expected.get(key))} there and {_shown(actual.get(key))} here"
                               for key in differing[:3])
                 yield Problem(f"`{self.nodes[id].title}` is of another shape than `{self.nodes[first].title}`: their "
                               "weights have no mean", at, notes, 'an ensemble averages what they predict')
+
+    def _weights_of(self, id: str) -> dict[str, Any]:
+        """Return what decides shape and meaning of a model's weights; with an adapter, the encoder's files too."""
+        model = self._model(id)
+        return shape(model) | ({"its files": model.encoder.inputs(self.project)} if model.adapter else {})
+
+    def _changed_encoders(self) -> Iterator[Problem]:
+        """Yield a problem for each finished source that has its encoder in files which are others now."""
+        for id, at in self._places():
+            run = None if isinstance(self.nodes[id].spec, Tree | Filed) else self._run(id)
+            if run and (names := changed_files(run.manifest["inputs"], self._model(id), self.project)):
+                yield Problem(f"`{self.nodes[id].title}` has only what was added to its encoder, whose files "
+                              "are others now",
+                              at, (f"of other content: {', '.join(names)}",), "put the files back as they were")
 
     def _teacher_problems(self) -> Iterator[Problem]:
         """Yield trained tasks that the teacher does not predict, and tasks of unlabelled sentences not trained."""
@@ -169,6 +184,7 @@ class DerivedLeaf:
         *_, (id, at) = self._places()
         if not self.leaf.model.start:
             return
+        yield from self._changed_encoders()
         name = self.nodes[id].title
         if isinstance(self.nodes[id].spec, Tree):
             yield Problem(f"`{name}` has no weights to begin with: it is an ensemble", at, (), "name a model or a run")

@@ -31,8 +31,8 @@ def step_cost(model: Model, sizes: Sizes) -> float:
 
 
 def stored_bytes(model: Model, sizes: Sizes) -> int:
-    """Return the approximate bytes of a run: the weights of its encoder in fp32, if it stores them."""
-    return 4 * weights(sizes) if model.stores_encoder else 4 * weights(sizes) // 100
+    """Return the approximate bytes of a run: what it stores of encoder and adapter in fp32."""
+    return 4 * (weights(sizes) * model.stores_encoder + added(model, sizes))
 
 
 def peak_megabytes(model: Model, sizes: Sizes) -> float:
@@ -41,8 +41,13 @@ def peak_megabytes(model: Model, sizes: Sizes) -> float:
     Of each trained weight there are also a gradient, two moments and the best epoch's value, and while a checkpoint is
     written the bytes of all but the gradient.
     """
-    copies = 9 if model.stores_encoder and not model.encoder.freeze else 1
-    return PROCESS_MEGABYTES + 4 * copies * weights(sizes) / 1e6
+    is_frozen = model.encoder.freeze or (model.adapter is not None and model.adapter.freezes_encoder)
+    return PROCESS_MEGABYTES + 4 * (weights(sizes) * (1 if is_frozen else 9) + 9 * added(model, sizes)) / 1e6
+
+
+def added(model: Model, sizes: Sizes) -> int:
+    """Return the number of weights of the adapter of a model."""
+    return model.adapter.weights(sizes, len(model.heads)) if model.adapter else 0
 
 
 def weights(sizes: Sizes) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
@@ -95,21 +96,34 @@ def missing_files(model: Model, table: Table, project: Path) -> Iterator[Problem
             yield Problem(f"no file `{file}` of unlabelled sentences for `{name}`",
                           place(table, "teacher", "unlabelled", name), (f"looked in {project}",),
                           "name it from the project's folder")
-    try:
-        model.encoder.check(project)
-        for pooling in sorted({head.pooling for head in model.heads.values() if head.pooling}):
-            model.encoder.model_copy(update={"pooling": pooling}).check(project)
+    yield from _unfit_poolings(model, table, project)
+    with suppress(MtrunError):  # which the check above told
         sizes = model.encoder.sizes(project)
-        if sizes and model.adapter and (wrong := model.adapter.misfit(sizes)):
-            yield Problem(wrong, place(table, "adapter", wrong.split("`")[1]))
+        if sizes and model.adapter and (misfit := model.adapter.misfit(sizes, model.encoder.frozen_layers)):
+            field, wrong = misfit
+            yield Problem(wrong, place(table, "adapter", field))
         if sizes and sizes.embedding and model.regularizer and model.regularizer.needs_tokens:
             yield Problem(f"the regularizer `{model.regularizer.type}` needs word embeddings as wide as the encoder, "
                           f"{sizes.width}; these are {sizes.embedding} wide", place(table, "regularizer", "type"))
-    except MtrunError as error:
-        at = place(table, "encoder", "init")
-        for problem in error.problems:
-            yield Problem(problem.message, at, (*problem.notes, *([f"in {problem.place}"] if problem.place else [])),
-                          problem.hint)
+
+
+def _unfit_poolings(model: Model, table: Table, project: Path) -> Iterator[Problem]:
+    """Yield the problems of the encoder with each pooling that a head uses; `table` is the model's."""
+    told = set[str]()
+    names = {pooling: name for name, pooling in model.poolings.items()}  # a head for each pooling
+    for pooling, name in names.items() or [("", "")]:
+        encoder = model.encoder.model_copy(update={"pooling": pooling}) if pooling else model.encoder
+        try:
+            encoder.check(project)
+        except MtrunError as error:
+            for problem in error.problems:
+                is_of_head = bool(name) and bool(model.heads[name].pooling) and "pooler" in problem.message
+                at = place(table, "heads", name, "pooling") if is_of_head else place(table, "encoder", "init")
+                hint = f'heads.{name}.pooling = "mean"' if is_of_head else problem.hint
+                if problem.message not in told:
+                    yield Problem(problem.message, at,
+                                  (*problem.notes, *([f"in {problem.place}"] if problem.place else [])), hint)
+                told.add(problem.message)
 
 
 def _head_misfits(name: str, model: Model, task: Task, table: Table) -> Iterator[Problem]:

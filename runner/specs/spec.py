@@ -188,9 +188,12 @@ class Model(Part):
 
     def build_encoder(self, tokenizer: Tokenizer, project: Path) -> torch.nn.Module:
         """Build the encoder with the poolings of all heads."""
-        build: Callable[..., torch.nn.Module] = self.encoder.build
-        poolings = tuple(sorted({*self.poolings.values()}))
-        return build(tokenizer, project, poolings) if poolings else build(tokenizer, project)
+        poolings = sorted({*self.poolings.values()})
+        if not poolings:
+            return self.encoder.build(tokenizer, project)
+        encoder = self.encoder.model_copy(update={"pooling": poolings[0]})  # that of the spec may be used by no head
+        build: Callable[..., torch.nn.Module] = encoder.build
+        return build(tokenizer, project, tuple(poolings))
 
     @property
     def stores_encoder(self) -> bool:
@@ -239,6 +242,11 @@ class SoupModel(Model):
         """Return a soup with the fields of `ground`, one of its members."""
         aside = dict.fromkeys(("teacher", "start", "regularizer"))  # a soup does not train
         return cls(**{name: getattr(ground, name) for name in Model.model_fields} | aside, soup=soup)
+
+    @property
+    def stores_encoder(self) -> bool:
+        """Whether the encoder's own weights are stored: always, since members may have trained them."""
+        return True
 
     @property
     def needs(self) -> tuple[Any, ...]:

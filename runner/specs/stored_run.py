@@ -47,10 +47,24 @@ def shape(model: Model) -> dict[str, Any]:
     fields = {f"encoder.{key}": value for key, value in encoder.items() if key not in training_only}
     fields |= {f"adapter.{key}": value for key, value in (model.adapter.canonical() if model.adapter else {}).items()}
     for task, head in sorted(model.heads.items()):
-        other = Head.model_fields.keys() - {"pooling"}  # they change neither shape nor meaning
-        own = {key: value for key, value in head.canonical().items() if key not in other}
+        own = {key: value for key, value in head.canonical().items() if key not in Head.model_fields}
+        if head.pooling not in (None, getattr(model.encoder, "pooling", None)):
+            own["pooling"] = head.pooling
         fields |= {f"heads.{task}.{key}": value for key, value in own.items()}
     return fields
+
+
+def changed_files(inputs: Mapping[str, str], model: Model, project: Path) -> list[str]:
+    """Return the encoder's files that are others now, if a run of a model has the encoder's weights there only.
+
+    `inputs` are the hashes in the run's manifest.
+    """
+    if model.stores_encoder:
+        return []
+    other = set(model.teacher.unlabelled.values()) if model.teacher else set()
+    then = {name: sha256 for name, sha256 in inputs.items() if name not in other}
+    now = model.encoder.inputs(project)
+    return sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
 
 
 P = TypeVar("P", bound=Part)

@@ -47,6 +47,7 @@ class Network(nn.Module):
         """The regularizer's own layers, which exist in training only and are not stored with the leaf."""
         self.dropout = nn.Dropout(model.encoder.dropout)
         self.words: EmbeddingRows | None = None
+        self._untrained: list[tuple[nn.Parameter, Tensor, Tensor]] = []
         self.words_name = cast(str, encoder.words) if model.encoder.has_word_table else ""
         self.start: dict[str, Tensor] = {}
         """The encoder's initial parameters without the word table, if the regularizer needs them."""
@@ -68,6 +69,10 @@ class Network(nn.Module):
                                  if getattr(module, "is_private", False)
                                  for name, _ in module.named_parameters(recurse=False))
         self.base = frozenset(own) - self.private
+        for name in self.private:
+            if self.encoder.get_parameter(name).shape[0] != len(self.heads):
+                raise TrainingError(f"the private parameter `{name}` of the adapter `{adapter.type}` has no leading "
+                                    f"dimension of {len(self.heads)}, the number of tasks")
 
     @property
     def _new_parameters(self) -> tuple[str, ...]:
@@ -103,11 +108,25 @@ class Network(nn.Module):
             self.start = {name: p.detach().clone() for name, p in self.encoder.named_parameters()
                           if name != self.words_name}
         trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
+        self._untrained = self._rows_of_untrained_tasks()
         name = f"encoder.{self.words_name}"
         if name in trained:
             self.words = EmbeddingRows(trained[name], used)
             trained[name] = self.words.rows
         return trained
+
+    def _rows_of_untrained_tasks(self) -> list[tuple[nn.Parameter, Tensor, Tensor]]:
+        """Return each private parameter, the numbers of the tasks that are not trained, and a copy of their rows."""
+        numbers = [number for number, task in enumerate(self.heads) if task not in self.model.trained]
+        index = torch.tensor(numbers, dtype=torch.int64, device=next(self.parameters()).device)
+        private = [self.encoder.get_parameter(name) for name in sorted(self.private)] if numbers else []
+        return [(parameter, index, parameter.detach()[index].clone()) for parameter in private]
+
+    @torch.no_grad()
+    def keep_untrained(self) -> None:
+        """Undo what an optimizer's step, such as its weight decay, did to the private parameters of untrained tasks."""
+        for parameter, index, rows in self._untrained:
+            parameter.index_copy_(0, index, rows)
 
     @property
     def in_files(self) -> frozenset[str]:

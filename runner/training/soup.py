@@ -9,16 +9,18 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from ..errors import RegistryError
+from ..errors import Place, RegistryError
 from ..part import Known
-from ..registry.registry import Registry
+from ..project import Project
+from ..registry.registry import MANIFEST, Registry
 from ..specs.spec import SoupModel
+from ..specs.stored_run import model_of
 from ..tasks.data import Data
 from ..tasks.folds import Refit, refits
 from ..tasks.metrics import overall, score_split
 from ..tasks.predictions import Predictions
 from .network import Network
-from .stored_model import fitting_weights, read_run
+from .stored_model import check_files, fitting_weights, read_run
 from .tokens import Tokens
 from .trainer import Trainer, TrainerCallback
 
@@ -34,9 +36,12 @@ class SoupTrainer(Trainer):
 
     verb = "averaging"
 
-    def __init__(self, model: SoupModel, network: Network, data: Data, tokens: Tokens, registry: Registry) -> None:
+    def __init__(self, model: SoupModel, network: Network, data: Data, tokens: Tokens, project: Path) -> None:
         super().__init__(model, network, data, tokens)
-        self.registry, self.soup = registry, model.soup
+        self.project, self.registry, self.soup = project, Registry(Project(project).registry), model.soup
+        self.base = {name: network.state_dict()[name].detach().clone()
+                     for name in (f"encoder.{name}" for name in network.base)}
+        """The encoder's own weights, which runs with an adapter may have in its files only."""
         self.members = [cast(Known, member).id for member in model.soup.members]
         self.refits: list[int] = []
         """Index into `epochs` of the greedy choice of each refit; empty for a uniform soup."""
@@ -97,8 +102,13 @@ class SoupTrainer(Trainer):
 
     def _weights(self, id: str) -> dict[str, Tensor]:
         """Return the weights of a run. Raise TrainingError if their shapes differ from those of the network."""
-        return fitting_weights(read_run(self.registry, id), self.network.weights(), ("",),
-                               "a soup is made of runs of one encoder with the same heads")
+        run = read_run(self.registry, id)
+        model = model_of(run.manifest["spec"], Place(str(run.folder / MANIFEST)), self.project)
+        check_files(run, model, self.project)
+        in_files = {} if model.stores_encoder else self.base
+        wanted = {name: tensor for name, tensor in self.network.weights().items() if name not in in_files}
+        hint = "a soup is made of runs of one encoder with the same heads"
+        return in_files | fitting_weights(run, wanted, ("",), hint)
 
     def _note(self, members: Members, kept: bool) -> None:
         """Append a tried set of members to the history."""

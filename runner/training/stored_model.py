@@ -16,12 +16,15 @@ from ..machine import computes_bf16
 from ..project import Project
 from ..registry.registry import MANIFEST, WEIGHTS, Registry, Run
 from ..specs.spec import Model
-from ..specs.stored_run import model_of, shape
+from ..specs.stored_run import changed_files, model_of, shape
 from ..tasks.data import Data, Task
 from ..tasks.predictions import Predictions
 from .evaluation import Evaluation
 from .network import Network
 from .tokens import Tokens
+
+POOLINGS = ("encoder.pooler.", "encoder.attention.")
+"""Prefixes of the parameters of poolings, which a model has if one of its heads asks for them."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,7 @@ class StoredModel:
 
 def check_files(run: Run, model: Model, project: Path) -> None:
     """Raise RegistryError if a run has the encoder's weights in files, and these are others now."""
-    if model.stores_encoder:
-        return
-    then, now = run.manifest["inputs"], model.encoder.inputs(project)
-    if differing := sorted(name for name, sha256 in now.items() if then.get(name) != sha256):
+    if differing := changed_files(run.manifest["inputs"], model, project):
         raise RegistryError(Problem(f"run {run.id} has only what was added to its encoder, whose files are others now",
                                     notes=(f"of other content: {', '.join(differing)}",),
                                     hint="put the files back as they were, or build again"))
@@ -98,13 +98,18 @@ def read_run(registry: Registry, id: str) -> Run:
     return run
 
 
-def fitting_weights(run: Run, wanted: Mapping[str, Tensor], prefixes: tuple[str, ...], hint: str) -> dict[str, Tensor]:
+def fitting_weights(run: Run, wanted: Mapping[str, Tensor], prefixes: tuple[str, ...], hint: str,
+                    optional: tuple[str, ...] = ()) -> dict[str, Tensor]:
     """Return the weights of a run whose names start with a prefix.
 
-    Raise TrainingError, with `hint`, if their names or shapes differ from those of `wanted`.
+    Raise TrainingError, with `hint`, if their names or shapes differ from those of `wanted`; one that begins with a
+    prefix in `optional` may be missing on either side.
     """
-    weights = {name: tensor for name, tensor in load(run.read(WEIGHTS)).items() if name.startswith(prefixes)}
-    shapes = {name: tensor.shape for name, tensor in wanted.items() if name.startswith(prefixes)}
+    stored = load(run.read(WEIGHTS))
+    weights = {name: tensor for name, tensor in stored.items()
+               if name.startswith(prefixes) and (name in wanted or not name.startswith(optional))}
+    shapes = {name: tensor.shape for name, tensor in wanted.items()
+              if name.startswith(prefixes) and (name in stored or not name.startswith(optional))}
     if wrong := sorted(name for name in {*shapes, *weights} if name not in weights
                        or weights[name].shape != shapes.get(name)):
         raise TrainingError(Problem(f"the weights of `{run.manifest['name']}` ({run.id}) are of another shape",
@@ -126,8 +131,16 @@ def initialize(network: Network, id: str, project: Path) -> None:
     same = [task for task in network.heads if _head(task, other) == _head(task, network.model)]
     prefixes = ("encoder.", *(f"heads.{task}." for task in same))
     in_files = frozenset() if other.stores_encoder else frozenset(f"encoder.{name}" for name in network.base)
-    wanted = {name: tensor for name, tensor in network.weights().items() if name not in in_files}
-    weights = fitting_weights(run, wanted, prefixes, "a model begins with weights of an encoder like its own")
+    own, old = network.weights(), sorted(other.heads)
+    private = {f"encoder.{name}" for name in network.private}
+    wanted = {name: tensor[:1].expand(len(old), *tensor.shape[1:]) if name in private else tensor
+              for name, tensor in own.items() if name not in in_files}
+    weights = fitting_weights(run, wanted, prefixes, "a model begins with weights of an encoder like its own",
+                              POOLINGS)
+    for name in private & weights.keys():
+        rows = [weights[name][old.index(task)] if task in old else own[name][number].cpu()
+                for number, task in enumerate(network.heads)]
+        weights[name] = torch.stack(rows)
     network.load_state_dict(weights, strict=False)
     if not other.adapter:
         network.attach_adapter()

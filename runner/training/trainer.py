@@ -153,6 +153,7 @@ class Trainer:
         losses = dict(zip(self.tasks, self._gradients(batch, watch).tolist(), strict=True))
         self._check(batch, losses)
         self.optimizer.step()
+        self.network.keep_untrained()
         self._check_weights()
         self.state.step += 1
         if self.network.gram is not None:

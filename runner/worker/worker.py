@@ -132,7 +132,7 @@ def trainer_of(model: Model, data: Data, project: Path, cache: Path, examples: D
         network.attach_adapter()
     network = network.to(device_of(model))
     if isinstance(model, SoupModel):
-        return SoupTrainer(model, network, data, tokens, Registry(Project(project).registry))
+        return SoupTrainer(model, network, data, tokens, project)
     return Trainer(model, network, examples, tokens)
 
 

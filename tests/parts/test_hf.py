@@ -199,7 +199,9 @@ def test_soups_students_and_starts_are_made_of_it_and_transformers_reads_its_exp
 def test_the_pooler_and_averaged_layers_are_those_of_minbert(tmp_path: Path, averaged: int) -> None:
     save_bert_like(tmp_path / "weights", "bert")
     texts, found = list(TEXTS), []
-    for pooling in ("pooler", "mean", "attention"):
+    with pytest.raises(CheckpointError, match="takes the last layer alone"):
+        part(tmp_path / "weights", "pooler", averaged_layers=2).check(NOWHERE)
+    for pooling in ("pooler", "mean", "attention")[averaged - 1:]:
         for kind in (HuggingFace, MinBert):
             mine = kind(init=str(tmp_path / "weights"), pooling=pooling, averaged_layers=averaged, max_length=40,
                         hidden_dropout=0.0)

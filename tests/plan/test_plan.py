@@ -100,7 +100,7 @@ what differs from the nearest runs
 
 1 to reuse, 1 to reuse though stale, 1 to resume, 4 to train, 3 to score
 about 40 s with -j 2, 70.9 kB on disk; besides 1 of unknown time
-by the size of the encoder: at most about 600.5 MB of memory a leaf'''
+by the size of the encoder: about 600.5 MB of memory a leaf'''
 
 
 def test_the_text_of_a_plan(root: Path) -> None:

@@ -20,6 +20,7 @@ from transformers import AutoModel, AutoTokenizer
 from runner.errors import SpecError
 from runner.parts.combiners.pcgrad import PCGrad
 from runner.parts.encoders import Packed
+from runner.plan import encoder_cost
 from runner.registry.registry import WEIGHTS
 from runner.specs.loader import Loader
 
@@ -130,8 +131,8 @@ def test_soups_students_and_starts_take_what_fits(tmp_path: Path) -> None:
     (specs / "later.toml").write_text('kind = "model"\nextends = "sum.toml"\nstart = "other.toml"\n')
     build(root, "mean", "pupil", "later")
     mean, first, second = stored(root, "mean"), stored(root), stored(root, "other")
-    assert mean.keys() == first.keys() and all("adapter" in name for name in mean if name.startswith("encoder."))
-    for name, tensor in mean.items():
+    assert first.keys() < mean.keys() and all("adapter" in name for name in first if name.startswith("encoder."))
+    for name, tensor in ((name, mean[name]) for name in first):
         assert torch.allclose(tensor, ((first[name].double() + second[name].double()) / 2).float())
     assert any("blocks.0.query.weight" in name for name in stored(root, "later"))
 
@@ -154,12 +155,103 @@ def test_what_does_not_fit_is_told_before_anything_starts(tmp_path: Path) -> Non
     assert done.code == 2 and "`sum` has a `lora` adapter, and `later` another or none" in done.err
     assert "`rank` is 40, more than the width 32" in refused(root, "sum", "adapter.rank=40")
     pals = refused(root, "sum", "adapter.type=pals", "adapter.size=10")
-    assert "`size` is 10, which the 4 attention heads" in pals
+    assert "`size` is 10, no multiple of the encoder's 4 attention heads" in pals
+    frozen = refused(root, "sum", "adapter.type=private_layers", "adapter.layers=2", "encoder.frozen_layers=2")
+    assert "of the encoder's 3 layers the lowest 2 are frozen" in frozen
     assert "`layers` is 4, but the encoder has 3" in refused(root, "sum", "adapter.type=private_layers",
                                                              "adapter.layers=4")
     hf = encoded(tmp_path / "hf", "hf")
     (tmp_path / "hf" / "weights").symlink_to(tmp_path / "weights")
     assert "the encoder `hf` takes no adapter" in refused(hf, "sum", "adapter.type=lora")
+
+
+def test_a_start_gives_each_task_its_own_parameters_and_a_soup_fills_in_the_encoder(tmp_path: Path) -> None:
+    root = with_adapter(tmp_path, "houlsby each")
+    specs, off = root / "specs", "[optimizer]\nlr = 1e-12\n"
+    text = 'kind = "model"\nextends = "sum.toml"\n'
+    (specs / "two.toml").write_text(f'{text}[train]\ntasks = ["paraphrase", "sentiment"]\nsteps = 4\n')
+    (specs / "one.toml").write_text(
+        'kind = "model"\nstart = "two.toml"\n[heads.sentiment]\ntype = "linear"\nloss = "cross_entropy"\n'
+        f'[combiner]\ntype = "sum"\n[schedule]\ntype = "constant"\n{off}')
+    (specs / "again.toml").write_text(f'{text}start = "two.toml"\n[train]\ntasks = ["sentiment"]\n'
+                                      '[optimizer]\ntype = "adamw"\nlr = 1e-2\nweight_decay = 0.5\n')
+    (specs / "mean.toml").write_text('kind = "soup"\nmembers = ["two.toml", "again.toml"]\n')
+    build(root, "one", "mean")
+    two, one, again = stored(root, "two"), stored(root, "one"), stored(root, "again")
+    names = [name for name in two if "adapter" in name]
+    numbers = {task: number for number, task in enumerate(("paraphrase", "sentiment", "similarity"))}
+    for name in names:
+        assert torch.allclose(one[name][0], two[name][numbers["sentiment"]], atol=1e-6), name
+        for task in ("paraphrase", "similarity"):  # not trained: no weight decay either
+            assert torch.equal(again[name][numbers[task]], two[name][numbers[task]])
+        mean = (two[name].double() + again[name].double()) / 2
+        assert torch.allclose(stored(root, "mean")[name], mean.float())
+    assert any(not torch.equal(again[name][1], two[name][1]) for name in names)
+
+
+def test_files_that_changed_or_differ_are_told_before_a_soup_or_a_start(tmp_path: Path) -> None:
+    root = with_adapter(tmp_path, "houlsby")
+    specs = root / "specs"
+    build(root, "sum")
+    save(tmp_path / "others", "mpnet", hidden_act="gelu_new")
+    (specs / "far.toml").write_text(
+        f'kind = "model"\nextends = "sum.toml"\n[encoder]\ninit = "{tmp_path / "others"}"\n')
+    (specs / "mean.toml").write_text('kind = "soup"\nmembers = ["sum.toml", "far.toml"]\n')
+    done = mtrun(root, "plan", "specs/mean.toml")
+    assert done.code == 2 and "`its files` is" in done.err
+    (run,) = [path.name for path in (root / "registry").iterdir() if (path / "manifest.json").exists()]
+    (specs / "later.toml").write_text(f'kind = "model"\nextends = "sum.toml"\nstart = "run:{run}"\n')
+    (specs / "alone.toml").write_text(f'kind = "soup"\nmembers = ["run:{run}"]\n')
+    (tmp_path / "weights" / "tokenizer_config.json").unlink()  # a file that is gone changes the tokens, too
+    for spec in ("later", "alone"):
+        done = mtrun(root, "plan", f"specs/{spec}.toml")
+        assert done.code == 2 and "whose files are others now" in done.err, spec
+
+
+def test_poolings_with_parameters_may_differ_from_those_of_a_start(tmp_path: Path) -> None:
+    save(tmp_path / "weights", "bert")
+    root = encoded(tmp_path, "minbert", pooling='"mean"')
+    text = 'kind = "model"\nextends = "sum.toml"\n'
+    (root / "specs" / "first.toml").write_text(f'{text}[heads.sentiment]\npooling = "attention"\n')
+    (root / "specs" / "then.toml").write_text(f'{text}start = "first.toml"\n[heads.sentiment]\npooling = "pooler"\n')
+    (root / "specs" / "same.toml").write_text(f'{text}start = "sum.toml"\n[heads.sentiment]\npooling = "mean"\n'
+                                              '[optimizer]\nlr = 1e-12\n')
+    build(root, "then", "same")
+    assert "encoder.pooler.weight" in stored(root, "then") and "encoder.attention.weight" in stored(root, "first")
+    for name, tensor in stored(root, "sum").items():
+        assert torch.allclose(stored(root, "same")[name], tensor, atol=1e-6), name
+
+
+def test_a_pooling_that_the_encoder_lacks_is_told_at_the_head_alone_that_asks_for_it(tmp_path: Path) -> None:
+    save(tmp_path / "weights", "distilbert")
+    root = encoded(tmp_path, "minbert")  # by default the pooler, which DistilBERT lacks
+    poolings = [f"heads.{task}.pooling=mean" for task in ("paraphrase", "similarity", "sentiment")]
+    trainer(root, *poolings)
+    with pytest.raises(SpecError) as caught:
+        trainer(root, *poolings[:2], "heads.sentiment.pooling=pooler")
+    (problem,) = caught.value.problems
+    assert "has no pooler" in problem.message and problem.hint == 'heads.sentiment.pooling = "mean"'
+
+
+@pytest.mark.parametrize("adapter", ["lora", "dora each", "houlsby", "pals", "private_layers"])
+def test_the_weights_that_a_forecast_counts_are_there(tmp_path: Path, adapter: str) -> None:
+    root = with_adapter(tmp_path, adapter)
+    run = trainer(root)
+    model = run.network.model
+    sizes = model.encoder.sizes(root)
+    assert model.adapter and sizes
+    heads = sum(parameter.numel() for parameter in run.network.heads.parameters())
+    assert run.network.size - heads == encoder_cost.weights(sizes) + model.adapter.weights(sizes, len(model.heads))
+
+
+def test_the_classifier_of_an_export_is_that_of_its_folder(tmp_path: Path) -> None:
+    root = with_adapter(tmp_path, "private_layers", "bert", pooling='"pooler"')
+    build(root, "sum")
+    assert mtrun(root, "export", "specs/sum.toml", "-o", str(root / "bundle")).code == 0
+    kinds = {task: json.loads((root / "bundle" / "transformers" / task / "config.json").read_text())["architectures"]
+             for task in ("paraphrase", "sentiment", "similarity")}
+    assert kinds == {"paraphrase": ["BertModel"], "sentiment": ["BertForSequenceClassification"],
+                     "similarity": ["BertModel"]}
 
 
 # Heads with a pooling of their own -----------------------------------------------------------------------------------

@@ -112,7 +112,7 @@ def _totals(plan: Plan, forecast: Forecast) -> Iterator[str]:
     if forecast.by_size:
         memory = f"{size(round(forecast.megabytes * 1e6))} of memory a leaf"
         disk = "" if known else f", {size(forecast.bytes)} on disk"
-        yield f"by the size of the encoder: at most about {memory}{disk}"
+        yield f"by the size of the encoder: about {memory}{disk}"
     if forecast.runs > LATEST:
         yield f"compared with the latest {LATEST} of {forecast.runs:,} runs"
 

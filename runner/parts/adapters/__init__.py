@@ -23,9 +23,16 @@ class Adapter(Part):
     can_be_merged: ClassVar[bool] = False
     """Whether an encoder without adapters can compute the same, so that it can be exported to transformers."""
 
-    def misfit(self, sizes: Sizes) -> str:
-        """Return why the adapter does not fit into an encoder of these sizes; it begins with "`FIELD`", or is empty."""
-        return ""
+    def misfit(self, sizes: Sizes, frozen_layers: int) -> tuple[str, str] | None:
+        """Return the field that does not fit into an encoder of these sizes, and why; None if all do.
+
+        `frozen_layers` is the number of its lowest layers that are frozen.
+        """
+        return None
+
+    def weights(self, sizes: Sizes, tasks: int) -> int:
+        """Return the number of weights that are added to an encoder of these sizes, for a forecast."""
+        return 0
 
     @abstractmethod
     def attach(self, encoder: Bert, tasks: int) -> None:

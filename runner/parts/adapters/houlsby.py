@@ -9,6 +9,7 @@ from pydantic import Field
 from . import Adapter
 
 if TYPE_CHECKING:
+    from ..encoders.bert.architectures import Sizes
     from ..encoders.bert.model import Bert
 
 
@@ -24,6 +25,11 @@ class Houlsby(Adapter):
     """Width of the bottleneck."""
     per_task: bool = False
     """Give each task adapters of its own; otherwise all tasks share them."""
+
+    def weights(self, sizes: Sizes, tasks: int) -> int:
+        """Return the number of weights that are added to an encoder of these sizes."""
+        bottleneck = 2 * sizes.width * self.size + self.size + sizes.width
+        return 2 * sizes.layers * bottleneck * (tasks if self.per_task else 1)
 
     def attach(self, encoder: Bert, tasks: int) -> None:
         """Add two bottlenecks to each layer."""

@@ -40,11 +40,19 @@ class Lora(Adapter):
     per_task: bool = False
     """Give each task updates of its own; otherwise all tasks share them."""
 
-    def misfit(self, sizes: Sizes) -> str:
-        """Return why the adapter does not fit into an encoder of these sizes; empty if it does."""
+    def misfit(self, sizes: Sizes, frozen_layers: int) -> tuple[str, str] | None:
+        """Return the field that does not fit into an encoder of these sizes, and why; None if all do."""
         if self.rank > sizes.width:
-            return f"`rank` is {self.rank}, more than the width {sizes.width} of the encoder"
-        return ""
+            return "rank", f"`rank` is {self.rank}, more than the width {sizes.width} of the encoder"
+        return None
+
+    def weights(self, sizes: Sizes, tasks: int) -> int:
+        """Return the number of weights that are added to an encoder of these sizes."""
+        wide, inner = sizes.width, sizes.intermediate
+        shapes = {"intermediate": (inner, wide), "output": (wide, inner)}
+        each = [shapes.get(target, (wide, wide)) for target in dict.fromkeys(self.targets)]
+        of_layer = sum(self.rank * (outputs + inputs) + self.has_magnitude * outputs for outputs, inputs in each)
+        return sizes.layers * of_layer * (tasks if self.per_task else 1)
 
     def attach(self, encoder: Bert, tasks: int) -> None:
         """Add an update to each target in each layer."""

@@ -27,11 +27,16 @@ class Pals(Adapter):
     size: int = Field(default=204, ge=1, le=8192)
     """Width of the attention, a multiple of the encoder's attention heads."""
 
-    def misfit(self, sizes: Sizes) -> str:
-        """Return why the adapter does not fit into an encoder of these sizes; empty if it does."""
+    def misfit(self, sizes: Sizes, frozen_layers: int) -> tuple[str, str] | None:
+        """Return the field that does not fit into an encoder of these sizes, and why; None if all do."""
         if self.size % sizes.heads:
-            return f"`size` is {self.size}, which the {sizes.heads} attention heads of the encoder do not divide"
-        return ""
+            return "size", f"`size` is {self.size}, no multiple of the encoder's {sizes.heads} attention heads"
+        return None
+
+    def weights(self, sizes: Sizes, tasks: int) -> int:
+        """Return the number of weights that are added to an encoder of these sizes."""
+        between = 2 * sizes.width * self.size + self.size + sizes.width
+        return tasks * (between + 3 * sizes.layers * (self.size**2 + self.size))
 
     def attach(self, encoder: Bert, tasks: int) -> None:
         """Add the attention of each task to each layer."""

@@ -26,11 +26,20 @@ class PrivateLayers(Adapter):
     layers: int = Field(default=1, ge=1, le=96)
     """Number of layers from the top that each task has for itself."""
 
-    def misfit(self, sizes: Sizes) -> str:
-        """Return why the adapter does not fit into an encoder of these sizes; empty if it does."""
+    def misfit(self, sizes: Sizes, frozen_layers: int) -> tuple[str, str] | None:
+        """Return the field that does not fit into an encoder of these sizes, and why; None if all do."""
         if self.layers > sizes.layers:
-            return f"`layers` is {self.layers}, but the encoder has {sizes.layers}"
-        return ""
+            return "layers", f"`layers` is {self.layers}, but the encoder has {sizes.layers}"
+        if self.layers + frozen_layers > sizes.layers:
+            return "layers", (f"`layers` is {self.layers}, but of the encoder's {sizes.layers} layers the lowest "
+                              f"{frozen_layers} are frozen (`frozen_layers`)")
+        return None
+
+    def weights(self, sizes: Sizes, tasks: int) -> int:
+        """Return the number of weights that are added to an encoder of these sizes."""
+        wide, inner = sizes.width, sizes.intermediate
+        layer = 4 * wide * (wide + 1) + 2 * wide * inner + inner + wide + 4 * wide
+        return (tasks - 1) * self.layers * layer
 
     def attach(self, encoder: Bert, tasks: int) -> None:
         """Copy the parameters of the top layers for each task."""

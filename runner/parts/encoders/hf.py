@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -87,8 +88,11 @@ class HuggingFace(Encoder):
         if not (folder / TOKENIZER).is_file():
             hint = "`AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)` writes it"
             raise CheckpointError(Problem(f"the checkpoint has no {TOKENIZER}", place, hint=hint))
-        if self.pooling == "pooler" and not any("pooler." in name for name in weights.tensor_names()):
+        if self.pooling == "pooler" and not _has_pooler(weights.tensor_names()):
             raise CheckpointError(Problem("the checkpoint has no pooler", place, hint=NO_POOLER))
+        if self.pooling == "pooler" and self.averaged_layers > 1:
+            raise CheckpointError(Problem("the pooler of `hf` takes the last layer alone", place,
+                                          hint="averaged_layers = 1"))
         layers = next((value for key in LAYERS if isinstance(value := weights.config().get(key), int)), None)
         for name in ("frozen_layers", "averaged_layers") if layers is not None else ():
             if getattr(self, name) > layers:
@@ -126,6 +130,12 @@ class HuggingFace(Encoder):
     def folder(self, project: Path) -> Path:
         """Return the folder of the model, downloaded if it has to be."""
         return checkpoints.folder_of(self.init, project, self.revision)
+
+
+def _has_pooler(names: Sequence[str]) -> bool:
+    """Return whether there is a pooler beside the embeddings, as a part of the encoder itself."""
+    prefixes = {name.partition("embeddings.")[0] for name in names if "embeddings." in name}
+    return any(name.startswith(f"{prefix}pooler.") for prefix in prefixes for name in names)
 
 
 def _end(folder: Path, tokenizer: Tokenizer) -> str:

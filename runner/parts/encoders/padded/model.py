@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ....errors import CheckpointError, Place, Problem
 from .. import Packed
+from ..bert.pretrained import NO_POOLER
 
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "hidden_dropout", "attention_dropout", "resid_pdrop",
             "embd_pdrop", "attn_pdrop", "embedding_dropout", "mlp_dropout", "dropout")
@@ -55,6 +56,8 @@ class HuggingFaceModel(nn.Module):
         self.pad: int = config.pad_token_id if isinstance(getattr(config, "pad_token_id", None), int) else 0
         numbers = [_layer(name) for name, _ in model.named_parameters()]
         self.layers = max((number for number in numbers if number is not None), default=-1) + 1
+        if "pooler" in (pooling, *poolings) and getattr(model, "pooler", None) is None:
+            raise CheckpointError(Problem(f"transformers' {type(model).__name__} has no pooler", hint=NO_POOLER))
         if "attention" in (pooling, *poolings):
             self.attention = nn.Linear(self.width, 1)
             self.new_parameters = ("attention.weight", "attention.bias")
@@ -98,14 +101,12 @@ class HuggingFaceModel(nn.Module):
         states: Tensor = output.last_hidden_state
         if self.averaged > 1:
             states = torch.stack([*output.hidden_states[-self.averaged:-1], states]).mean(0)
-        pooled = [self._pooled(kind, states, mask, lengths.to(device)) for kind in kinds]
+        pooled = [output.pooler_output if kind == "pooler" else self._pooled(kind, states, mask, lengths.to(device))
+                  for kind in kinds]
         return pooled[0] if len(kinds) == 1 else torch.stack(pooled)[chosen, torch.arange(len(rows))]
 
     def _pooled(self, pooling: str, states: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
         """Return the embeddings [n, width] of sentences from the states [n, L, width] of their tokens."""
-        if pooling == "pooler":
-            pooled: Tensor = self.model.pooler(states)
-            return pooled
         if pooling == "cls":
             return states[:, 0]
         if pooling == "last":
