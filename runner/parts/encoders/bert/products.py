@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .... import machine
+from ....machine import limited_below_avx512, vendor
 from .packing import ROUND
 
 MIN_WEIGHTS = 1 << 16
@@ -25,8 +25,8 @@ MIN_WEIGHTS = 1 << 16
 def by_onednn() -> bool:
     """Return whether oneDNN computes large fp32 products on this processor."""
     has_both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return (has_both and machine.vendor() == "AuthenticAMD" and torch.backends.cpu.get_cpu_capability() == "AVX512"
-            and not machine.limited_below_avx512() and hasattr(torch.ops.mkldnn, "_linear_pointwise"))
+    return (has_both and vendor() == "AuthenticAMD" and torch.backends.cpu.get_cpu_capability() == "AVX512"
+            and not limited_below_avx512() and hasattr(torch.ops.mkldnn, "_linear_pointwise"))
 
 
 def _uses_onednn(x: Tensor, width: int, height: int) -> bool:
