@@ -283,10 +283,6 @@ class PredictionsCache:
             return Predictions.read(self._path(id))
         return None
 
-    def has(self, id: str) -> bool:
-        """Return whether Predictions of a system are cached."""
-        return self._path(id).exists()
-
     def keep(self, predictions: Mapping[str, Predictions], ids: Collection[str]) -> None:
         """Store Predictions by id and delete those of other ids than `ids`. Raise StorageError."""
         for path in self.folder.glob("*.safetensors"):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,28 @@ def test_usage_errors_exit_with_2_and_start_nothing(tmp_path: Path, arguments: l
     assert done.returncode == code
     assert message in err and "Traceback" not in err
     assert not (root / "registry" / ".attempts").exists() and not out
+
+
+def test_a_build_that_reuses_scores_holds_the_predictions_that_another_removes_meanwhile(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second build ends after the first has reused its scores and before it publishes them."""
+    tree = 'kind = "ensemble"\n[tree]\ntype = "average"\nmembers = [{}]\n'
+    root = project(tmp_path, pcgrad=PCGRAD, one=tree.format('"sum.toml", "pcgrad.toml"'),
+                   two=tree.format('"sum.toml", "sum.toml", "pcgrad.toml"'))
+    built(root, "one")
+    built(root, "two")
+    significance, recall = root / "results" / "demo" / "significance.json", Build._recall
+    wanted = significance.read_bytes()
+    shutil.rmtree(root / "results")
+
+    def then_another(build: Build, nodes: Sequence[PlannedNode]) -> None:
+        recall(build, nodes)
+        monkeypatch.setattr(Build, "_recall", recall)
+        built(root, "two")
+
+    monkeypatch.setattr(Build, "_recall", then_another)
+    built(root, "one")
+    assert significance.read_bytes() == wanted
 
 
 def test_builds_that_end_together_lose_no_intervals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
