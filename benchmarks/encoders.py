@@ -6,8 +6,6 @@ the packages of the named checkpoint `mpnet-base`, and 16 GB of memory; `--only 
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,18 +14,15 @@ from itertools import count
 from pathlib import Path
 
 import torch
-from sentence_transformers import SentenceTransformer
 from torch import nn
 
 from runner.parts.encoders.bert import checkpoints
-from runner.tasks.data import Data, Examples
 from runner.training import memory
-from runner.training.evaluation import Evaluation
-from runner.training.tokens import Tokens
 from runner.training.trainer import Trainer, TrainerCallback
 
-from . import Case, Ratio, workload
+from . import Case, Ratio, scoring, workload
 from .apart import apart
+from .memory import peak
 from .peers import HuggingFace
 from .steps import RATE
 
@@ -49,26 +44,11 @@ RATIOS = [ratio for p in ("fp32", "bf16") for ratio in (
 SCORED_PART = 40
 """One dev row in so many is scored."""
 
-PEAK = """
-import gc, pathlib, sys, torch
-from benchmarks import encoders, workload
-from runner.training import memory
-from runner.training.trainer import TrainerCallback
-torch.set_num_threads(1)
-memory.keep_freed()
-ours = encoders.trainer(sys.argv[1:], "fp32")
-gc.collect()
-pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-for _ in range(6):
-    ours._step(TrainerCallback())
-(peak,) = (line for line in open("/proc/self/status") if line.startswith("VmHWM"))
-print(int(peak.split()[1]) / 1e3)
-"""
-
 
 def cases() -> list[Case]:
     """Return the contenders, each in a process of its own."""
-    peaks = [Case("memory, full", _peak(*MPNET), "MB"), Case("memory, LoRA", _peak(*LORA), "MB")]
+    peaks = [Case(f"memory, {name}", peak("mtrun", "sum", "fp32", *settings), "MB")
+             for name, settings in (("full", MPNET), ("LoRA", LORA))]
     return [*(apart("encoders", contender) for contender in contenders()), *peaks]
 
 
@@ -133,56 +113,14 @@ def _trainer(bf16: bool) -> Callable[[], float]:
     return sample
 
 
-@cache
-def _dev() -> Data:
-    """Return a part of the dev rows of each task, without any other split."""
-    whole, splits = workload.data(), {}
-    for task, by_split in whole.splits.items():
-        dev = by_split["dev"]
-        columns = [column[::SCORED_PART] for column in (dev.ids, dev.first, dev.second)]
-        splits[task] = {"dev": Examples(*columns, dev.labels[::SCORED_PART])}
-    return Data(whole.tasks, splits)
-
-
 def _scoring(precision: str) -> Callable[[], float]:
-    """Tokenize and score, as if for the first time."""
     @cache
     def made() -> Trainer:
         memory.keep_freed()
         return trainer(MPNET, precision)
 
-    def sample() -> float:
-        ours = made()
-        started = time.process_time()
-        with tempfile.TemporaryDirectory() as output:
-            tokens = Tokens.of(_dev().splits, ours.model.encoder.tokenizer(_dev(), workload.ROOT), Path(output))
-        Evaluation(_dev(), tokens, tuple(ours.model.heads), ("dev",))(ours.network)
-        return time.process_time() - started
-
-    return sample
+    return scoring.timed(lambda: scoring.scored(made(), workload.dev(SCORED_PART)))
 
 
 def _encoding(precision: str) -> Callable[[], float]:
-    """Encode one column of sentences after the other, as one does."""
-    kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    made = cache(lambda: SentenceTransformer(str(folder()), device="cpu", model_kwargs={"dtype": kind}))
-
-    def sample() -> float:
-        model = made()
-        started = time.process_time()
-        for by_split in _dev().splits.values():
-            for column in (by_split["dev"].first, by_split["dev"].second):
-                if column:
-                    model.encode(list(column), show_progress_bar=False, convert_to_tensor=True)
-        return time.process_time() - started
-
-    return sample
-
-
-def _peak(*settings: str) -> Callable[[], float]:
-    def sample() -> float:
-        done = subprocess.run([sys.executable, "-c", PEAK, *settings], cwd=workload.ROOT, capture_output=True,
-                              text=True, check=True)
-        return float(done.stdout.split()[-1])
-
-    return sample
+    return scoring.timed(lambda: scoring.encode(scoring.transformer(folder(), precision), workload.dev(SCORED_PART)))

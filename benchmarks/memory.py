@@ -15,9 +15,9 @@ from benchmarks import workload
 from benchmarks.peers import Course, DirectPCGrad
 from runner.training import memory
 from runner.training.trainer import TrainerCallback
-kind, combiner, precision = sys.argv[1:]
+kind, combiner, precision, *settings = sys.argv[1:]
 torch.set_num_threads(1)
-ours = workload.trainer(workload.model(combiner, precision))
+ours = workload.trainer(workload.model(combiner, precision, True, *settings))
 batches = [workload.rows(ours, step) for step in range(6)]
 if kind == "course":
     heads = {name: copy.deepcopy(head) for name, head in ours.network.heads.items()}
@@ -41,11 +41,12 @@ RATIOS = [Ratio(f"{combiner}: mtrun {precision} / course loop", f"mtrun, {combin
 
 def cases() -> list[Case]:
     """Return the processes' peaks while they do six steps, Python, torch, weights and data included, in megabytes."""
-    ours = [Case(f"mtrun, {c} {p}", _peak("mtrun", c, p), "MB") for c in ("sum", "pcgrad") for p in ("fp32", "bf16")]
-    return [*ours, *(Case(f"course loop, {c}", _peak("course", c, "fp32"), "MB") for c in ("sum", "pcgrad"))]
+    ours = [Case(f"mtrun, {c} {p}", peak("mtrun", c, p), "MB") for c in ("sum", "pcgrad") for p in ("fp32", "bf16")]
+    return [*ours, *(Case(f"course loop, {c}", peak("course", c, "fp32"), "MB") for c in ("sum", "pcgrad"))]
 
 
-def _peak(*arguments: str) -> Callable[[], float]:
+def peak(*arguments: str) -> Callable[[], float]:
+    """Return what measures the peak megabytes of six steps in a process; `arguments` are those of the script."""
     def sample() -> float:
         command = [sys.executable, "-c", SCRIPT, *arguments]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
-from runner.tasks.data import Data, Examples
+from runner.tasks.data import Data
 from runner.training import memory
 from runner.training.evaluation import Evaluation
 from runner.training.tokens import Tokens
@@ -44,9 +44,9 @@ def cases() -> list[Case]:
 def contenders() -> list[Case]:
     """Return the processor seconds for one dev row in eight of each task."""
     torch.set_num_threads(1)
-    ours = [Case(f"mtrun {p}", _timed(lambda p=p: _ours(p))) for p in ("fp32", "bf16")]  # type: ignore[misc]
-    theirs = [Case(f"{ENCODE} {p}", _timed(lambda p=p: _encoded(p))) for p in ("fp32", "bf16")]  # type: ignore[misc]
-    return [*ours, Case(LOOP, _timed(_looped)), *theirs]
+    ours = [Case(f"mtrun {p}", timed(lambda p=p: _ours(p))) for p in ("fp32", "bf16")]  # type: ignore[misc]
+    theirs = [Case(f"{ENCODE} {p}", timed(lambda p=p: _encoded(p))) for p in ("fp32", "bf16")]  # type: ignore[misc]
+    return [*ours, Case(LOOP, timed(_looped)), *theirs]
 
 
 def gate() -> Iterator[str]:
@@ -58,7 +58,8 @@ def gate() -> Iterator[str]:
     yield f"the scores of {sum(map(len, mine.values()))} dev rows equal the course loop's within {worst:.1e}"
 
 
-def _timed(work: Callable[[], object]) -> Callable[[], float]:
+def timed(work: Callable[[], object]) -> Callable[[], float]:
+    """Return what measures the processor seconds of some work."""
     def sample() -> float:
         started = time.process_time()
         work()
@@ -67,14 +68,8 @@ def _timed(work: Callable[[], object]) -> Callable[[], float]:
     return sample
 
 
-@cache
 def _dev() -> Data:
-    """Return one dev row in eight of each task, without any other split."""
-    whole, splits = workload.data(), {}
-    for task, by_split in whole.splits.items():
-        dev = by_split["dev"]
-        splits[task] = {"dev": Examples(dev.ids[::PART], dev.first[::PART], dev.second[::PART], dev.labels[::PART])}
-    return Data(whole.tasks, splits)
+    return workload.dev(PART)
 
 
 @cache
@@ -84,12 +79,16 @@ def _trainer(precision: str) -> Trainer:
 
 
 def _ours(precision: str) -> dict[str, np.ndarray]:
-    """Tokenize, as if for the first time, and score."""
-    trainer = _trainer(precision)
-    tokenizer = trainer.model.encoder.tokenizer(_dev(), workload.ROOT)
+    """Score with MiniLM-L6."""
+    return scored(_trainer(precision), _dev())
+
+
+def scored(trainer: Trainer, data: Data) -> dict[str, np.ndarray]:
+    """Tokenize, as if for the first time, and score the dev rows of each task."""
+    tokenizer = trainer.model.encoder.tokenizer(data, workload.ROOT)
     with tempfile.TemporaryDirectory() as folder:
-        tokens = Tokens.of(_dev().splits, tokenizer, Path(folder))
-    said = Evaluation(_dev(), tokens, tuple(trainer.model.heads), ("dev",))(trainer.network)
+        tokens = Tokens.of(data.splits, tokenizer, Path(folder))
+    said = Evaluation(data, tokens, tuple(trainer.model.heads), ("dev",))(trainer.network)
     return {task: output.scores for task, output in said.outputs["dev"].items()}
 
 
@@ -117,18 +116,19 @@ def _looped() -> dict[str, np.ndarray]:
 
 
 @cache
-def _sentences() -> list[list[str]]:
-    return [list(column) for by_split in _dev().splits.values()
-            for column in (by_split["dev"].first, by_split["dev"].second) if column]
-
-
-@cache
-def _transformer(precision: str) -> SentenceTransformer:
+def transformer(folder: Path, precision: str) -> SentenceTransformer:
+    """Return a folder's model in sentence-transformers."""
     kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    return SentenceTransformer(str(workload.weights()), device="cpu", model_kwargs={"dtype": kind})
+    return SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": kind})
+
+
+def encode(model: SentenceTransformer, data: Data) -> None:
+    """Encode one column of dev sentences after the other, as one does."""
+    for by_split in data.splits.values():
+        for column in (by_split["dev"].first, by_split["dev"].second):
+            if column:
+                model.encode(list(column), show_progress_bar=False, convert_to_tensor=True)
 
 
 def _encoded(precision: str) -> None:
-    """Encode one column of sentences after the other, as one does."""
-    for column in _sentences():
-        _transformer(precision).encode(column, show_progress_bar=False, convert_to_tensor=True)
+    encode(transformer(workload.weights(), precision), _dev())

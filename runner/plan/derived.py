@@ -135,7 +135,7 @@ class DerivedLeaf:
         yield from self._changed_encoders()
         (first, at_first), *others = self._places()
         expected, adapter = self._weights_of(first), self._model(first).adapter
-        if adapter and not adapter.has_weight_means:
+        if adapter and not adapter.can_be_averaged:
             yield Problem(f"the weights of `{self.nodes[first].title}` have no mean: it has a `{adapter.type}` adapter",
                           at_first, ("the mean of products of matrices is not the product of their means",),
                           'an ensemble averages what they predict')

@@ -7,8 +7,8 @@ from math import prod
 from ..parts.encoders.bert.architectures import Sizes, shapes_of
 from ..specs.spec import Model
 
-BETWEEN = 2270
-"""Time between the matrix products of a layer (LayerNorm, GELU, dropout, attention) for each element of a row, in
+ELEMENTWISE = 2270
+"""Time of what is no matrix product in a layer (LayerNorm, GELU, dropout, attention) for each element of a row, in
 multiplications of the products: on a CPU they take a third of a step of MiniLM-L6."""
 
 PROCESS_MEGABYTES = 600
@@ -27,7 +27,7 @@ def step_cost(model: Model, sizes: Sizes) -> float:
         share = 1 / 3
     elif model.adapter and (model.adapter.freezes_encoder or model.encoder.freeze):
         share = 2 / 3
-    return share * (products + BETWEEN * sizes.layers * sizes.width)
+    return share * (products + ELEMENTWISE * sizes.layers * sizes.width)
 
 
 def stored_bytes(model: Model, sizes: Sizes) -> int:

@@ -211,9 +211,9 @@ def test_projected_attention_is_that_of_the_paper() -> None:
     mask, inputs = padded(texts)["attention_mask"], {}
 
     def linear(name: str, x: Tensor) -> Tensor:
-        return x @ p[f"beside.{name}.weight"].T + p[f"beside.{name}.bias"]
+        return x @ p[f"pals.{name}.weight"].T + p[f"pals.{name}.bias"]
 
-    def beside(number: int, x: Tensor) -> Tensor:
+    def added(number: int, x: Tensor) -> Tensor:
         narrow = linear("down", x)
         query, key, value = (linear(f"{kind}.{number}", narrow).unflatten(-1, (HEADS, -1)).transpose(1, 2)
                              for kind in ("queries", "keys", "values"))
@@ -223,7 +223,7 @@ def test_projected_attention_is_that_of_the_paper() -> None:
 
     for number, layer in enumerate(model.encoder.layer):
         layer.register_forward_pre_hook(lambda _, args, number=number: inputs.__setitem__(number, args[0]))
-        hooked(layer.output.dropout, lambda output, number=number: output + beside(number, inputs[number]))
+        hooked(layer.output.dropout, lambda output, number=number: output + added(number, inputs[number]))
     expected = model(**padded(texts)).pooler_output
     mine = made(pack([*sentences(2, 5), *texts], (2, 6)))[2:]
     assert (mine - expected).abs().max() < 1e-9

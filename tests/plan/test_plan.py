@@ -304,8 +304,8 @@ def test_an_encoder_that_was_never_trained_is_estimated_from_its_size(root: Path
     assert fresh.by_size and fresh.seconds is None
     finish(root, "sum", seconds=20.0)
     wide, twice = ahead("encoder.width=32", "encoder.layers=3"), ahead("encoder.layers=2", "train.epochs=5")
-    products, between = {16: 12 * 16**2, 32: 12 * 32**2}, encoder_cost.BETWEEN
-    share = 3 * (products[32] + between * 32) / (products[16] + between * 16)
+    products, elementwise = {16: 12 * 16**2, 32: 12 * 32**2}, encoder_cost.ELEMENTWISE
+    share = 3 * (products[32] + elementwise * 32) / (products[16] + elementwise * 16)
     assert wide.by_size and wide.seconds == pytest.approx(20.0 * share)
     assert twice.seconds == pytest.approx(20.0 * 2 * 5 / 2)
     frozen = ahead("encoder.layers=2", "train.epochs=5", "adapter.type=lora")

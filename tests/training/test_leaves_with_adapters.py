@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from projects import write
 from safetensors.torch import load_file
 from systems import mtrun
 from tiny_models import encoded, save
@@ -41,6 +42,16 @@ def with_adapter(folder: Path, adapter: str, architecture: str = "mpnet", **fiel
         with (root / "specs" / "profiles" / "demo.toml").open("a") as profile:
             profile.write(f'\n[adapter]\ntype = "{adapter.partition(" ")[0]}"\n{ADAPTERS[adapter]}\n')
     return root
+
+
+def write_models(root: Path, **texts: str) -> None:
+    """Write models that extend specs/sum.toml, with these lines besides."""
+    write(root / "specs", {f"{name}.toml": f'kind = "model"\nextends = "sum.toml"\n{text}'
+                           for name, text in texts.items()})
+
+
+def write_soup(root: Path, name: str, *members: str) -> None:
+    (root / "specs" / f"{name}.toml").write_text(f'kind = "soup"\nmembers = {json.dumps(members)}\n')
 
 
 def stored(root: Path, name: str = "sum") -> dict[str, torch.Tensor]:
@@ -124,11 +135,9 @@ def test_others_files_of_the_encoder_are_told(tmp_path: Path) -> None:
 
 def test_soups_students_and_starts_take_what_fits(tmp_path: Path) -> None:
     root = with_adapter(tmp_path, "houlsby")
-    specs = root / "specs"
-    (specs / "other.toml").write_text('kind = "model"\nextends = "sum.toml"\n[train]\nseed = 5\n')
-    (specs / "mean.toml").write_text('kind = "soup"\nmembers = ["sum.toml", "other.toml"]\n')
-    (specs / "pupil.toml").write_text('kind = "model"\nextends = "sum.toml"\n[teacher]\nspec = "sum.toml"\n')
-    (specs / "later.toml").write_text('kind = "model"\nextends = "sum.toml"\nstart = "other.toml"\n')
+    write_models(root, other="[train]\nseed = 5\n", pupil='[teacher]\nspec = "sum.toml"\n',
+                 later='start = "other.toml"\n')
+    write_soup(root, "mean", "sum.toml", "other.toml")
     build(root, "mean", "pupil", "later")
     mean, first, second = stored(root, "mean"), stored(root), stored(root, "other")
     assert first.keys() < mean.keys() and all("adapter" in name for name in first if name.startswith("encoder."))
@@ -145,10 +154,8 @@ def refused(root: Path, spec: str, *settings: str) -> str:
 
 def test_what_does_not_fit_is_told_before_anything_starts(tmp_path: Path) -> None:
     root = with_adapter(tmp_path, "lora")
-    specs = root / "specs"
-    (specs / "mean.toml").write_text('kind = "soup"\nmembers = ["sum.toml"]\n')
-    (specs / "plain.toml").write_text('kind = "model"\nextends = "sum.toml"\n[adapter]\ntype = "houlsby"\n')
-    (specs / "later.toml").write_text('kind = "model"\nextends = "plain.toml"\nstart = "sum.toml"\n')
+    write_soup(root, "mean", "sum.toml")
+    write_models(root, later='start = "sum.toml"\n[adapter]\ntype = "houlsby"\n')
     done = mtrun(root, "plan", "specs/mean.toml")
     assert done.code == 2 and "the mean of products of matrices is not the product of their means" in done.err
     done = mtrun(root, "plan", "specs/later.toml")
@@ -167,15 +174,13 @@ def test_what_does_not_fit_is_told_before_anything_starts(tmp_path: Path) -> Non
 
 def test_a_start_gives_each_task_its_own_parameters_and_a_soup_fills_in_the_encoder(tmp_path: Path) -> None:
     root = with_adapter(tmp_path, "houlsby each")
-    specs, off = root / "specs", "[optimizer]\nlr = 1e-12\n"
-    text = 'kind = "model"\nextends = "sum.toml"\n'
-    (specs / "two.toml").write_text(f'{text}[train]\ntasks = ["paraphrase", "sentiment"]\nsteps = 4\n')
-    (specs / "one.toml").write_text(
+    write_models(root, two='[train]\ntasks = ["paraphrase", "sentiment"]\nsteps = 4\n',
+                 again='start = "two.toml"\n[train]\ntasks = ["sentiment"]\n'
+                       '[optimizer]\ntype = "adamw"\nlr = 1e-2\nweight_decay = 0.5\n')
+    (root / "specs" / "one.toml").write_text(
         'kind = "model"\nstart = "two.toml"\n[heads.sentiment]\ntype = "linear"\nloss = "cross_entropy"\n'
-        f'[combiner]\ntype = "sum"\n[schedule]\ntype = "constant"\n{off}')
-    (specs / "again.toml").write_text(f'{text}start = "two.toml"\n[train]\ntasks = ["sentiment"]\n'
-                                      '[optimizer]\ntype = "adamw"\nlr = 1e-2\nweight_decay = 0.5\n')
-    (specs / "mean.toml").write_text('kind = "soup"\nmembers = ["two.toml", "again.toml"]\n')
+        '[combiner]\ntype = "sum"\n[schedule]\ntype = "constant"\n[optimizer]\nlr = 1e-12\n')
+    write_soup(root, "mean", "two.toml", "again.toml")
     build(root, "one", "mean")
     two, one, again = stored(root, "two"), stored(root, "one"), stored(root, "again")
     names = [name for name in two if "adapter" in name]
@@ -191,17 +196,15 @@ def test_a_start_gives_each_task_its_own_parameters_and_a_soup_fills_in_the_enco
 
 def test_files_that_changed_or_differ_are_told_before_a_soup_or_a_start(tmp_path: Path) -> None:
     root = with_adapter(tmp_path, "houlsby")
-    specs = root / "specs"
     build(root, "sum")
     save(tmp_path / "others", "mpnet", hidden_act="gelu_new")
-    (specs / "far.toml").write_text(
-        f'kind = "model"\nextends = "sum.toml"\n[encoder]\ninit = "{tmp_path / "others"}"\n')
-    (specs / "mean.toml").write_text('kind = "soup"\nmembers = ["sum.toml", "far.toml"]\n')
+    write_models(root, far=f'[encoder]\ninit = "{tmp_path / "others"}"\n')
+    write_soup(root, "mean", "sum.toml", "far.toml")
     done = mtrun(root, "plan", "specs/mean.toml")
     assert done.code == 2 and "`its files` is" in done.err
     (run,) = [path.name for path in (root / "registry").iterdir() if (path / "manifest.json").exists()]
-    (specs / "later.toml").write_text(f'kind = "model"\nextends = "sum.toml"\nstart = "run:{run}"\n')
-    (specs / "alone.toml").write_text(f'kind = "soup"\nmembers = ["run:{run}"]\n')
+    write_models(root, later=f'start = "run:{run}"\n')
+    write_soup(root, "alone", f"run:{run}")
     (tmp_path / "weights" / "tokenizer_config.json").unlink()  # a file that is gone changes the tokens, too
     for spec in ("later", "alone"):
         done = mtrun(root, "plan", f"specs/{spec}.toml")
@@ -211,11 +214,9 @@ def test_files_that_changed_or_differ_are_told_before_a_soup_or_a_start(tmp_path
 def test_poolings_with_parameters_may_differ_from_those_of_a_start(tmp_path: Path) -> None:
     save(tmp_path / "weights", "bert")
     root = encoded(tmp_path, "minbert", pooling='"mean"')
-    text = 'kind = "model"\nextends = "sum.toml"\n'
-    (root / "specs" / "first.toml").write_text(f'{text}[heads.sentiment]\npooling = "attention"\n')
-    (root / "specs" / "then.toml").write_text(f'{text}start = "first.toml"\n[heads.sentiment]\npooling = "pooler"\n')
-    (root / "specs" / "same.toml").write_text(f'{text}start = "sum.toml"\n[heads.sentiment]\npooling = "mean"\n'
-                                              '[optimizer]\nlr = 1e-12\n')
+    write_models(root, first='[heads.sentiment]\npooling = "attention"\n',
+                 then='start = "first.toml"\n[heads.sentiment]\npooling = "pooler"\n',
+                 same='start = "sum.toml"\n[heads.sentiment]\npooling = "mean"\n[optimizer]\nlr = 1e-12\n')
     build(root, "then", "same")
     assert "encoder.pooler.weight" in stored(root, "then") and "encoder.attention.weight" in stored(root, "first")
     for name, tensor in stored(root, "sum").items():

@@ -17,8 +17,8 @@ class Adapter(Part):
 
     freezes_encoder: ClassVar[bool] = True
     """Whether the encoder's own weights are frozen; a run then stores only what it trained."""
-    has_weight_means: ClassVar[bool] = True
-    """Whether the mean of the weights of several runs is that of what they compute with, so that they make a soup."""
+    can_be_averaged: ClassVar[bool] = True
+    """Whether a soup may average the weights of several runs; not those whose products are what counts."""
 
     can_be_merged: ClassVar[bool] = False
     """Whether an encoder without adapters can compute the same, so that it can be exported to transformers."""

@@ -25,7 +25,7 @@ class Lora(Adapter):
     """
 
     type = "lora"
-    has_weight_means = False
+    can_be_averaged = False
     can_be_merged = True
     has_magnitude: ClassVar[bool] = False
 

@@ -42,4 +42,4 @@ class Pals(Adapter):
         """Add the attention of each task to each layer."""
         from ..encoders.bert.adapters import ProjectedAttention
 
-        encoder.beside = ProjectedAttention(encoder.width, self.size, len(encoder.blocks), tasks)
+        encoder.pals = ProjectedAttention(encoder.width, self.size, len(encoder.blocks), tasks)

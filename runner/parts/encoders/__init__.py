@@ -102,9 +102,9 @@ class Encoder(Part):
     def build(self, tokenizer: Tokenizer, project: Path) -> torch.nn.Module:
         """Build a module with `forward(packed: Packed) -> Tensor [S, width]`, on the CPU, in fp32.
 
-        It has `width: int`, with `has_word_table` `words: str`, the name of the embedding table that `Packed.tokens`
-        indexes, and
-        `depth(name: str) -> int`, the layers from the top of a parameter: 0 after the last layer (pooler), 1 in it.
+        It has `width: int`; `depth(name: str) -> int`, the layers from the top of a parameter: 0 after the last layer
+        (pooler), 1 in it; and with `has_word_table` `words: str`, the name of the embedding table that `Packed.tokens`
+        indexes.
 
         Random weights are drawn from torch's global generator, which the caller has seeded.
         """

@@ -6,24 +6,12 @@ in both cases [T, ...] is used by row t for the rows of the batch's task t.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .ops import attention, dropout
+from .ops import attention, by_task, dropout, linears
 from .packing import AttentionBuckets
-
-
-def by_task(x: Tensor, tasks: tuple[int, ...], parameters: tuple[Tensor, ...],
-            is_by_task: bool) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
-    """Yield the rows of x [N, in] and their parameters: all at once, or those of each task."""
-    if not is_by_task:
-        yield x, parameters
-        return
-    for number, rows in enumerate(x.split_with_sizes(tasks)):
-        yield rows, tuple(parameter[number] for parameter in parameters)
 
 
 class LowRank(nn.Module):
@@ -108,8 +96,8 @@ class PrivateLinear(nn.Module):
 
     def forward(self, x: Tensor, tasks: tuple[int, ...]) -> Tensor:
         """Return [N, outputs] from x [N, inputs]."""
-        return torch.cat([functional.linear(rows, weight, bias) for rows, (weight, bias) in
-                          by_task(x, tasks, (self.weight, self.bias), True)])
+        (result,) = linears(x, tasks, self.weight, self.bias, is_private=True)
+        return result
 
 
 class ProjectedAttention(nn.Module):

@@ -15,6 +15,7 @@ which keeps its gradient as small as the batch. Parameters: `word position segme
 mix_norm expand contract contract_norm}` and `pooler`, each `.weight` and, but for the three tables, `.bias`. Some
 architectures (`architectures.py`) lack `segment`, or have `project`, a linear layer after the embeddings (ELECTRA), or
 `relative_bias`, a table of biases of the attention scores by relative position, which all layers share (MPNet).
+Adapters (`adapters.py`) add parameters, some of them *private*: [T, ...], of each task.
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ class Bert(nn.Module):
         if sizes.relative_buckets:
             self.relative_bias = Embedding(sizes.relative_buckets, sizes.heads)
         self.blocks = nn.ModuleList(Block(sizes, dropout) for _ in range(sizes.layers))
-        self.beside: ProjectedAttention | None = None
+        self.pals: ProjectedAttention | None = None
         """Attention of each task, whose output is added to that of each layer."""
         if "pooler" in (pooling, *poolings):
             self.pooler = Linear(sizes.width, sizes.width)
@@ -162,7 +163,7 @@ class Bert(nn.Module):
         module, _, rest = name.partition(".")
         if module == "blocks":
             return len(self.blocks) - int(rest.partition(".")[0])
-        return 0 if module in ("pooler", "attention", "beside") else len(self.blocks) + 1
+        return 0 if module in ("pooler", "attention", "pals") else len(self.blocks) + 1
 
     def merged_state(self, task: int = 0) -> dict[str, Tensor]:
         """Return the tensors of an encoder without adapters that computes the same, for a task if each has its own.
@@ -275,7 +276,7 @@ class Bert(nn.Module):
     def _block(self, number: int, queries: Tensor, keys: Tensor, q_buckets: AttentionBuckets,
                k_buckets: AttentionBuckets, biases: tuple[Tensor, ...]) -> Tensor:
         """Apply one layer to the rows `queries` [N', width], which attend to the rows `keys` [N, width]."""
-        added = None if self.beside is None else self.beside(
+        added = None if self.pals is None else self.pals(
             number, queries, keys, q_buckets, k_buckets, self.dropout if self.training else 0.0)
         result: Tensor = self.blocks[number](queries, keys, q_buckets, k_buckets, biases, added)
         return result

@@ -7,7 +7,7 @@ dimension [T, ...]: an operation computes with `bank[0]`, and the gradient of `b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -232,6 +232,16 @@ def lookup(table: Tensor, index: Tensor, tasks: tuple[int, ...]) -> Tensor:
     return functional.embedding(index, table) if table.dim() == 2 else _task_lookup(table, index, tasks)
 
 
+def by_task(x: Tensor, tasks: tuple[int, ...], parameters: tuple[Tensor, ...],
+            is_by_task: bool = True) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
+    """Yield the rows of x [N, in] and their parameters: those of each task, [T, ...], or all at once."""
+    if not is_by_task:
+        yield x, parameters
+        return
+    for number, rows in enumerate(x.split_with_sizes(tasks)):
+        yield rows, tuple(parameter[number] for parameter in parameters)
+
+
 def linears(x: Tensor, tasks: tuple[int, ...], *parameters: Tensor, is_private: bool = False) -> tuple[Tensor, ...]:
     """Return x W^T + b [N, out] for each pair (W, b), from x [N, in]; `tasks` holds the number of rows per task.
 
@@ -239,8 +249,7 @@ def linears(x: Tensor, tasks: tuple[int, ...], *parameters: Tensor, is_private: 
     """
     if not is_private:
         return _linears(x, tasks, *parameters)
-    parts = [_linears(rows, (len(rows),), *(parameter[task] for parameter in parameters))
-             for task, rows in enumerate(x.split_with_sizes(tasks))]
+    parts = [_linears(rows, (len(rows),), *own) for rows, own in by_task(x, tasks, parameters)]
     return tuple(torch.cat(of_layer) for of_layer in zip(*parts, strict=True))
 
 
@@ -248,8 +257,8 @@ def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, tasks: tuple[int, 
          is_private: bool = False) -> Tensor:
     """Return LayerNorm of x [N, W]; private weights [T, W] are those of each task."""
     if is_private:
-        return torch.cat([functional.layer_norm(rows, rows.shape[-1:], weight[task], bias[task], eps)
-                          for task, rows in enumerate(x.split_with_sizes(tasks))])
+        return torch.cat([functional.layer_norm(rows, rows.shape[-1:], w, b, eps)
+                          for rows, (w, b) in by_task(x, tasks, (weight, bias))])
     if weight.dim() == 1:
         return functional.layer_norm(x, x.shape[-1:], weight, bias, eps)
     return _task_norm(x, weight, bias, eps, tasks)
