@@ -121,19 +121,16 @@ class Build:
     def _recall(self, nodes: Sequence[PlannedNode]) -> None:
         """Use the results of an earlier build if all systems are cached and nothing else has to be computed.
 
-        Their predictions are read at once: a build that ends meanwhile removes those of systems without a result.
+        Other builds keep those predictions meanwhile, since this one has reserved their ids.
         """
         cached = predictions_cache(self.plan)
-        found = {node.id: cached.find(node.id) for node in nodes if node.name and node.id not in self._runs}
-        predictions = {id: one for id, one in found.items() if one}
-        if len(predictions) < len(found):
+        if not all(node.id in self._runs or not node.name or cached.has(node.id) for node in nodes):
             return
         cache = ResultCache(self.plan, self._runs)
         results = {name: result for name in self.plan.roots if (result := cache.find(name))}
         scored = {node.id: node for result in results.values() for node in result.tree.nodes()}
         if len(results) == len(self.plan.roots) and all(node.id in scored for node in nodes):
             self._known, self._scored = results, scored
-            self._predictions |= predictions
 
     def _score(self, node: PlannedNode) -> Iterator[Event]:
         """Compute Predictions and scores of a node from its run, its file or its members."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ..errors import MtrunError, Place, Problem, SpecError, StorageError
 from ..files import locked, write_bytes
 from ..plan.plan import Plan
 from ..registry.registry import Registry
+from ..registry.reservations import removal
 from ..results.costs import costs
 from ..results.result import COSTS, Result
 from ..results.result_folder import read_files, read_profile
@@ -69,7 +70,10 @@ def _complete(plan: Plan, predictions: Mapping[str, Predictions], folder: Path) 
     results, one_set = list(read_files(folder)[0].values()), read_profile(folder)
     ids = {node.id for result in results for node in result.tree.nodes() if node.name}
     cache = predictions_cache(plan)
-    cache.keep({id: new for id, new in predictions.items() if id in ids and not plan.registry.has(id)}, ids)
+    for id in ids & predictions.keys():
+        if not plan.registry.has(id):
+            cache.keep(id, predictions[id])
+    _remove_unpublished(cache, ids, plan.registry)
 
     def find(id: str) -> Predictions | None:
         return predictions.get(id) or _of_run(plan.registry, id) or cache.find(id)
@@ -77,6 +81,15 @@ def _complete(plan: Plan, predictions: Mapping[str, Predictions], folder: Path) 
     if one_set.files:  # else results contradict one another, and predictions cannot be assigned to them
         update(folder, one_set.results, plan.data, find, plan.registry.cache / SIGNIFICANT / plan.profile)
     _write_costs(folder / COSTS, plan.registry, results)
+
+
+def _remove_unpublished(cache: PredictionsCache, ids: Set[str], registry: Registry) -> None:
+    """Delete cached Predictions of systems without a result, but for those that a running build has reserved."""
+    if not cache.ids() <= ids:
+        with contextlib.suppress(StorageError), removal(registry) as reservations:
+            for id in cache.ids() - ids:
+                if not reservations.covering(id):
+                    cache.remove(id)
 
 
 def predictions_cache(plan: Plan) -> PredictionsCache:

@@ -283,17 +283,25 @@ class PredictionsCache:
             return Predictions.read(self._path(id))
         return None
 
-    def keep(self, predictions: Mapping[str, Predictions], ids: Collection[str]) -> None:
-        """Store Predictions by id and delete those of other ids than `ids`. Raise StorageError."""
-        for path in self.folder.glob("*.safetensors"):
-            if path.stem not in ids:
-                remove(path)
-        for id, prediction in predictions.items():
-            data, path = prediction.to_bytes(), self._path(id)
-            with contextlib.suppress(FileNotFoundError):  # none yet, or another build has just deleted it
-                if path.read_bytes() == data:
-                    continue
-            write_bytes(path, data)
+    def has(self, id: str) -> bool:
+        """Return whether Predictions of a system are cached."""
+        return self._path(id).exists()
+
+    def ids(self) -> set[str]:
+        """Return the ids of the systems whose Predictions are cached."""
+        return {path.stem for path in self.folder.glob("*.safetensors")}
+
+    def keep(self, id: str, predictions: Predictions) -> None:
+        """Store the Predictions of a system. Raise StorageError."""
+        data, path = predictions.to_bytes(), self._path(id)
+        with contextlib.suppress(FileNotFoundError):  # none yet, or another build has just deleted it
+            if path.read_bytes() == data:
+                return
+        write_bytes(path, data)
+
+    def remove(self, id: str) -> None:
+        """Delete the Predictions of a system."""
+        remove(self._path(id))
 
     def _path(self, id: str) -> Path:
         return self.folder / f"{id}.safetensors"

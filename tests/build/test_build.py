@@ -200,7 +200,7 @@ def test_usage_errors_exit_with_2_and_start_nothing(tmp_path: Path, arguments: l
     assert not (root / "registry" / ".attempts").exists() and not out
 
 
-def test_a_build_that_reuses_scores_holds_the_predictions_that_another_removes_meanwhile(
+def test_no_build_removes_the_predictions_whose_scores_another_reuses_meanwhile(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second build ends after the first has reused its scores and before it publishes them."""
     tree = 'kind = "ensemble"\n[tree]\ntype = "average"\nmembers = [{}]\n'
@@ -220,6 +220,10 @@ def test_a_build_that_reuses_scores_holds_the_predictions_that_another_removes_m
     monkeypatch.setattr(Build, "_recall", then_another)
     built(root, "one")
     assert significance.read_bytes() == wanted
+    cached = root / "registry" / ".cache" / "predictions" / "demo"
+    (root / "results" / "demo" / "one.json").unlink()
+    built(root, "two")
+    assert len(list(cached.iterdir())) == 1, "predictions without a result that no build has reserved are removed"
 
 
 def test_builds_that_end_together_lose_no_intervals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -210,7 +210,7 @@ def test_a_damaged_file_is_an_error_that_names_it_until_the_next_build(root: Pat
 def test_a_damaged_shelf_is_no_error(tmp_path: Path) -> None:
     data = suited(tmp_path)
     shelf = PredictionsCache(tmp_path / "shelf")
-    shelf.keep({"a": said(data, 1.0, 1)}, ["a"])
+    shelf.keep("a", said(data, 1.0, 1))
     kept = shelf.find("a")
     assert kept and kept.to_bytes() == said(data, 1.0, 1).to_bytes()
     (tmp_path / "shelf" / "a.safetensors").write_bytes(b"x")
@@ -220,15 +220,15 @@ def test_a_damaged_shelf_is_no_error(tmp_path: Path) -> None:
 def test_a_file_that_another_build_deletes_meanwhile_is_written_again(tmp_path: Path,
                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     data, shelf, read = suited(tmp_path), PredictionsCache(tmp_path / "shelf"), Path.read_bytes
-    shelf.keep({"a": said(data, 1.0, 1)}, ["a"])
+    shelf.keep("a", said(data, 1.0, 1))
 
     def slow(path: Path) -> bytes:
         monkeypatch.undo()
-        PredictionsCache(tmp_path / "shelf").keep({}, [])
+        PredictionsCache(tmp_path / "shelf").remove("a")
         return read(path)
 
     monkeypatch.setattr(Path, "read_bytes", slow)
-    shelf.keep({"a": said(data, 1.0, 1)}, ["a"])
+    shelf.keep("a", said(data, 1.0, 1))
     assert shelf.find("a")
 
 

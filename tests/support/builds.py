@@ -11,6 +11,8 @@ from runner.build.build import Build
 from runner.build.events import Event
 from runner.build.scheduler import Scheduler
 from runner.plan.planner import make_plan
+from runner.registry.registry import Registry
+from runner.registry.reservations import reserved
 from runner.worker.executors.inline import Inline
 
 PCGRAD = 'kind = "model"\nextends = "sum.toml"\ncombiner = "pcgrad"\n'
@@ -25,9 +27,11 @@ BROKEN = 'kind = "model"\nextends = "sum.toml"\n[optimizer]\nlr = 1e30\n'
 
 def built(root: Path, *specs: str, settings: Sequence[str] = ()) -> list[Event]:
     """Build specs in this process and return the events."""
-    plan = make_plan(root, [root / "specs" / f"{spec}.toml" for spec in specs], "demo", settings)
-    scheduler = Scheduler(plan.registry, root, Inline(), jobs=1)
-    return list(Build(plan, scheduler, root / "results").events())
+    with reserved(Registry(root / "registry")) as reservation:
+        plan = make_plan(root, [root / "specs" / f"{spec}.toml" for spec in specs], "demo", settings)
+        reservation.hold(plan.nodes)
+        scheduler = Scheduler(plan.registry, root, Inline(), jobs=1)
+        return list(Build(plan, scheduler, root / "results").events())
 
 
 def names(events: Sequence[Event], kind: str) -> list[str]:
