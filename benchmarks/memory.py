@@ -12,7 +12,6 @@ from .workload import ROOT
 SCRIPT = """
 import copy, gc, pathlib, sys, torch
 from benchmarks import workload
-from benchmarks.peers import Course, DirectPCGrad
 from runner.training import memory
 from runner.training.trainer import TrainerCallback
 kind, combiner, precision, *settings = sys.argv[1:]
@@ -20,6 +19,8 @@ torch.set_num_threads(1)
 ours = workload.trainer(workload.model(combiner, precision, True, *settings))
 batches = [workload.rows(ours, step) for step in range(6)]
 if kind == "course":
+    from benchmarks.peers import Course, DirectPCGrad  # transformers needs memory, too
+
     heads = {name: copy.deepcopy(head) for name, head in ours.network.heads.items()}
     del ours
     peer = (Course if combiner == "sum" else DirectPCGrad)(workload.weights(), heads, 2e-5)

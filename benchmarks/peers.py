@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-Rows = tuple[tuple[str, ...], tuple[str, ...], Tensor]
-"""First sentences, second sentences (none of a task on one sentence), labels [n]."""
+from .workload import Rows
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "sentiment": lambda scores, labels: functional.cross_entropy(scores, labels.long()),

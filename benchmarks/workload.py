@@ -17,7 +17,8 @@ from runner.tasks.data import Data, Examples
 from runner.training.trainer import Trainer
 from runner.worker.worker import trainer_of
 
-from .peers import Rows
+Rows = tuple[tuple[str, ...], tuple[str, ...], torch.Tensor]
+"""First sentences, second sentences (none of a task on one sentence), labels [n]."""
 
 ROOT = Path(__file__).parents[1]
 BATCH = 8

@@ -39,7 +39,7 @@ LONGER = ["resources.checkpoint_seconds=0", "train.epochs=2", "train.steps=40"]
 ENDLESS = ["train.epochs=1000", "train.steps=60"]
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["runner.worker", "faults"])
+CONTEXT.set_forkserver_preload(["runner.worker", "faults", "torch"])
 
 
 @pytest.fixture

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +36,54 @@ def test_adamw_is_algorithm_2() -> None:
         m, v = 0.8 * m + 0.2 * gradient, 0.95 * v + 0.05 * gradient**2
         x = x - 0.01 * ((m / (1 - 0.8**t)) / (np.sqrt(v / (1 - 0.95**t)) + 1e-6) + 0.1 * x)
     np.testing.assert_allclose(weight.detach().numpy(), x, rtol=1e-10)
+
+
+def test_adamw_steps_and_resumes_as_that_of_torch_bit_for_bit() -> None:
+    """Two groups, rates that change, a parameter that has a gradient in some steps and one that never has."""
+    chance = torch.Generator().manual_seed(0)
+    shapes = ((300, 7), (5,), (3, 4), (2,))
+    start = [torch.randn(shape, generator=chance) for shape in shapes]
+    part = AdamW(lr=0.02, weight_decay=0.1, betas=(0.8, 0.95), eps=1e-6)
+
+    def groups() -> list[dict[str, Any]]:
+        mine = [torch.nn.Parameter(tensor.clone()) for tensor in start]
+        return [{"params": mine[:2], "share": 1.0}, {"params": mine[2:], "share": 0.5}]
+
+    ours = part.build(groups())
+    peer = torch.optim.AdamW(groups(), lr=0.02, weight_decay=0.1, betas=(0.8, 0.95), eps=1e-6, fused=True)
+    for step in range(9):
+        gradients = [torch.randn(shape, generator=chance) for shape in shapes[:2 + (step % 3 == 1)]]
+        for one in (ours, peer):
+            for group in one.param_groups:
+                group["lr"] = 0.02 / (step + 1) * group["share"]
+            parameters = [p for group in one.param_groups for p in group["params"]]
+            for parameter in parameters:
+                parameter.grad = None
+            for parameter, gradient in zip(parameters, gradients, strict=False):
+                parameter.grad = gradient.clone()
+            one.step()
+        state, theirs = ours.state_dict()["state"], peer.state_dict()["state"]
+        assert state.keys() == theirs.keys() and all(state[n].keys() == theirs[n].keys() for n in state)
+        assert all(torch.equal(state[n][name], theirs[n][name]) for n in state for name in state[n])
+        weights, wanted = ([p.detach().clone() for g in one.param_groups for p in g["params"]] for one in (ours, peer))
+        assert all(map(torch.equal, weights, wanted))
+        if step == 4:
+            ours = part.build(groups())
+            for parameter, weight in zip((p for g in ours.param_groups for p in g["params"]), weights, strict=True):
+                parameter.data.copy_(weight)
+            ours.load_state_dict({"state": {n: {k: v.clone() for k, v in one.items()} for n, one in state.items()}})
+    for wrong in ({9: state[0]}, {0: {"step": state[0]["step"]}}):
+        with pytest.raises(KeyError):
+            ours.load_state_dict({"state": wrong})
+
+
+def test_a_leaf_is_trained_without_the_import_of_the_compiler_of_torch(tmp_path: Path) -> None:
+    root = project(tmp_path)
+    code = ("import sys; sys.argv = ['mtrun', 'build', 'specs/sum.toml', '--executor', 'inline']\n"
+            "import atexit; atexit.register(lambda: print('torch' in sys.modules, 'torch._dynamo' in sys.modules))\n"
+            "from runner.cli import main; main()")
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.endswith("True False\n"), done
 
 
 def test_schedules() -> None:

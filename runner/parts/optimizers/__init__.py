@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import Field
 
@@ -12,6 +12,22 @@ from ...part import Part
 
 if TYPE_CHECKING:
     import torch
+
+
+class BuiltOptimizer(Protocol):
+    """What training needs of an optimizer; `torch.optim.Optimizer` has it."""
+
+    param_groups: list[dict[str, Any]]
+    """The groups given to `Optimizer.build`, each with its learning rate `lr`."""
+
+    def step(self) -> Any:
+        """Update the parameters by their gradients; those without a gradient stay."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of each parameter as tensors or numbers, `state[number][name]`."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Set what `state_dict` returned."""
 
 
 class Optimizer(Part):
@@ -32,5 +48,5 @@ class Optimizer(Part):
         return self.lr * self.lr_scale
 
     @abstractmethod
-    def build(self, parameters: Iterable[torch.nn.Parameter] | Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
+    def build(self, parameters: Iterable[torch.nn.Parameter] | Iterable[dict[str, Any]]) -> BuiltOptimizer:
         """Build the optimizer with learning rate `rate` for parameters or torch parameter groups (`params`)."""

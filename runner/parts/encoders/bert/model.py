@@ -39,12 +39,18 @@ def deviation(width: int) -> float:
     return 1 / math.sqrt(width)
 
 
+def normal(*shape: int, deviation: float) -> nn.Parameter:
+    """Return a normally distributed parameter; on the device `meta`, where torch would import its compiler, any."""
+    weight = torch.empty(*shape)
+    return nn.Parameter(weight if weight.is_meta else weight.normal_(0, deviation))
+
+
 class Embedding(nn.Module):
     """Embedding table [V, W] with normally distributed initial weights, as in BERT."""
 
     def __init__(self, rows: int, width: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(rows, width).normal_(0, deviation(width)))
+        self.weight = normal(rows, width, deviation=deviation(width))
 
 
 class Linear(nn.Module):
@@ -55,7 +61,7 @@ class Linear(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(outputs, inputs).normal_(0, deviation(min(inputs, outputs))))
+        self.weight = normal(outputs, inputs, deviation=deviation(min(inputs, outputs)))
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.adapter: LowRank | None = None
 

@@ -58,21 +58,23 @@ class _Linears(Function):
         used = [(p[0] if ctx.banked else p).to(dtype) for p in parameters]
         w, b = used if len(used) == 2 else (torch.cat(used[kind::2]) for kind in (0, 1))  # no copy of a single layer
         x = x.to(dtype)
-        ctx.save_for_backward(x if any(ctx.needs_input_grad[2:]) else None, w)
+        is_trained = any(ctx.needs_input_grad[2:])  # else single weights are saved: a copy of all would stay in memory
+        ctx.save_for_backward(*((x, w) if is_trained else (None, *used[::2])))
         ctx.tasks, ctx.sizes = tasks if ctx.banked else (len(x),), [len(p) for p in used[1::2]]
         return products.linear(x, w, b).split_with_sizes(ctx.sizes, 1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, w = ctx.saved_tensors
+        x, *weights = ctx.saved_tensors
+        w = weights[0] if len(weights) == 1 else torch.cat(weights)
         grad = grads[0] if len(grads) == 1 else torch.cat(grads, 1)
         down = products.linear(grad, w.t()) if ctx.needs_input_grad[0] else None
         if x is None:  # the layers are frozen
             return down, None, *(None for _ in ctx.needs_input_grad[2:])
-        weights, by_task = products.weight_gradients(grad, x, ctx.tasks), grad.split_with_sizes(ctx.tasks)
+        slopes, by_task = products.weight_gradients(grad, x, ctx.tasks), grad.split_with_sizes(ctx.tasks)
         biases = torch.stack([g.sum(0) for g in by_task])
-        parts = zip(weights.split_with_sizes(ctx.sizes, 1), biases.split_with_sizes(ctx.sizes, 1), strict=True)
+        parts = zip(slopes.split_with_sizes(ctx.sizes, 1), biases.split_with_sizes(ctx.sizes, 1), strict=True)
         each = [p if ctx.banked else p[0] for pair in parts for p in pair]
         return down, None, *each
 
