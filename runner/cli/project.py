@@ -10,14 +10,23 @@ import click
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-def init(folder: Path) -> None:
+@click.option("--data", "files", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
+              help="A file of your own, such as films-train.csv; can be repeated. Suite, profile and a first spec are "
+              "written for these files.")
+def init(folder: Path, files: tuple[Path, ...]) -> None:
     """Create a project that builds at once.
 
     No file in DIR is overwritten.
     """
+    from .own_data import own_data
     from .scaffold import init
     from .schema import Schemas
 
+    if files:
+        init(folder, Schemas().files(), own_data(folder, files))
+        click.echo(f"made {folder}: look at {folder / 'specs/suites/mine.toml'}, then `cd {folder}` and "
+                   "`mtrun build specs/first.toml --profile mine`")
+        return
     init(folder, Schemas().files())
     click.echo(f"made {folder}: see {folder / 'README.md'}, then `cd {folder}` and `mtrun build specs/ensemble.toml`")
 

@@ -20,17 +20,30 @@ FAMILIES = {
 }
 """Folder of each family, by the singular of its name."""
 
+OWN = b"""\
+The profile is named with each command, `--profile mine`, or once: `export MTRUN_PROFILE=mine`.
+"""
+"""What README.md says of profiles where the project was made for data files."""
+
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
-def init(folder: Path, extra: Mapping[Path, bytes]) -> list[Path]:
-    """Create a project with `extra` files; return the paths written. Raise UsageError where a file exists."""
+def init(folder: Path, extra: Mapping[Path, bytes], specs: Mapping[Path, bytes] | None = None) -> list[Path]:
+    """Create a project with `extra` files; return the paths written. Raise UsageError where a file exists.
+
+    `specs` replace those of the template, if given.
+    """
     above = next(path for path in (folder, *folder.parents) if path.exists())
     if not above.is_dir():
         raise UsageError(f"{above} is a file, so that no project can be made in {folder}")
     source = TEMPLATES / "project"
     files = {path.relative_to(source): path.read_bytes() for path in source.rglob("*") if path.is_file()}
     files[Path(".gitignore")] = files.pop(Path("gitignore"))
+    if specs:
+        files = {path: data for path, data in files.items() if path.parts[0] != "specs"} | dict(specs)
+        before, _, after = files[Path("README.md")].partition(b"By default a build uses")
+        page = before.replace(b"ensemble.toml   ", b"first.toml      ") + OWN + b"\n" + after.partition(b"\n\n")[2]
+        files[Path("README.md")] = page.replace(b"ensemble.toml", b"first.toml")
     return _write({folder / path: data for path, data in (files | dict(extra)).items()})
 
 

@@ -40,10 +40,15 @@ class Answer:
     """Answers of the members that the node combines, if requested."""
 
     @property
-    def label(self) -> float | int:
-        """Predicted class, 0 or 1 for a binary task, or the value of a regression."""
+    def value(self) -> float | int:
+        """Predicted class as a number, 0 or 1 for a binary task, or the value of a regression."""
         value = predict_labels(self.meaning, np.array([self.scores], np.float32))[0]
         return round(float(value), 6) if self.meaning.kind == "regression" else int(value)
+
+    @property
+    def label(self) -> float | int | str:
+        """The value, or the name of the class where the suite names its labels."""
+        return self.meaning.labels[int(self.value)] if self.meaning.labels else self.value
 
     @property
     def probabilities(self) -> tuple[float, ...]:
@@ -211,9 +216,9 @@ def _verdict(answer: Answer) -> str:
     """Format an answer: the label, with a bar for the probability of each class or for the regression value."""
     meaning, shares = answer.meaning, answer.probabilities
     if meaning.kind == "regression":
-        share = (answer.label - meaning.low) / (meaning.high - meaning.low)
+        share = (answer.value - meaning.low) / (meaning.high - meaning.low)
         filled = round(min(max(share, 0.0), 1.0) * CELLS)
-        return f"{answer.label:4.2f}        {meaning.low:g} {'█' * filled}{'░' * (CELLS - filled)} {meaning.high:g}"
-    names = ("no", "yes") if meaning.kind == "binary" else tuple(map(str, range(len(shares))))
-    bars = "  ".join(f"{name} {BAR[round(share * (len(BAR) - 1))]}" for name, share in zip(names, shares, strict=True))
-    return f"{names[int(answer.label)]:4}  {shares[int(answer.label)]:4.0%}  {bars}"
+        return f"{answer.value:4.2f}        {meaning.low:g} {'█' * filled}{'░' * (CELLS - filled)} {meaning.high:g}"
+    bars = "  ".join(f"{name} {BAR[round(share * (len(BAR) - 1))]}"
+                     for name, share in zip(meaning.names, shares, strict=True))
+    return f"{meaning.names[int(answer.value)]:4}  {shares[int(answer.value)]:4.0%}  {bars}"

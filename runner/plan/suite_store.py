@@ -33,6 +33,10 @@ class _Entry(StrictRecord):
     notes: list[str]
 
 
+MANY = 0.05
+"""Share of the examples of a split above which sentences that another split has, too, are told."""
+
+
 def _cached(path: Path) -> _Entry | None:
     """Return the entry in a file of the cache, or None where there is no valid one."""
     with contextlib.suppress(ValidationError):
@@ -107,15 +111,18 @@ class SuiteStore(Mapping[str, Data]):
         own, base = Path(inspect.getfile(type(suite))).parent, Path(inspect.getfile(Suite)).parent
         code = [sha256(path) for folder in (own, base) for path in sorted(folder.glob("*.py"))]
         data = Path(inspect.getfile(Data))
-        read = [sha256(path) for path in (Path(inspect.getfile(Part)), data, data.with_name("table_files.py"))]
+        readers = [data.with_name(name) for name in ("table_files.py", "row_files.py")]
+        read = [sha256(path) for path in (Path(inspect.getfile(Part)), data, *readers)]
         key = json.dumps([suite.canonical(), inputs, code, read, sys.version])
         return self.folder / hashlib.sha256(key.encode()).hexdigest()
 
 
 def _notes(suite: Suite, data: Data) -> Iterator[str]:
-    """Yield the number of dropped rows of each file, and the splits with the same sentences."""
+    """Yield the number of dropped rows of each file, and splits with many sentences of another."""
     for file, count in data.dropped.items():
         yield f"{count} row{'s' * (count > 1)} of {file} left out: bad_rows = \"drop\""
-    for task, one, other in data.repeated_splits():
-        yield (f"warning: `{task}` of the suite `{suite.name}` has the same sentences in {one} and {other}: its scores "
-               "say nothing about new sentences")
+    for found in data.overlaps():
+        if found.shared > MANY * found.total:
+            yield (f"warning: {found.shared:,} of {found.total:,} examples in {found.split} of `{found.task}` have the "
+                   f"sentences of an example in {found.earlier}, such as id {found.example}: its scores say little "
+                   "about new sentences")

@@ -44,7 +44,7 @@ def confusion(task: Task, scores: np.ndarray, labels: np.ndarray) -> Confusion:
         edges = (grades[1:] + grades[:-1]) / 2
         rows, columns = (np.digitize(values, edges) for values in (labels, calibrated(scores, labels)))
     else:
-        names = ("no", "yes") if task.kind == "binary" else tuple(map(str, range(task.classes)))
+        names = task.names
         rows, columns = labels.astype(int), probabilities(task, scores).argmax(axis=1)
     counts = np.zeros((len(names), len(names)), int)
     np.add.at(counts, (rows, columns), 1)
@@ -71,8 +71,7 @@ def worst(task: Task, scores: np.ndarray, examples: Examples, count: int) -> Ite
         shares, rows = probabilities(task, scores), np.arange(len(labels))
         best, true = shares.argmax(axis=1), labels.astype(int)
         sizes = shares[rows, best] - shares[rows, true]
-        classes = ("no", "yes") if task.kind == "binary" else tuple(map(str, range(task.classes)))
-        texts, names = [classes[i] for i in best], [classes[i] for i in true]
+        texts, names = [task.names[i] for i in best], [task.names[i] for i in true]
     for row in np.argsort(-sizes, kind="stable")[:count].tolist():
         if sizes[row] > 0:
             pair = tuple(column[row] for column in (examples.first, examples.second) if column)

@@ -35,6 +35,9 @@ def non_optional(annotation: Any) -> Any:
 
 def expected(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     """Describe the values of a field in a few words, such as `a whole number of at least 1`."""
+    if len(choices := _choices(annotation)) > 1:
+        *most, last = (expected(*_annotated(choice)) for choice in choices)
+        return f"{', '.join(most)} or {last}"
     annotation = non_optional(annotation)
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Literal:
@@ -52,7 +55,14 @@ def expected(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     return "a table" + _min_length(metadata)
 
 
+def _choices(annotation: Any) -> list[Any]:
+    """Return the types of a union without None; of anything else, itself."""
+    is_union = get_origin(annotation) in (Union, UnionType)
+    return [each for each in get_args(annotation) if each is not type(None)] if is_union else [annotation]
+
+
 def _plural(annotation: Any) -> str:
+    annotation, _ = _annotated(annotation)
     return PLAIN[annotation][1] if annotation in PLAIN else "words" if get_origin(annotation) is Literal else "tables"
 
 
@@ -150,6 +160,8 @@ def _invalid(error: ErrorDetails, key: str, cls: type[Part], table: Table, where
     field, at, value = cls.model_fields[key], table.values_at.get(key, table.place), table.get(key)
     annotation, metadata = non_optional(field.annotation), field.metadata
     what = f"`{key}` in {table_label(where)}"
+    if len(_choices(field.annotation)) > 1:
+        return Problem(f"{what} must be {expected(field.annotation)}, not {shown(value)}", at)
     if isinstance(value, Array) and len(error["loc"]) > 1 and error["loc"][1] in range(len(value)):
         number = int(error["loc"][1])
         value, at = value[number], value.items_at[number]

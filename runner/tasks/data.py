@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from pydantic import Field
 
 from ..part import Part
 
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     import torch
 
 SPLITS = ("train", "dev", "test")
+
+PORTION = 10_000
+"""Number of examples that are hashed at a time."""
 
 
 class Task(Part):
@@ -33,11 +38,20 @@ class Task(Part):
     """Highest label of a regression."""
     sentences: Literal[1, 2] = 1
     """Sentences of one example: 1, or 2 for a pair."""
+    labels: tuple[str, ...] = Field(default=(), json_schema_extra={"later": True})
+    """Names of the classes, in the order of their numbers; none where the data have numbers."""
 
     @property
     def outputs(self) -> int:
         """Number of logits of one example."""
         return self.classes if self.kind == "classification" else 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the classes: the `labels`, else no and yes for a binary task, else their numbers."""
+        if self.labels or self.kind == "regression":
+            return self.labels
+        return ("no", "yes") if self.kind == "binary" else tuple(map(str, range(self.classes)))
 
     def share(self, labels: torch.Tensor) -> torch.Tensor:
         """Scale labels to [0, 1] by the task's range; binary labels are returned as they are."""
@@ -62,6 +76,19 @@ class Examples:
         return list(zip(self.first, self.second, strict=True) if self.second else zip(self.first, strict=True))
 
 
+class Overlap(NamedTuple):
+    """Examples of a split whose sentences are in an earlier split, too."""
+
+    task: str
+    earlier: str
+    split: str
+    shared: int
+    total: int
+    """Number of all examples of the split."""
+    example: str
+    """Id of the first of them."""
+
+
 @dataclass(frozen=True)
 class Data:
     """Parsed content of a suite: examples `splits[task][split]`, and the number of `dropped` bad rows by file."""
@@ -70,11 +97,16 @@ class Data:
     splits: Mapping[str, Mapping[str, Examples]]
     dropped: Mapping[str, int] = field(default_factory=dict)
 
-    def repeated_splits(self) -> list[tuple[str, str, str]]:
-        """Return task, split and other split where two splits have the same sentences, in any order."""
-        return [(task, one, other) for task, splits in self.splits.items() for one, other in combinations(splits, 2)
-                if len(splits[one]) == len(splits[other])
-                and sorted(splits[one].sentences()) == sorted(splits[other].sentences())]
+    def overlaps(self) -> list[Overlap]:
+        """Return the splits of a task that share sentences with an earlier one."""
+        found = []
+        for task, splits in self.splits.items():
+            for one, other in combinations(splits, 2):
+                earlier = set(splits[one].sentences())
+                rows = [number for number, texts in enumerate(splits[other].sentences()) if texts in earlier]
+                if rows:
+                    found.append(Overlap(task, one, other, len(rows), len(splits[other]), splits[other].ids[rows[0]]))
+        return found
 
     def sha256(self) -> str:
         """Return the sha256 over tasks, ids, sentences and labels."""
@@ -82,6 +114,22 @@ class Data:
         for name in sorted(self.tasks):
             digest.update(json.dumps([name, self.tasks[name].canonical()], sort_keys=True).encode())
             for split, part in sorted(self.splits[name].items()):
+                digest.update(f"[{json.dumps(split)}".encode())
                 labels = None if part.labels is None else part.labels.tolist()
-                digest.update(json.dumps([split, part.ids, part.first, part.second, labels]).encode())
+                for items in (part.ids, part.first, part.second, labels):
+                    digest.update(b", ")
+                    for text in _json_parts(items):
+                        digest.update(text.encode())
+                digest.update(b"]")
         return digest.hexdigest()
+
+
+def _json_parts(items: Sequence[str] | Sequence[float] | None) -> Iterator[str]:
+    """Yield the text of `json.dumps` in parts, for a million examples in little memory."""
+    if items is None:
+        yield "null"
+        return
+    yield "["
+    for start in range(0, len(items), PORTION):
+        yield (", " if start else "") + json.dumps(list(items[start : start + PORTION]))[1:-1]
+    yield "]"

@@ -209,10 +209,12 @@ class Table:
         """Read a row with an unclosed quote: as several lines if none of these is a row; else the quote is text."""
         counts = (len(self.header), len(self.header) + 1)
         text, lookahead = line.text, list[Line]()
+        is_row = len(text.split(self.separator)) in counts
         while len(text) <= LONGEST and (more := self._next()):
             lookahead.append(more)
             alone = self._split(more.text)
-            if len(self.header) > 1 and alone is not None and len(alone) in counts:
+            is_closing = not is_row and more.text.count('"') % 2  # neither line is a row without the other
+            if len(self.header) > 1 and alone is not None and len(alone) in counts and not is_closing:
                 break
             text += "\n" + more.text
             cells = self._split(text)

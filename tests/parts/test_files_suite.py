@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import collections
+import hashlib
+import itertools
+import json
 import os
+import random
+import tempfile
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.ipc
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from runner.errors import DataError
 from runner.parts.suites import Suite
 from runner.parts.suites.files import Files, Source
 from runner.specs.toml import read
 from runner.specs.validation import PartBuilder
+from runner.tasks import data as data_module
+from runner.tasks.data import Data
 
 SUITES = Path(__file__).parents[2] / "specs" / "suites"
 REAL = os.environ.get("MTRUN_DATA", "")
 needs_data = pytest.mark.skipif(not REAL, reason="MTRUN_DATA does not name the course's data")
 
 GRADED = Source(title="S", kind="regression", high=5.0, columns=("sentence1", "sentence2"), label="similarity",
-                train="a.csv", dev="a.csv")
+                train="a.csv", dev="b.csv")
 FIVE = Source(title="F", kind="classification", classes=5, columns=("sentence",), label="sentiment", train="f.csv",
-              dev="f.csv", test="t.csv")
+              dev="g.csv", test="t.csv")
 
 
 def shipped(name: str) -> Files:
@@ -34,7 +46,11 @@ def shipped(name: str) -> Files:
     return suite
 
 
-def load(folder: Path, source: Source, **options: str) -> object:
+def load(folder: Path, source: Source, **options: str) -> Data:
+    """Load a task from a folder; a dev file that is not there is made."""
+    if source.dev in ("b.csv", "g.csv"):
+        columns = ["sentence", "sentence1", "sentence2", "similarity", "sentiment"]
+        (folder / source.dev).write_text("\t".join(["id", *columns]) + "\nz\tu\tv\tw\t1\t1\n")
     return Files(tasks={"x": source}, folder=str(folder), **options).load(folder)
 
 
@@ -54,7 +70,7 @@ def test_quoting_and_index_columns_are_pandas(tmp_path: Path) -> None:
 
 def test_header_without_a_title_for_the_index(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id\tsentence1\tsentence2\tsimilarity\n7\tq\tone\ttwo\t1.5\n")
-    assert load(tmp_path, GRADED).splits["x"]["dev"].first == ("one",)
+    assert load(tmp_path, GRADED).splits["x"]["train"].first == ("one",)
 
 
 def test_every_bad_row_is_named_with_its_line(tmp_path: Path) -> None:
@@ -89,7 +105,7 @@ def test_labels_of_a_classification_and_a_test_file_without_any(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("", "has no column `id`"),
+    ("", "has no column `sentence1`"),
     ("\tid\tsentence1\tsentence2\tsimilarity\n", "has no usable example"),
     ("\tid\tsentence1\tsentense2\tsimilarity\n0\ta\tx\ty\t1\n", "has no column `sentence2`"),
 ])
@@ -136,7 +152,7 @@ def test_hidden_labels_of_a_test_file_are_unknown_and_single_ones_are_not(tmp_pa
 def test_minus_one_is_a_label_where_the_range_has_it(tmp_path: Path) -> None:
     source = GRADED.model_copy(update={"low": -1.0, "test": "t.csv"})
     for name in ("a", "t"):
-        (tmp_path / f"{name}.csv").write_text("id\tsentence1\tsentence2\tsimilarity\nx\tone\ttwo\t-1\n")
+        (tmp_path / f"{name}.csv").write_text(f"id\tsentence1\tsentence2\tsimilarity\n{name}\tone\ttwo\t-1\n")
     assert load(tmp_path, source).splits["x"]["test"].labels.tolist() == [-1.0]
 
 
@@ -157,7 +173,7 @@ def test_real_files_as_pandas_reads_them(name: str) -> None:
             if examples.labels is not None:
                 good = good[good[source.label] != ""]
                 np.testing.assert_array_equal(examples.labels, good[source.label].astype(float))
-            assert list(examples.ids) == list(good[source.id])
+            assert list(examples.ids) == list(good["id"])
             assert list(examples.first) == [s.strip() for s in good[source.columns[0]]]
             if source.task().sentences == 2:
                 assert list(examples.second) == [s.strip() for s in good[source.columns[1]]]
@@ -171,3 +187,151 @@ def test_the_real_row_without_a_second_question() -> None:
         suite.model_copy(update={"bad_rows": "error"}).load(Path(REAL))
     assert {(Path(p.place.file).name, p.place.line) for p in caught.value.problems} == {
         ("quora-train.csv", 2577), ("quora-dev.csv", 222)}
+
+
+# Formats, labels, ids -------------------------------------------------------------------------------------------------
+
+WORDS = Source(title="W", kind="classification", labels=("sad", "glad", "calm"), columns=("text",), label="mood",
+               train="train.jsonl", dev="dev.parquet")
+
+
+def mooded(folder: Path, rows: int = 30) -> pd.DataFrame:
+    frame = pd.DataFrame({"text": [f"sentence {n}" for n in range(rows)],
+                          "mood": [WORDS.labels[n % 3] for n in range(rows)], "by": [n // 4 for n in range(rows)]})
+    frame.to_json(folder / "train.jsonl", orient="records", lines=True)
+    frame.assign(text="a " + frame.text).to_parquet(folder / "dev.parquet")
+    return frame
+
+
+def test_words_are_labels_and_rows_without_ids_are_numbered(tmp_path: Path) -> None:
+    frame = mooded(tmp_path)
+    data = load(tmp_path, WORDS)
+    assert data.tasks["x"].names == WORDS.labels and data.tasks["x"].classes == 3
+    train = data.splits["x"]["train"]
+    assert train.ids == tuple(str(n + 1) for n in range(30)) and train.first == tuple(frame.text)
+    assert [WORDS.labels[int(label)] for label in train.labels] == list(frame.mood)
+    assert data.sha256() == load(tmp_path, WORDS).sha256()
+    assert data.sha256() != load(tmp_path, WORDS.model_copy(update={"labels": ("glad", "sad", "calm")})).sha256()
+
+
+def test_several_files_and_patterns_are_one_split(tmp_path: Path) -> None:
+    frame = mooded(tmp_path)
+    frame[:10].to_csv(tmp_path / "part-1.csv.gz", index=False)
+    frame[10:].to_csv(tmp_path / "part-2.csv", index=False, sep="\t")
+    whole = load(tmp_path, WORDS).splits["x"]["train"]
+    for train in ("part-*", ("part-1.csv.gz", "part-2.csv")):
+        part = load(tmp_path, WORDS.model_copy(update={"train": train})).splits["x"]["train"]
+        assert (part.ids, part.first, list(part.labels)) == (whole.ids, whole.first, list(whole.labels))
+    with pytest.raises(DataError, match=r"no data file parts-\* in"):
+        load(tmp_path, WORDS.model_copy(update={"train": "parts-*"}))
+
+
+def test_a_folder_that_datasets_saved(tmp_path: Path) -> None:
+    frame = mooded(tmp_path)
+    (tmp_path / "saved").mkdir()
+    for number, part in enumerate((frame[:20], frame[20:])):
+        table = pyarrow.Table.from_pandas(part, preserve_index=False)
+        with pyarrow.ipc.new_stream(tmp_path / "saved" / f"data-0000{number}-of-00002.arrow", table.schema) as writer:
+            writer.write_table(table)
+    (tmp_path / "saved" / "state.json").write_text("{}")
+    assert load(tmp_path, WORDS.model_copy(update={"train": "saved"})).splits["x"]["train"].first == tuple(frame.text)
+
+
+@pytest.mark.parametrize(("kind", "values", "hint"), [
+    ("classification", ["dog", "cat", "dog"], 'labels = ["cat", "dog"]'),
+    ("classification", ["1", "2", "1"], 'labels = ["1", "2"]'),
+    ("binary", ["entailed", "not", "not"], 'labels = ["entailed", "not"]'),
+])
+def test_labels_that_are_not_named_are_named_by_the_hint(tmp_path: Path, kind: str, values: list[str],
+                                                         hint: str) -> None:
+    pd.DataFrame({"text": ["a", "b", "c"], "label": values}).to_csv(tmp_path / "t.csv", index=False)
+    pd.DataFrame({"text": ["d", "e", "f"], "label": values}).to_csv(tmp_path / "d.csv", index=False)
+    given = {"title": "T", "kind": kind, "columns": ("text",), "label": "label", "train": "t.csv", "dev": "d.csv"}
+    with pytest.raises(DataError) as caught:
+        load(tmp_path, Source.model_validate(given))
+    assert [p.hint.partition("classes: ")[2] for p in caught.value.problems] == [hint] * 2
+    labels = tuple(tomllib.loads(hint)["labels"])
+    data = load(tmp_path, Source.model_validate(given | {"labels": labels}))
+    assert [data.tasks["x"].names[int(label)] for label in data.splits["x"]["train"].labels] == values
+
+
+@pytest.mark.parametrize("values", [["true", "False", "TRUE"], ["yes", "no", "Yes"], ["1", "0", "1.0"]])
+def test_a_binary_task_takes_yes_and_true(tmp_path: Path, values: list[str]) -> None:
+    pd.DataFrame({"text": ["a", "b", "c"], "label": values}).to_csv(tmp_path / "t.csv", index=False)
+    pd.DataFrame({"text": ["d"], "label": ["no"]}).to_csv(tmp_path / "d.csv", index=False)
+    source = Source(title="T", kind="binary", columns=("text",), label="label", train="t.csv", dev="d.csv")
+    assert load(tmp_path, source).splits["x"]["train"].labels.tolist() == [1, 0, 1]
+
+
+def test_many_bad_rows_of_one_kind_are_counted(tmp_path: Path) -> None:
+    rows = "".join(f"{n}\ttext {n}\t{n}\n" for n in range(30))
+    (tmp_path / "f.csv").write_text("id\tsentence\tsentiment\n" + rows)
+    with pytest.raises(DataError) as caught:
+        load(tmp_path, FIVE.model_copy(update={"test": None}))
+    assert [p.place.line for p in caught.value.problems] == [7, 8, 9, 10, 11]
+    assert caught.value.problems[-1].notes == ("and 20 more like this",)
+
+
+def test_one_file_for_two_splits_is_refused(tmp_path: Path) -> None:
+    mooded(tmp_path)
+    (tmp_path / "copy.jsonl").write_bytes((tmp_path / "train.jsonl").read_bytes())
+    with pytest.raises(DataError, match=r"dev of `x` is the same file as train, train\.jsonl"):
+        load(tmp_path, WORDS.model_copy(update={"dev": "copy.jsonl"}))
+
+
+@pytest.mark.parametrize("keys", [
+    {"dev": 0.0}, {"dev": 1.0}, {"dev": 0.6, "test": 0.4}, {"labels": ("a",)}, {"labels": ("a", "a")},
+    {"labels": ("a", "b", "c"), "kind": "binary"}, {"labels": ("a", "b"), "kind": "regression"},
+    {"labels": ("a", "b"), "classes": 3}])
+def test_keys_that_contradict_are_refused(keys: dict[str, object]) -> None:
+    given = {"title": "T", "kind": "classification", "columns": ("text",), "label": "l", "train": "t", "dev": "d"}
+    with pytest.raises(ValueError, match=r"`labels`|shares of `train`|greater than 0|less than 1"):
+        Source.model_validate(given | keys)
+
+
+# Shares of train ------------------------------------------------------------------------------------------------------
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 2), st.integers(0, 9)), min_size=30, max_size=120),
+       st.integers(0, 3), st.booleans(), st.randoms())
+def test_shares_are_stratified_keep_groups_and_depend_on_no_order(
+        rows: list[tuple[int, int, int]], seed: int, is_grouped: bool, chance: random.Random) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder, labels = Path(name), WORDS.labels
+        lines = [json.dumps({"text": f"s {text}", "mood": labels[text % 3], "by": by, "id": f"{n}"})
+                 for n, (text, _, by) in enumerate(rows)]
+        (folder / "train.jsonl").write_text("\n".join(lines))
+        source = WORDS.model_copy(update={"dev": 0.2, "test": 0.1, "split_seed": seed,
+                                          "group": "by" if is_grouped else None})
+        try:
+            splits = load(folder, source).splits["x"]
+        except DataError as error:
+            assert "too few training examples" in str(error)
+            return
+        assert sorted(id for part in splits.values() for id in part.ids) == sorted(f"{n}" for n in range(len(rows)))
+        key = (lambda n: rows[n][2]) if is_grouped else (lambda n: rows[n][0])
+        of_group = [{key(int(id)) for id in part.ids} for part in splits.values()]
+        assert not any(one & other for one, other in itertools.combinations(of_group, 2))
+        largest = max(collections.Counter(map(key, range(len(rows)))).values())
+        assert abs(len(splits["dev"]) - 0.2 * len(rows)) <= 2 * largest
+        if not is_grouped:
+            for label in range(3):
+                total = sum(1 for text, _, _ in rows if text % 3 == label)
+                assert abs((splits["dev"].labels == label).sum() - 0.2 * total) <= 2 * largest
+        chance.shuffle(lines)
+        (folder / "train.jsonl").write_text("\n".join(lines))
+        again = load(folder, source).splits["x"]
+        assert {split: set(part.ids) for split, part in again.items()} == {
+            split: set(part.ids) for split, part in splits.items()}
+
+
+def test_the_hash_is_that_of_the_whole_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Portions are hashed; the definition is one JSON text for each split, as it was before."""
+    mooded(tmp_path)
+    data = load(tmp_path, WORDS)
+    digest = hashlib.sha256(json.dumps(["x", data.tasks["x"].canonical()], sort_keys=True).encode())
+    for split, part in sorted(data.splits["x"].items()):
+        digest.update(json.dumps([split, part.ids, part.first, part.second, part.labels.tolist()]).encode())
+    for size in (1, 7, 30, 10_000):
+        monkeypatch.setattr(data_module, "PORTION", size)
+        assert data.sha256() == digest.hexdigest()

@@ -293,5 +293,4 @@ def _classes(data: Data, name: str, examples: Examples) -> dict[str, float]:
     if binned is not None:
         return {label: float(count) / len(examples) for label, count in zip(binned.names, binned.counts.sum(axis=1),
                                                                             strict=True)}
-    names = ("no", "yes") if data.tasks[name].kind == "binary" else range(data.tasks[name].classes)
-    return {str(label): float((examples.labels == value).mean()) for value, label in enumerate(names)}
+    return {label: float((examples.labels == value).mean()) for value, label in enumerate(data.tasks[name].names)}

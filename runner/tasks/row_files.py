@@ -1,0 +1,351 @@
+"""Reader of rows from the files that people have: delimited tables, JSON, Parquet and Arrow, compressed or not.
+
+What a file is, its first bytes say, not its name. All values become text, as `pandas.DataFrame.to_csv` writes them: a
+missing one is empty, true and false are `True` and `False`; nothing that is text is taken for missing ("NA", "null").
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, cast
+
+from ..errors import DataError, Place, Problem, did_you_mean
+from ..files import open_file
+from .table_files import Line, Row, Table, lines
+
+BATCH = 4096
+"""Rows of a Parquet or Arrow file that are in memory at a time."""
+
+ARROW = b"ARROW1\0\0"
+STREAM = b"\xff\xff\xff\xff"
+PARQUET = b"PAR1"
+ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+ZSTANDARD = b"\x28\xb5\x2f\xfd"
+
+COMPRESSED: dict[bytes, Callable[[BinaryIO], Any]] = {
+    b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open,
+}
+"""First bytes -> what opens a compressed stream."""
+
+INSTALL = "pip install 'mtrun[data]'"
+
+
+class Rows(Protocol):
+    """Rows of a file: the names of the columns at once, cells one row at a time."""
+
+    name: str
+    header: list[str]
+    line: int
+    """Line of the header, or 0 where a file has none."""
+
+    def index(self, column: str) -> int:
+        """Return the position of a column. Raise DataError if it is missing or repeated."""
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows, with cells in the order of the header; a row that cannot be read has a problem."""
+
+
+def open_rows(path: Path, name: str, wanted: Sequence[str] = ()) -> Rows:
+    """Open a file of rows; `name` stands for it in messages, and only the columns `wanted` need to be read, if any.
+
+    Raise DataError for what is no such file, OSError where it cannot be read.
+    """
+    stream = opened(path, name)
+    start = _peek(stream, 4096)
+    if start.startswith((PARQUET, ARROW, STREAM)):
+        return ArrowRows(stream, name, wanted)
+    if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[") and not _is_header(start):
+        return JsonRows(stream, name)
+    return Table(stream, name)
+
+
+def opened(path: Path, name: str) -> io.BufferedReader:
+    """Open a file for reading, decompressed if it is compressed. Raise DataError or OSError."""
+    raw = cast("io.BufferedReader", open_file(path))
+    start = _peek(raw, 8)
+    for signature, opener in COMPRESSED.items():
+        if start.startswith(signature):
+            return io.BufferedReader(_Decompressed(opener(cast("BinaryIO", raw)), name))
+    if start.startswith(ZSTANDARD):
+        return io.BufferedReader(_Decompressed(_arrow(name).CompressedInputStream(raw, "zstd"), name))
+    if start.startswith(ZIP):
+        return io.BufferedReader(_Decompressed(_member(raw, name), name))
+    return raw
+
+
+class _Decompressed(io.RawIOBase):
+    """Decompressed stream whose damage is a DataError."""
+
+    def __init__(self, stream: Any, name: str) -> None:
+        self._stream, self._name = stream, name
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer; return the number of bytes."""
+        try:
+            data = self._stream.read(len(buffer))
+        except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
+            raise _damaged(self._name, error) from None
+        except OSError as error:
+            if error.errno is None:  # of pyarrow or bz2, not of the system
+                raise _damaged(self._name, error) from None
+            raise
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _damaged(name: str, error: Exception) -> DataError:
+    return DataError(Problem(f"{name} is compressed and damaged: {error}", Place(name), hint="copy or load it again"))
+
+
+def _peek(stream: io.BufferedReader, size: int) -> bytes:
+    """Return the first bytes of a stream without moving on."""
+    return stream.peek(size)[:size]
+
+
+def _member(raw: io.BufferedReader, name: str) -> Any:
+    """Open the only file in a zip archive. Raise DataError if there are others."""
+    try:
+        archive = zipfile.ZipFile(raw)
+        names = [info.filename for info in archive.infolist() if not info.is_dir()]
+        if any(member.startswith("xl/") for member in names):
+            raise DataError(Problem(f"{name} is a spreadsheet", Place(name), hint="save it as CSV in UTF-8"))
+        members = [member for member in names if not member.startswith("__MACOSX/") and Path(member).name[0] != "."]
+        if len(members) != 1:
+            raise DataError(Problem(f"{name} holds {len(members)} files, not one", Place(name), tuple(members[:5]),
+                                    "unpack it, and name the files one by one"))
+        return archive.open(members[0])
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise _damaged(name, error) from None
+
+
+def _arrow(name: str) -> Any:
+    """Import pyarrow. Raise DataError if it is not installed."""
+    try:
+        import pyarrow
+    except ImportError:
+        raise DataError(Problem(f"{name} is read by the package pyarrow, which is not installed", Place(name),
+                                hint=INSTALL)) from None
+    return pyarrow
+
+
+def _is_header(start: bytes) -> bool:
+    """Tell whether a file that begins with a bracket is a table whose first column is called so, such as `[id]`."""
+    first = start.split(b"\n", 1)[0]
+    return first[:1] == b"[" and first.rstrip()[1:2].isalpha()
+
+
+def _text(value: Any) -> str | None:
+    """Return a value as the text of a cell, None for what no cell can hold, such as a list."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | int | float):
+        return repr(value)
+    return None if isinstance(value, dict | list | bytes) else str(value)
+
+
+@dataclass
+class _Named:
+    """What files without a header line share: columns by name."""
+
+    stream: io.BufferedReader
+    name: str
+    header: list[str] = field(init=False, default_factory=list)
+    line: int = field(init=False, default=0)
+
+    def index(self, column: str) -> int:
+        """Return the position of a column. Raise DataError if it is missing or repeated."""
+        count = self.header.count(column)
+        if count == 1:
+            return self.header.index(column)
+        message = (f"{count} columns are called `{column}`" if count else
+                   f"{self.name} has no column `{column}`; it has {', '.join(self.header)}")
+        raise DataError(Problem(message, Place(self.name), hint=did_you_mean(column, self.header)))
+
+    def _row(self, number: int, values: Mapping[str, Any], what: str) -> Row:
+        """Return a row; one with a value that no cell can hold has a problem."""
+        cells = [_text(values.get(column)) for column in self.header]
+        if None in cells:
+            column = self.header[cells.index(None)]
+            kind = type(values[column]).__name__
+            return Row(number, [], Problem(f"{what} has a {kind} in `{column}`, not text or a number",
+                                           Place(self.name, number)))
+        return Row(number, [cell or "" for cell in cells])
+
+
+class JsonRows(_Named):
+    """Rows of JSON lines, of a list of objects, or of columns by name, as `pandas.DataFrame.to_json` writes them.
+
+    The header has the keys of the first 1,000 objects; in later objects, other keys are not read.
+    """
+
+    def __init__(self, stream: io.BufferedReader, name: str) -> None:
+        super().__init__(stream, name)
+        self._objects = self._read()
+        self._first: list[tuple[int, Any]] = []
+        for line, value in self._objects:
+            self._first.append((line, value))
+            if isinstance(value, dict):
+                self.header += [key for key in value if key not in self.header]
+            if len(self._first) == 1000:
+                break
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows; what is no object has a problem."""
+        for source in (self._first, self._objects):
+            for line, value in source:
+                if isinstance(value, dict):
+                    yield self._row(line, value, "row")
+                else:
+                    yield Row(line, [], Problem("not a JSON object", Place(self.name, line)))
+
+    def _read(self) -> Iterator[tuple[int, Any]]:
+        """Yield the objects with their lines. Raise DataError for what is not JSON."""
+        numbered = (line for line in lines(self.stream, self.name) if line.text.strip())
+        first = next(numbered)
+        if first.text.lstrip().startswith("{"):
+            whole = self._whole(first.text)
+            if whole is not None and not any(isinstance(value, dict | list) for value in whole.values()):
+                yield first.number, whole
+                for line in numbered:
+                    yield line.number, self._value(line)
+                return
+        text = "\n".join([first.text, *self._blank_kept(first, numbered)])
+        yield from self._document(text, first.number)
+
+    def _blank_kept(self, first: Line, numbered: Iterator[Line]) -> Iterator[str]:
+        """Yield the texts of further lines, and an empty one for each that was left out, so that numbers stay."""
+        last = first.number
+        for line in numbered:
+            yield from [""] * (line.number - last - 1)
+            yield line.text
+            last = line.number
+
+    def _whole(self, text: str) -> dict[str, Any] | None:
+        """Return the object in a line, or None if it goes on in the next one."""
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+        return value if isinstance(value, dict) else None
+
+    def _value(self, line: Line) -> Any:
+        try:
+            return json.loads(line.text)
+        except json.JSONDecodeError as error:
+            raise self._wrong(error.msg, line.number) from None
+        except (ValueError, RecursionError) as error:
+            raise self._wrong(str(error), line.number) from None
+
+    def _wrong(self, message: str, line: int) -> DataError:
+        return DataError(Problem(f"not JSON: {message}", Place(self.name, line)))
+
+    def _document(self, text: str, line: int) -> Iterator[tuple[int, Any]]:
+        """Yield the rows of a document: of a list, of the only list in an object, of columns, or of several objects."""
+        decoder, at = json.JSONDecoder(), len(text) - len(text.lstrip())
+        if text[at] == "[":
+            yield from self._items(text, at, line, decoder)
+            return
+        values = list(self._items(text, at - 1, line, decoder))
+        if len(values) == 1 and isinstance(values[0][1], dict):
+            yield from self._table(values[0][1], line)
+        else:
+            yield from values
+
+    def _items(self, text: str, opening: int, line: int, decoder: json.JSONDecoder) -> Iterator[tuple[int, Any]]:
+        """Yield the values after an opening bracket, with or without commas between them, to the closing one."""
+        at, counted = opening + 1, 0
+        while True:
+            while at < len(text) and text[at] in " \t\r\n,":
+                at += 1
+            if at >= len(text) or (text[at] == "]" and opening >= 0):
+                return
+            line += text.count("\n", counted, at)
+            counted = at
+            try:
+                value, at = decoder.raw_decode(text, at)
+            except json.JSONDecodeError as error:
+                raise self._wrong(error.msg, line + text.count("\n", counted, error.pos)) from None
+            except (ValueError, RecursionError) as error:
+                raise self._wrong(str(error), line) from None
+            yield line, value
+
+    def _table(self, value: dict[str, Any], line: int) -> Iterator[tuple[int, Any]]:
+        """Yield the rows of an object: of the only list in it, or of columns by name."""
+        lists = [item for item in value.values() if isinstance(item, list)]
+        if len(lists) == 1 and all(isinstance(item, dict) for item in lists[0]):
+            yield from ((line, item) for item in lists[0])
+        elif value and all(isinstance(column, dict | list) for column in value.values()):
+            columns = {key: [*(column.values() if isinstance(column, dict) else column)]
+                       for key, column in value.items()}
+            if len({len(column) for column in columns.values()}) > 1:
+                raise DataError(Problem("the columns of this table have different lengths", Place(self.name, line)))
+            for cells in zip(*columns.values(), strict=True):
+                yield line, dict(zip(columns, cells, strict=True))
+        else:
+            yield line, value
+
+
+class ArrowRows(_Named):
+    """Rows of a Parquet, Feather or Arrow file, as pandas, polars and Hugging Face datasets write them."""
+
+    def __init__(self, stream: io.BufferedReader, name: str, wanted: Sequence[str] = ()) -> None:
+        super().__init__(stream, name)
+        self._wanted, arrow = wanted, _arrow(name)
+        start = _peek(stream, 8)
+        if start.startswith(PARQUET):
+            import pyarrow.parquet
+
+            file = self._read(lambda: pyarrow.parquet.ParquetFile(self._seekable()))
+            self.header = list(file.schema_arrow.names)
+            columns = [column for column in self.header if column in wanted] if wanted else None
+            self._batches: Callable[[], Any] = lambda: file.iter_batches(BATCH, columns=columns)
+        elif start.startswith(ARROW):
+            table = self._read(lambda: arrow.ipc.open_file(self._seekable()))
+            self.header = list(table.schema.names)
+            self._batches = lambda: (table.get_batch(number) for number in range(table.num_record_batches))
+        else:
+            reader = self._read(lambda: arrow.ipc.open_stream(stream))
+            self.header = list(reader.schema.names)
+            self._batches = lambda: iter(reader)
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows, numbered from 1; columns that are not wanted are empty."""
+        number = 0
+        batches = self._batches()
+        while (batch := self._read(lambda: next(batches, None))) is not None:
+            if self._wanted:
+                batch = batch.select([column for column in batch.schema.names if column in self._wanted])
+            for values in batch.to_pylist():
+                number += 1
+                yield self._row(number, values, "row")
+
+    def _seekable(self) -> Any:
+        """Return the stream, or its content where it is compressed."""
+        return self.stream if self.stream.seekable() else io.BytesIO(self.stream.read())
+
+    def _read(self, read: Callable[[], Any]) -> Any:
+        """Return what pyarrow reads. Raise DataError for damage, OSError where the file cannot be read."""
+        import pyarrow
+
+        try:
+            return read()
+        except (pyarrow.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # of the system
+                raise
+            raise DataError(Problem(f"{self.name} is damaged: {str(error).splitlines()[0]}",
+                                    Place(self.name))) from None

@@ -1,0 +1,102 @@
+"""`mtrun init --data`: a project for files of one's own, which builds at once and shows labels by their names."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from runner.cli.own_data import own_data
+from runner.errors import MtrunError
+
+MOODS = pd.DataFrame({"text": [f"a {w} day number {n}" for n in range(20) for w in ("sad", "glad", "calm")],
+                      "mood": ["sad", "glad", "calm"] * 20})
+PAIRS = pd.DataFrame({"q1": [f"one {n} words" for n in range(60)], "q2": [f"two {n} words" for n in range(60)],
+                      "same": [n % 2 == 0 for n in range(60)]})
+SCORES = pd.DataFrame({"left": [f"one {n} words" for n in range(60)], "right": [f"two {n} words" for n in range(60)],
+                       "score": [n % 11 / 2 for n in range(60)]})
+
+
+def mtrun(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "runner", *arguments], cwd=folder, capture_output=True, text=True)
+
+
+def guessed(folder: Path, *files: Path) -> dict[str, dict[str, object]]:
+    tasks: dict[str, dict[str, object]] = tomllib.loads(
+        own_data(folder, files)[Path("specs/suites/mine.toml")].decode())["tasks"]
+    return tasks
+
+
+def test_three_files_of_three_kinds_become_a_table_and_a_prediction(tmp_path: Path) -> None:
+    MOODS.to_csv(tmp_path / "moods.csv", index=False)
+    PAIRS.to_json(tmp_path / "pairs.jsonl", orient="records", lines=True)
+    SCORES.to_parquet(tmp_path / "scores.parquet")
+    files = [word for name in ("moods.csv", "pairs.jsonl", "scores.parquet") for word in ("--data", name)]
+    made = mtrun(tmp_path, "init", "mine", *files)
+    assert made.returncode == 0 and "mtrun build specs/first.toml --profile mine" in made.stdout, made.stderr
+    small = ["--set", "encoder={type='minbert', init='scratch', width=16, layers=1, attention_heads=2, vocabulary=200}"]
+    root = tmp_path / "mine"
+    assert mtrun(root, "build", "specs/first.toml", "--profile", "mine", *small).returncode == 0
+    told = mtrun(root, "predict", "specs/first.toml", "a glad day", "--profile", "mine", "--format", "json", *small)
+    answer = json.loads(told.stdout)["answers"]["moods"]
+    assert answer["label"] in {*MOODS.mood} and len(answer["probabilities"]) == 3
+    assert "Moods" in mtrun(root, "table").stdout
+
+
+def test_splits_columns_and_kinds_are_guessed(tmp_path: Path) -> None:
+    for split in ("train", "validation", "test"):
+        MOODS.assign(text=f"{split} " + MOODS.text).to_csv(tmp_path / f"moods_{split}.tsv", sep="\t", index=False)
+    stars = "".join(f"g{n},text {n},{n % 5 + 1}\n" for n in range(60))
+    (tmp_path / "stars.csv").write_text(f"guid,review,stars\n{stars}")
+    files = [*(tmp_path / f"moods_{split}.tsv" for split in ("test", "train", "validation")), tmp_path / "stars.csv"]
+    tasks = guessed(tmp_path, *files)
+    assert tasks["moods"] == {
+        "title": "Moods", "kind": "classification", "labels": ["calm", "glad", "sad"], "columns": ["text"],
+        "label": "mood", "train": "moods_train.tsv", "dev": "moods_validation.tsv", "test": "moods_test.tsv"}
+    assert tasks["stars"] == {
+        "title": "Stars", "kind": "classification", "labels": ["1", "2", "3", "4", "5"], "columns": ["review"],
+        "label": "stars", "id": "guid", "train": "stars.csv", "dev": 0.2}
+
+
+@pytest.mark.parametrize(("frame", "kind", "columns"), [
+    (MOODS, "classification", ["text"]), (PAIRS, "binary", ["q1", "q2"]), (SCORES, "regression", ["left", "right"]),
+    (MOODS.assign(label=[0, 1, 2] * 20), "classification", ["text"]),
+    (MOODS.assign(label=[0, 1, 1] * 20), "binary", ["text"])])
+def test_kinds_follow_from_the_labels(tmp_path: Path, frame: pd.DataFrame, kind: str, columns: list[str]) -> None:
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    (task,) = guessed(tmp_path, tmp_path / "t.csv").values()
+    assert (task["kind"], task["columns"]) == (kind, columns)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("text\nonly\ntexts\nhere\n", "no column that looks like a label"), ("label\n0\n1\n", "no column of text"),
+    ("text,label\n", "has no rows below its header"), (None, "there is no file")])
+def test_what_cannot_be_guessed_is_said_and_nothing_is_written(tmp_path: Path, text: str | None, message: str) -> None:
+    if text is not None:
+        (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(MtrunError, match=message):
+        own_data(tmp_path, [tmp_path / "t.csv"])
+    done = mtrun(tmp_path, "init", "made", "--data", "t.csv")
+    assert done.returncode in (1, 2) and message in done.stderr and not (tmp_path / "made").exists()
+
+
+def test_two_files_of_one_split_are_refused(tmp_path: Path) -> None:
+    for name in ("train-a.csv", "a.train.csv", "a-test.csv"):
+        MOODS.to_csv(tmp_path / name, index=False)
+    with pytest.raises(MtrunError, match="would both be train"):
+        own_data(tmp_path, [tmp_path / "train-a.csv", tmp_path / "a.train.csv"])
+    with pytest.raises(MtrunError, match="has no file for training"):
+        own_data(tmp_path, [tmp_path / "a-test.csv"])
+
+
+def test_the_profile_may_be_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    MOODS.to_csv(tmp_path / "moods.csv", index=False)
+    mtrun(tmp_path, "init", "mine", "--data", "moods.csv")
+    monkeypatch.setenv("MTRUN_PROFILE", "mine")
+    done = mtrun(tmp_path / "mine", "plan", "specs/first.toml")
+    assert done.returncode == 0 and "1 to train" in done.stdout, done.stderr
