@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Protocol, cast
 
 from ..errors import DataError, Place, Problem, did_you_mean
 from ..files import open_file
-from .table_files import Line, Row, Table, lines
+from .table_files import Line, Row, Table
 
 BATCH = 4096
 """Rows of a Parquet or Arrow file that are in memory at a time."""
@@ -215,7 +215,7 @@ class JsonRows(_Named):
 
     def _read(self) -> Iterator[tuple[int, Any]]:
         """Yield the objects with their lines. Raise DataError for what is not JSON."""
-        numbered = (line for line in lines(self.stream, self.name) if line.text.strip())
+        numbered = (line for line in self._lines() if line.text.strip())
         first = next(numbered)
         if first.text.lstrip().startswith("{"):
             whole = self._whole(first.text)
@@ -226,6 +226,16 @@ class JsonRows(_Named):
                 return
         text = "\n".join([first.text, *self._blank_kept(first, numbered)])
         yield from self._document(text, first.number)
+
+    def _lines(self) -> Iterator[Line]:
+        """Yield the lines, which may be of any length: pandas writes a whole table into one."""
+        with self.stream:
+            for number, data in enumerate(self.stream, 1):
+                try:
+                    yield Line(number, data.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n"))
+                except UnicodeDecodeError as error:
+                    raise DataError(Problem(f"not UTF-8 at byte {error.start + 1} of the line",
+                                            Place(self.name, number), hint="save the file in UTF-8")) from None
 
     def _blank_kept(self, first: Line, numbered: Iterator[Line]) -> Iterator[str]:
         """Yield the texts of further lines, and an empty one for each that was left out, so that numbers stay."""

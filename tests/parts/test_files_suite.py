@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.errors import DataError
+from runner.errors import DataError, MtrunError
 from runner.parts.suites import Suite
 from runner.parts.suites.files import Files, Source
 from runner.specs.toml import read
@@ -224,6 +224,24 @@ def test_several_files_and_patterns_are_one_split(tmp_path: Path) -> None:
         assert (part.ids, part.first, list(part.labels)) == (whole.ids, whole.first, list(whole.labels))
     with pytest.raises(DataError, match=r"no data file parts-\* in"):
         load(tmp_path, WORDS.model_copy(update={"train": "parts-*"}))
+
+
+@pytest.mark.parametrize("train", ["{}/elsewhere/*.csv", "{}/elsewhere/t.csv", "../elsewhere/*.csv", "../**/t.csv"])
+def test_files_may_lie_elsewhere(tmp_path: Path, train: str) -> None:
+    for name in ("data", "elsewhere"):
+        (tmp_path / name).mkdir()
+    mooded(tmp_path / "data").to_csv(tmp_path / "elsewhere" / "t.csv", index=False)
+    with (tmp_path / "elsewhere" / "t.csv").open("a") as file:
+        file.write("no mood,,1\n")
+    data = load(tmp_path / "data", WORDS.model_copy(update={"train": train.format(tmp_path)}), bad_rows="drop")
+    assert len(data.splits["x"]["train"]) == 30 and list(data.dropped.values()) == [1]
+
+
+@pytest.mark.parametrize("train", ["[", "a**b", "***", "/", "..", "*", "\0", "x" * 300])
+def test_odd_patterns_are_no_crash(tmp_path: Path, train: str) -> None:
+    (tmp_path / "dev.parquet").write_bytes(b"PAR1")
+    with pytest.raises(MtrunError):
+        load(tmp_path, WORDS.model_copy(update={"train": train}))
 
 
 def test_a_folder_that_datasets_saved(tmp_path: Path) -> None:

@@ -112,6 +112,14 @@ def test_values_are_the_text_that_a_table_would_have(tmp_path: Path) -> None:
     assert [row.cells[:4] for row in rows.rows()] == [["a", "x", "True", "0.5"], ["", "y", "", ""]]
 
 
+@pytest.mark.parametrize("orient", ["records", "columns"])
+def test_a_table_in_one_line_of_json_may_be_long(tmp_path: Path, orient: str) -> None:
+    frame = pd.DataFrame({"text": ["word " * 50 for _ in range(9_000)], "label": range(9_000)})
+    frame.to_json(tmp_path / "file", orient=orient)
+    rows = open_rows(tmp_path / "file", "data")
+    assert [row.cells for row in rows.rows()][-1] == ["word " * 50, "8999"]
+
+
 def test_lines_are_those_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     for text, wanted in (('{"a": 1}\n\n{"a": 2}\n', [1, 3]), ('\n[{"a": 1},\n\n {"a":\n 2},\n{"a": 3}]', [2, 4, 6]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import math
 import os
@@ -165,7 +166,7 @@ class Files(Suite):
             problems += _same_files(name, files, folder)
             rows: dict[str, list[_Row]] = {}
             for split in filter(files.get, SPLITS):
-                reader = _Reader(source, folder, split)
+                reader = _Reader(source, folder, split, self.bad_rows == "drop")
                 rows[split] = reader.read(files[split])
                 problems += reader.broken
                 if self.bad_rows == "drop":
@@ -194,15 +195,14 @@ class Files(Suite):
 
 
 def _matches(folder: Path, pattern: str) -> list[str]:
-    """Return the names of the files that a name or a pattern stands for, sorted."""
+    """Return the names of the files that a name or a pattern stands for, sorted. Raise StorageError."""
     path = folder / pattern
-    if path.is_dir():  # as `datasets` saves a split: state.json names its files
-        return sorted(f"{pattern}/{file.name}" for file in path.glob("*.arrow"))
-    if path.is_file():
-        return [pattern]
-    if not set(pattern) & set("*?["):
-        return []
-    return sorted(found.relative_to(folder).as_posix() for found in folder.glob(pattern) if found.is_file())
+    with reported("read", path):
+        if path.is_file():
+            return [pattern]
+        if path.is_dir():  # as `datasets` saves a split
+            pattern = f"{glob.escape(pattern)}/*.arrow"
+        return sorted(name for name in glob.glob(pattern, root_dir=folder, recursive=True) if (folder / name).is_file())
 
 
 def _same_files(task: str, files: Mapping[str, Sequence[str]], folder: Path) -> list[Problem]:
@@ -242,14 +242,19 @@ class _Reader:
     source: Source
     folder: Path
     split: str
+    drops: bool
+    """Whether bad rows are left out."""
     bad: list[Problem] = field(default_factory=list)
     broken: list[Problem] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+    """Place of a file -> its name in the suite."""
 
     def read(self, files: Sequence[str]) -> list[_Row]:
         """Return the valid rows."""
         rows: list[_Row] = []
         for file in files:
             path = self.folder / file
+            self.files[str(path)] = file
             try:
                 with reported("read", path):
                     rows.extend(self._rows(file, open_rows(path, str(path), self._columns()), len(rows)))
@@ -263,8 +268,7 @@ class _Reader:
 
     def count_bad(self) -> dict[str, int]:
         """Return the number of rows that cannot be used, by file."""
-        files = [Path(problem.place.file).relative_to(self.folder).as_posix() for problem in self.bad if problem.place]
-        return {file: files.count(file) for file in dict.fromkeys(files)}
+        return dict(Counter(self.files[problem.place.file] for problem in self.bad if problem.place))
 
     def _columns(self) -> list[str]:
         source = self.source
@@ -324,7 +328,7 @@ class _Reader:
         texts = {text for row in rows if (text := (row.label or "").strip())}
         numbers = {text for text in texts if not math.isnan(parsed(text, source))}
         limit = 2 if source.kind == "binary" else 100
-        from_one = len(texts) == source.classes and len(numbers) == len(texts) and not all(
+        from_one = not self.drops and len(texts) == source.classes and len(numbers) == len(texts) and not all(
             is_valid(parsed(text, source), source) for text in texts)
         if not 2 <= len(texts) <= limit or (numbers and not from_one):
             return None
