@@ -31,6 +31,7 @@ _IDS = ("id", "idx", "index", "guid", "uid", "uuid", "pairid", "example_id", "ro
 _PAIRS = (("sentence1", "sentence2"), ("text1", "text2"), ("question1", "question2"), ("premise", "hypothesis"),
           ("q1", "q2"), ("text_a", "text_b"), ("sentence_a", "sentence_b"), ("left", "right"), ("first", "second"),
           ("query", "document"), ("query", "passage"), ("question", "answer"), ("anchor", "positive"))
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 _WHOLE = re.compile(r"-?\d{1,9}(\.0)?")
 
 
@@ -192,6 +193,10 @@ def _columns(file: Path) -> list[Column]:
         found = [row.cells for row in islice(rows.rows(), ROWS) if not row.problem]
     if not found:
         raise DataError(Problem(f"{file} has no rows below its header", Place(str(file))))
+    if rows.line and any(_NUMBER.fullmatch(name) for name in rows.header):
+        raise DataError(Problem(f"{file} has no header: its first line is {', '.join(rows.header)}",
+                                Place(str(file), rows.line),
+                                hint="name its columns in a first line, such as: text,label"))
     return [Column(name, Counter(cells[at].strip() for cells in found), len(found))
             for at, name in enumerate(rows.header)]
 
@@ -260,7 +265,10 @@ def _texts(columns: Sequence[Column]) -> tuple[list[Column], str]:
 def _kind(label: Column, texts: int) -> tuple[tuple[str, str], dict[str, tuple[object, str]], str, str]:
     """Return kind and further keys of a task, each with its reason, and the head and the loss that suit it."""
     values = sorted(text for text in label.texts if text)
-    numbers = [] if "" in label.texts and len(values) < 2 else Column(label.name, Counter(values), label.rows).numbers
+    if len(values) < 2:
+        raise DataError(Problem(f"`{label.name}` has {len(values)} different values that are text or numbers",
+                                hint="which column is the label? Rename it to `label`"))
+    numbers = Column(label.name, Counter(values), label.rows).numbers
     is_scale = label.name.lower() in _SCORES or len(values) > MOST_CLASSES
     if numbers and (is_scale or not all(_WHOLE.fullmatch(text) for text in values)):
         scale: dict[str, tuple[object, str]] = {
@@ -275,6 +283,6 @@ def _kind(label: Column, texts: int) -> tuple[tuple[str, str], dict[str, tuple[o
     if len(values) > MOST_CLASSES:
         raise DataError(Problem(f"`{label.name}` has {len(values):,} different values that are no numbers",
                                 hint="which column is the label? Rename it to `label`"))
-    names = sorted(values, key=float) if numbers else values
+    names = [f"{number:g}" for number in sorted({*numbers})] if numbers else values
     return ("classification", f"{len(values)} values"), {"labels": (names, "in the order of the classes")}, head, \
         "cross_entropy"

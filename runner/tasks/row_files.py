@@ -55,8 +55,9 @@ class Rows(Protocol):
 
 
 def open_rows(path: Path, name: str, wanted: Sequence[str] = ()) -> Rows:
-    """Open a file of rows; `name` stands for it in messages, and only the columns `wanted` need to be read, if any.
+    """Open a file of rows; `name` stands for it in messages.
 
+    Only the columns `wanted` are sure to be read. In others, a value that no cell can hold, such as a list, is empty.
     Raise DataError for what is no such file, OSError where it cannot be read.
     """
     stream = opened(path, name)
@@ -64,7 +65,7 @@ def open_rows(path: Path, name: str, wanted: Sequence[str] = ()) -> Rows:
     if start.startswith((PARQUET, ARROW, STREAM)):
         return ArrowRows(stream, name, wanted)
     if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[") and not _is_header(start):
-        return JsonRows(stream, name)
+        return JsonRows(stream, name, wanted)
     return Table(stream, name)
 
 
@@ -164,6 +165,7 @@ class _Named:
 
     stream: io.BufferedReader
     name: str
+    wanted: Sequence[str] = ()
     header: list[str] = field(init=False, default_factory=list)
     line: int = field(init=False, default=0)
 
@@ -177,10 +179,11 @@ class _Named:
         raise DataError(Problem(message, Place(self.name), hint=did_you_mean(column, self.header)))
 
     def _row(self, number: int, values: Mapping[str, Any], what: str) -> Row:
-        """Return a row; one with a value that no cell can hold has a problem."""
+        """Return a row; one with a value that no cell can hold in a wanted column has a problem."""
         cells = [_text(values.get(column)) for column in self.header]
-        if None in cells:
-            column = self.header[cells.index(None)]
+        odd = {column for column, cell in zip(self.header, cells, strict=True) if cell is None} & {*self.wanted}
+        if odd:
+            column = min(odd)
             kind = type(values[column]).__name__
             return Row(number, [], Problem(f"{what} has a {kind} in `{column}`, not text or a number",
                                            Place(self.name, number)))
@@ -193,8 +196,8 @@ class JsonRows(_Named):
     The header has the keys of the first 1,000 objects; in later objects, other keys are not read.
     """
 
-    def __init__(self, stream: io.BufferedReader, name: str) -> None:
-        super().__init__(stream, name)
+    def __init__(self, stream: io.BufferedReader, name: str, wanted: Sequence[str] = ()) -> None:
+        super().__init__(stream, name, wanted)
         self._objects = self._read()
         self._first: list[tuple[int, Any]] = []
         for line, value in self._objects:
@@ -314,8 +317,8 @@ class ArrowRows(_Named):
     """Rows of a Parquet, Feather or Arrow file, as pandas, polars and Hugging Face datasets write them."""
 
     def __init__(self, stream: io.BufferedReader, name: str, wanted: Sequence[str] = ()) -> None:
-        super().__init__(stream, name)
-        self._wanted, arrow = wanted, _arrow(name)
+        super().__init__(stream, name, wanted)
+        arrow = _arrow(name)
         start = _peek(stream, 8)
         if start.startswith(PARQUET):
             import pyarrow.parquet
@@ -338,8 +341,8 @@ class ArrowRows(_Named):
         number = 0
         batches = self._batches()
         while (batch := self._read(lambda: next(batches, None))) is not None:
-            if self._wanted:
-                batch = batch.select([column for column in batch.schema.names if column in self._wanted])
+            if self.wanted:
+                batch = batch.select([column for column in batch.schema.names if column in self.wanted])
             for values in batch.to_pylist():
                 number += 1
                 yield self._row(number, values, "row")

@@ -75,7 +75,8 @@ def test_kinds_follow_from_the_labels(tmp_path: Path, frame: pd.DataFrame, kind:
 
 @pytest.mark.parametrize(("text", "message"), [
     ("text\nonly\ntexts\nhere\n", "no column that looks like a label"), ("label\n0\n1\n", "no column of text"),
-    ("text,label\n", "has no rows below its header"), (None, "there is no file")])
+    ("text,label\n", "has no rows below its header"), ("good,1\nbad,0\n", "has no header: its first line is good, 1"),
+    ("text,label\na,x\nb,x\n", "`label` has 1 different values"), (None, "there is no file")])
 def test_what_cannot_be_guessed_is_said_and_nothing_is_written(tmp_path: Path, text: str | None, message: str) -> None:
     if text is not None:
         (tmp_path / "t.csv").write_text(text)

@@ -120,6 +120,12 @@ def test_a_table_in_one_line_of_json_may_be_long(tmp_path: Path, orient: str) ->
     assert [row.cells for row in rows.rows()][-1] == ["word " * 50, "8999"]
 
 
+def test_values_that_no_cell_can_hold_matter_in_wanted_columns_only(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text('{"a": 1, "b": [1]}\n{"a": {"c": 1}, "b": [2]}\n')
+    first, second = open_rows(tmp_path / "file", "data", ["a"]).rows()
+    assert first.cells == ["1", ""] and second.problem and "a dict in `a`" in second.problem.message
+
+
 def test_lines_are_those_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     for text, wanted in (('{"a": 1}\n\n{"a": 2}\n', [1, 3]), ('\n[{"a": 1},\n\n {"a":\n 2},\n{"a": 3}]', [2, 4, 6]),
@@ -148,7 +154,7 @@ def test_damage_is_named(tmp_path: Path, content: bytes, line: int, message: str
     path = tmp_path / "file"
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
-        rows = open_rows(path, "data")
+        rows = open_rows(path, "data", ["a"])
         raise DataError(*[row.problem for row in rows.rows() if row.problem])
     (problem,) = caught.value.problems
     assert problem.message.startswith(message) and problem.place and problem.place.line == line

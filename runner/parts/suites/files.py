@@ -144,7 +144,8 @@ class Files(Suite):
     def _folder(self, project: Path) -> Path:
         """Return the folder of the files."""
         folder = os.path.expanduser(self.folder or os.environ.get("MTRUN_DATA") or "data")
-        return Path.cwd() / folder if not self.folder and os.environ.get("MTRUN_DATA") else project / folder
+        above = Path.cwd() if not self.folder and os.environ.get("MTRUN_DATA") else project
+        return Path(os.path.normpath(above / folder))
 
     def _files(self, source: Source, split: str, project: Path) -> list[str]:
         """Return the names of the files of a split. Raise DataError if there are none."""
