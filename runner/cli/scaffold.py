@@ -20,10 +20,12 @@ FAMILIES = {
 }
 """Folder of each family, by the singular of its name."""
 
-OWN = b"""\
-The profile is named with each command, `--profile mine`, or once: `export MTRUN_PROFILE=mine`.
-"""
-"""What README.md says of profiles where the project was made for data files."""
+DEMO = """\
+By default a build uses the profile `demo`: a small encoder from scratch, on generated sentences. For data of your own,
+fill in `specs/suites/mine.toml` and build with `--profile mine`."""
+
+OWN = "The profile is named with each command, `--profile mine`, or once: `export MTRUN_PROFILE=mine`."
+"""What README.md says of profiles in a project for data files."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
@@ -41,9 +43,9 @@ def init(folder: Path, extra: Mapping[Path, bytes], specs: Mapping[Path, bytes] 
     files[Path(".gitignore")] = files.pop(Path("gitignore"))
     if specs:
         files = {path: data for path, data in files.items() if path.parts[0] != "specs"} | dict(specs)
-        before, _, after = files[Path("README.md")].partition(b"By default a build uses")
-        page = before.replace(b"ensemble.toml   ", b"first.toml      ") + OWN + b"\n" + after.partition(b"\n\n")[2]
-        files[Path("README.md")] = page.replace(b"ensemble.toml", b"first.toml")
+    page = Template(files[Path("README.md")].decode())
+    spec, profiles = ("first.toml", OWN) if specs else ("ensemble.toml", DEMO)
+    files[Path("README.md")] = page.substitute(spec=spec, profiles=profiles).encode()
     return _write({folder / path: data for path, data in (files | dict(extra)).items()})
 
 

@@ -106,7 +106,12 @@ def _classifier(leaf: StoredModel, tasks: Sequence[str]) -> dict[str, Tensor]:
 
 def _config(leaf: StoredModel, encoder: Bert, classifier: dict[str, Tensor]) -> dict[str, Any]:
     """Return the content of config.json."""
-    labels = {"num_labels": len(classifier["classifier.bias"])} if classifier else {}
+    labels: dict[str, Any] = {"num_labels": len(classifier["classifier.bias"])} if classifier else {}
+    names = [leaf.model.suite.meanings()[task].labels for task, head in leaf.model.heads.items()
+             if classifier and head.type == "linear"]
+    if any(names):
+        labels = {"id2label": {str(number): name for number, name in enumerate(names[0])},
+                  "label2id": {name: number for number, name in enumerate(names[0])}}
     model = ARCHITECTURES[encoder.sizes.architecture].model
     return {
         **config_of(encoder.sizes), **labels,

@@ -1,18 +1,19 @@
-"""Read inputs (sentences and pairs to predict) as a stream from text lines, CSV, TSV or JSON lines."""
+"""Read inputs (sentences and pairs to predict) as a stream from text lines, tables or JSON lines."""
 
 from __future__ import annotations
 
-import json
+import io
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import DataError, Place, Problem, UsageError, did_you_mean
 from ..files import reported
-from ..tasks.table_files import Table, lines
+from ..tasks.json_files import json_values
+from ..tasks.row_files import decompressed, rows_of
+from ..tasks.table_files import lines
 
 PAIRED = "|||"
 """Separator of the two sentences of a pair in a line of text, besides a tab."""
@@ -22,6 +23,9 @@ FIRST, SECOND = ("sentence", "sentence1"), "sentence2"
 
 SPLIT = "test"
 """Split name of inputs as examples and of their Predictions: a split on which nothing is chosen."""
+
+TABLES = ("csv", "tsv", "parquet", "feather", "arrow")
+"""Extensions of the names of tables."""
 
 PORTION = 1024
 """Maximal number of inputs in a portion."""
@@ -67,9 +71,12 @@ def split(line: str) -> tuple[str, ...]:
 
 
 def form_of(name: str) -> str:
-    """Return the format of a file by the extension of its name."""
-    ending = name.rpartition(".")[2].lower()
-    return {"csv": "csv", "tsv": "csv", "jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl"}.get(ending, "lines")
+    """Return the format of a file by the extensions of its name."""
+    endings = name.lower().split(".")[1:]
+    if endings and endings[-1] in ("gz", "bz2", "xz", "zst", "zip"):
+        del endings[-1]
+    known = {"jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl"}
+    return known.get(endings[-1], "csv" if endings[-1] in TABLES else "lines") if endings else "lines"
 
 
 def of_file(name: str, form: str | None = None) -> Iterator[Input]:
@@ -84,10 +91,11 @@ def of_file(name: str, form: str | None = None) -> Iterator[Input]:
 def read(stream: BinaryIO, name: str, form: str) -> Iterator[Input]:
     """Yield the inputs of a stream as they are read. Raise DataError with file and line for an invalid input.
 
-    `form` is lines, csv (any table with a header) or jsonl (JSON lines, or one list).
+    `form` is lines, csv (any table with a header, Parquet or Arrow) or jsonl (JSON lines, or one list); the stream may
+    be compressed.
     """
     reader = _Reader(name)
-    return {"lines": reader.of_lines, "csv": reader.of_table, "jsonl": reader.of_json}[form](stream)
+    return {"lines": reader.of_lines, "csv": reader.of_table, "jsonl": reader.of_json}[form](decompressed(stream, name))
 
 
 def portions(inputs: Iterable[Input]) -> Iterator[list[Input]]:
@@ -130,7 +138,7 @@ class _Reader:
             raise self.error("a sentence and a task must be text", line)
         return Input(str(values.get("id", id)), tuple(texts), (task,) if task else ())
 
-    def of_lines(self, stream: BinaryIO) -> Iterator[Input]:
+    def of_lines(self, stream: io.BufferedReader) -> Iterator[Input]:
         """Yield an input for each line that is not blank; its id is the line number."""
         for line in lines(stream, self.name):
             if line.text.strip():
@@ -139,9 +147,9 @@ class _Reader:
                 except UsageError as error:
                     raise self.error(str(error), line.number) from None
 
-    def of_table(self, stream: BinaryIO) -> Iterator[Input]:
+    def of_table(self, stream: io.BufferedReader) -> Iterator[Input]:
         """Yield an input for each row of a table with a column `sentence`, or `sentence1` and `sentence2`."""
-        table = Table(stream, self.name)
+        table = rows_of(stream, self.name, (*FIRST, SECOND, "id", "task"))
         if not {*FIRST} & {*table.header}:
             raise self.error(f"the header has no column `{FIRST[0]}` or `{FIRST[1]}`", table.line,
                              did_you_mean(FIRST[0], table.header))
@@ -151,25 +159,12 @@ class _Reader:
                 raise DataError(row.problem)
             yield self.input({name: row.cells[at] for name, at in columns.items()}, row.line, str(number))
 
-    def of_json(self, stream: BinaryIO) -> Iterator[Input]:
+    def of_json(self, stream: io.BufferedReader) -> Iterator[Input]:
         """Yield an input for each object with `sentence` or `sentence1`, one per line or all in one list."""
-        numbered = (line for line in lines(stream, self.name) if line.text.strip())
-        first = next(numbered, None)
-        if first and first.text.lstrip().startswith("["):
-            values = self._json("\n".join([first.text, *(line.text for line in numbered)]), first.number)
-            for number, value in enumerate(values, 1):
-                yield self._of_object(value, first.number, str(number), f"item {number} of the list is ")
-            return
-        for line in chain([first] if first else [], numbered):
-            yield self._of_object(self._json(line.text, line.number), line.number, str(line.number), "")
-
-    def _json(self, text: str, line: int) -> Any:
-        try:
-            return json.loads(text)
-        except json.JSONDecodeError as error:
-            raise self.error(f"not JSON: {error.msg}", line + error.lineno - 1) from None
-        except (ValueError, RecursionError) as error:
-            raise self.error(f"not JSON: {error}", line) from None
+        is_list = stream.peek(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"["
+        for number, (line, value) in enumerate(json_values(stream, self.name), 1):
+            which = f"item {number} of the list is " if is_list else ""
+            yield self._of_object(value, line, str(number if is_list else line), which)
 
     def _of_object(self, value: Any, line: int, id: str, which: str) -> Input:
         if not isinstance(value, dict):

@@ -28,9 +28,7 @@ PLAIN: dict[Any, tuple[str, str]] = {
 
 def non_optional(annotation: Any) -> Any:
     """Return X for `X | None`."""
-    if get_origin(annotation) in (Union, UnionType):
-        return next(a for a in get_args(annotation) if a is not type(None))
-    return annotation
+    return _choices(annotation)[0]
 
 
 def expected(annotation: Any, metadata: Sequence[Any] = ()) -> str:

@@ -9,18 +9,19 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
-import json
 import lzma
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 from ..errors import DataError, Place, Problem, did_you_mean
 from ..files import open_file
-from .table_files import Line, Row, Table
+from .json_files import json_values
+from .table_files import Row, Table
 
 BATCH = 4096
 """Rows of a Parquet or Arrow file that are in memory at a time."""
@@ -55,12 +56,15 @@ class Rows(Protocol):
 
 
 def open_rows(path: Path, name: str, wanted: Sequence[str] = ()) -> Rows:
-    """Open a file of rows; `name` stands for it in messages.
+    """Open a file of rows, as `rows_of` does. Raise OSError where it cannot be read."""
+    return rows_of(decompressed(open_file(path), name), name, wanted)
+
+
+def rows_of(stream: io.BufferedReader, name: str, wanted: Sequence[str] = ()) -> Rows:
+    """Return the rows of a stream; `name` stands for it in messages. Raise DataError for what is no such file.
 
     Only the columns `wanted` are sure to be read. In others, a value that no cell can hold, such as a list, is empty.
-    Raise DataError for what is no such file, OSError where it cannot be read.
     """
-    stream = opened(path, name)
     start = _peek(stream, 4096)
     if start.startswith((PARQUET, ARROW, STREAM)):
         return ArrowRows(stream, name, wanted)
@@ -69,9 +73,9 @@ def open_rows(path: Path, name: str, wanted: Sequence[str] = ()) -> Rows:
     return Table(stream, name)
 
 
-def opened(path: Path, name: str) -> io.BufferedReader:
-    """Open a file for reading, decompressed if it is compressed. Raise DataError or OSError."""
-    raw = cast("io.BufferedReader", open_file(path))
+def decompressed(stream: BinaryIO, name: str) -> io.BufferedReader:
+    """Return a stream, decompressed if it is compressed. Raise DataError."""
+    raw = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(cast("io.RawIOBase", stream))
     start = _peek(raw, 8)
     for signature, opener in COMPRESSED.items():
         if start.startswith(signature):
@@ -79,7 +83,8 @@ def opened(path: Path, name: str) -> io.BufferedReader:
     if start.startswith(ZSTANDARD):
         return io.BufferedReader(_Decompressed(_arrow(name).CompressedInputStream(raw, "zstd"), name))
     if start.startswith(ZIP):
-        return io.BufferedReader(_Decompressed(_member(raw, name), name))
+        whole = raw if raw.seekable() else io.BytesIO(raw.read())
+        return io.BufferedReader(_Decompressed(_member(whole, name), name))
     return raw
 
 
@@ -116,7 +121,7 @@ def _peek(stream: io.BufferedReader, size: int) -> bytes:
     return stream.peek(size)[:size]
 
 
-def _member(raw: io.BufferedReader, name: str) -> Any:
+def _member(raw: BinaryIO, name: str) -> Any:
     """Open the only file in a zip archive. Raise DataError if there are others."""
     try:
         archive = zipfile.ZipFile(raw)
@@ -178,139 +183,35 @@ class _Named:
                    f"{self.name} has no column `{column}`; it has {', '.join(self.header)}")
         raise DataError(Problem(message, Place(self.name), hint=did_you_mean(column, self.header)))
 
-    def _row(self, number: int, values: Mapping[str, Any], what: str) -> Row:
+    def _row(self, number: int, values: Mapping[str, Any]) -> Row:
         """Return a row; one with a value that no cell can hold in a wanted column has a problem."""
         cells = [_text(values.get(column)) for column in self.header]
         odd = {column for column, cell in zip(self.header, cells, strict=True) if cell is None} & {*self.wanted}
         if odd:
             column = min(odd)
             kind = type(values[column]).__name__
-            return Row(number, [], Problem(f"{what} has a {kind} in `{column}`, not text or a number",
+            return Row(number, [], Problem(f"row has a {kind} in `{column}`, not text or a number",
                                            Place(self.name, number)))
         return Row(number, [cell or "" for cell in cells])
 
 
 class JsonRows(_Named):
-    """Rows of JSON lines, of a list of objects, or of columns by name, as `pandas.DataFrame.to_json` writes them.
-
-    The header has the keys of the first 1,000 objects; in later objects, other keys are not read.
-    """
+    """Rows of JSON (`json_files`): the header has the keys of the first 1,000 objects; no others are read."""
 
     def __init__(self, stream: io.BufferedReader, name: str, wanted: Sequence[str] = ()) -> None:
         super().__init__(stream, name, wanted)
-        self._objects = self._read()
-        self._first: list[tuple[int, Any]] = []
-        for line, value in self._objects:
-            self._first.append((line, value))
-            if isinstance(value, dict):
-                self.header += [key for key in value if key not in self.header]
-            if len(self._first) == 1000:
-                break
+        values = json_values(stream, name)
+        first = list(islice(values, 1000))
+        self.header = list(dict.fromkeys(key for _, value in first if isinstance(value, dict) for key in value))
+        self._values = chain(first, values)
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows; what is no object has a problem."""
-        for source in (self._first, self._objects):
-            for line, value in source:
-                if isinstance(value, dict):
-                    yield self._row(line, value, "row")
-                else:
-                    yield Row(line, [], Problem("not a JSON object", Place(self.name, line)))
-
-    def _read(self) -> Iterator[tuple[int, Any]]:
-        """Yield the objects with their lines. Raise DataError for what is not JSON."""
-        numbered = (line for line in self._lines() if line.text.strip())
-        first = next(numbered)
-        if first.text.lstrip().startswith("{"):
-            whole = self._whole(first.text)
-            if whole is not None and not any(isinstance(value, dict | list) for value in whole.values()):
-                yield first.number, whole
-                for line in numbered:
-                    yield line.number, self._value(line)
-                return
-        text = "\n".join([first.text, *self._blank_kept(first, numbered)])
-        yield from self._document(text, first.number)
-
-    def _lines(self) -> Iterator[Line]:
-        """Yield the lines, which may be of any length: pandas writes a whole table into one."""
-        with self.stream:
-            for number, data in enumerate(self.stream, 1):
-                try:
-                    yield Line(number, data.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n"))
-                except UnicodeDecodeError as error:
-                    raise DataError(Problem(f"not UTF-8 at byte {error.start + 1} of the line",
-                                            Place(self.name, number), hint="save the file in UTF-8")) from None
-
-    def _blank_kept(self, first: Line, numbered: Iterator[Line]) -> Iterator[str]:
-        """Yield the texts of further lines, and an empty one for each that was left out, so that numbers stay."""
-        last = first.number
-        for line in numbered:
-            yield from [""] * (line.number - last - 1)
-            yield line.text
-            last = line.number
-
-    def _whole(self, text: str) -> dict[str, Any] | None:
-        """Return the object in a line, or None if it goes on in the next one."""
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            return None
-        return value if isinstance(value, dict) else None
-
-    def _value(self, line: Line) -> Any:
-        try:
-            return json.loads(line.text)
-        except json.JSONDecodeError as error:
-            raise self._wrong(error.msg, line.number) from None
-        except (ValueError, RecursionError) as error:
-            raise self._wrong(str(error), line.number) from None
-
-    def _wrong(self, message: str, line: int) -> DataError:
-        return DataError(Problem(f"not JSON: {message}", Place(self.name, line)))
-
-    def _document(self, text: str, line: int) -> Iterator[tuple[int, Any]]:
-        """Yield the rows of a document: of a list, of the only list in an object, of columns, or of several objects."""
-        decoder, at = json.JSONDecoder(), len(text) - len(text.lstrip())
-        if text[at] == "[":
-            yield from self._items(text, at, line, decoder)
-            return
-        values = list(self._items(text, at - 1, line, decoder))
-        if len(values) == 1 and isinstance(values[0][1], dict):
-            yield from self._table(values[0][1], line)
-        else:
-            yield from values
-
-    def _items(self, text: str, opening: int, line: int, decoder: json.JSONDecoder) -> Iterator[tuple[int, Any]]:
-        """Yield the values after an opening bracket, with or without commas between them, to the closing one."""
-        at, counted = opening + 1, 0
-        while True:
-            while at < len(text) and text[at] in " \t\r\n,":
-                at += 1
-            if at >= len(text) or (text[at] == "]" and opening >= 0):
-                return
-            line += text.count("\n", counted, at)
-            counted = at
-            try:
-                value, at = decoder.raw_decode(text, at)
-            except json.JSONDecodeError as error:
-                raise self._wrong(error.msg, line + text.count("\n", counted, error.pos)) from None
-            except (ValueError, RecursionError) as error:
-                raise self._wrong(str(error), line) from None
-            yield line, value
-
-    def _table(self, value: dict[str, Any], line: int) -> Iterator[tuple[int, Any]]:
-        """Yield the rows of an object: of the only list in it, or of columns by name."""
-        lists = [item for item in value.values() if isinstance(item, list)]
-        if len(lists) == 1 and all(isinstance(item, dict) for item in lists[0]):
-            yield from ((line, item) for item in lists[0])
-        elif value and all(isinstance(column, dict | list) for column in value.values()):
-            columns = {key: [*(column.values() if isinstance(column, dict) else column)]
-                       for key, column in value.items()}
-            if len({len(column) for column in columns.values()}) > 1:
-                raise DataError(Problem("the columns of this table have different lengths", Place(self.name, line)))
-            for cells in zip(*columns.values(), strict=True):
-                yield line, dict(zip(columns, cells, strict=True))
-        else:
-            yield line, value
+        for line, value in self._values:
+            if isinstance(value, dict):
+                yield self._row(line, value)
+            else:
+                yield Row(line, [], Problem("not a JSON object", Place(self.name, line)))
 
 
 class ArrowRows(_Named):
@@ -345,7 +246,7 @@ class ArrowRows(_Named):
                 batch = batch.select([column for column in batch.schema.names if column in self.wanted])
             for values in batch.to_pylist():
                 number += 1
-                yield self._row(number, values, "row")
+                yield self._row(number, values)
 
     def _seekable(self) -> Any:
         """Return the stream, or its content where it is compressed."""

@@ -11,8 +11,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import runner
 from runner.cli.own_data import own_data
 from runner.errors import MtrunError
+from runner.specs.toml_errors import written
 
 MOODS = pd.DataFrame({"text": [f"a {w} day number {n}" for n in range(20) for w in ("sad", "glad", "calm")],
                       "mood": ["sad", "glad", "calm"] * 20})
@@ -20,6 +22,9 @@ PAIRS = pd.DataFrame({"q1": [f"one {n} words" for n in range(60)], "q2": [f"two 
                       "same": [n % 2 == 0 for n in range(60)]})
 SCORES = pd.DataFrame({"left": [f"one {n} words" for n in range(60)], "right": [f"two {n} words" for n in range(60)],
                        "score": [n % 11 / 2 for n in range(60)]})
+
+
+ENCODER = {"type": "minbert", "init": "scratch", "width": 16, "layers": 1, "attention_heads": 2, "vocabulary": 200}
 
 
 def mtrun(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -39,13 +44,21 @@ def test_three_files_of_three_kinds_become_a_table_and_a_prediction(tmp_path: Pa
     files = [word for name in ("moods.csv", "pairs.jsonl", "scores.parquet") for word in ("--data", name)]
     made = mtrun(tmp_path, "init", "mine", *files)
     assert made.returncode == 0 and "mtrun build specs/first.toml --profile mine" in made.stdout, made.stderr
-    small = ["--set", "encoder={type='minbert', init='scratch', width=16, layers=1, attention_heads=2, vocabulary=200}"]
+    small = ["--set", f"encoder={written(ENCODER)}"]
     root = tmp_path / "mine"
     assert mtrun(root, "build", "specs/first.toml", "--profile", "mine", *small).returncode == 0
     told = mtrun(root, "predict", "specs/first.toml", "a glad day", "--profile", "mine", "--format", "json", *small)
     answer = json.loads(told.stdout)["answers"]["moods"]
     assert answer["label"] in {*MOODS.mood} and len(answer["probabilities"]) == 3
     assert "Moods" in mtrun(root, "table").stdout
+    loaded = runner.load(root / "specs" / "first.toml", "mine", {"encoder": ENCODER})
+    moods = loaded.predictions().query("task == 'moods'")
+    assert len(moods) == 12 and {*moods.label} == {*MOODS.mood} >= {*moods.said}
+    assert {*loaded.predictions().query("task == 'scores'").label} <= {*SCORES.score}
+    exported = mtrun(root, "export", "specs/first.toml", "-o", "out", "--profile", "mine", *small)
+    assert exported.returncode == 0, exported.stderr
+    config = json.loads((root / "out" / "transformers" / "config.json").read_text())
+    assert config["id2label"] == {"0": "calm", "1": "glad", "2": "sad"} and config["label2id"]["sad"] == 2
 
 
 def test_splits_columns_and_kinds_are_guessed(tmp_path: Path) -> None:

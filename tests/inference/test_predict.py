@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gc
 import io
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,7 +58,7 @@ def test_forms_that_mean_the_same() -> None:
     ("id,sentance\n1,x\n", "csv", 1, "no column `sentence`"),
     ("id,sentence\n1,x,y,z\n", "csv", 2, "row has 4 cells, where the header has 2"),
     (b"id,sentence\n1,caf\xe9\n", "csv", 2, "not UTF-8 at byte 6"),
-    (b"\x1f\x8b\x08", "lines", 0, "compressed with gzip"),
+    (b"\x1f\x8b\x08", "lines", 0, "compressed and damaged"),
     ('[{"sentence": "a"}, 3]', "jsonl", 1, "item 2 of the list is not a JSON object"),
     ('{"sentence": "x"}\nnope\n', "jsonl", 2, "not JSON"),
     ('["x"]\n', "jsonl", 1, "not a JSON object"),
@@ -215,3 +217,15 @@ def test_another_node_can_be_asked(trained: Path) -> None:
     done = mtrun(trained, "predict", "specs/deep.toml", "--node", "pcgrad", "x", "--format", "json")
     alone = mtrun(trained, "predict", "specs/pcgrad.toml", "x", "--format", "json")
     assert done.out == alone.out and done.code == 0
+
+
+def test_questions_may_be_compressed_or_a_parquet_file(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"id": ["a", "b"], "sentence1": ["one", "two"], "sentence2": ["three", "four"], "n": [[1], []]})
+    wanted = [Input("a", ("one", "three")), Input("b", ("two", "four"))]
+    rows.to_parquet(tmp_path / "asked.parquet")
+    rows.drop(columns="n").to_csv(tmp_path / "asked.csv.gz", index=False)
+    rows.to_json(tmp_path / "asked.jsonl.xz", orient="records", lines=True)
+    for name in ("asked.parquet", "asked.csv.gz", "asked.jsonl.xz"):
+        assert list(inputs.of_file(str(tmp_path / name))) == wanted, name
+    (tmp_path / "lines.txt.bz2").write_bytes(bz2.compress(b"one ||| three\n"))
+    assert list(inputs.of_file(str(tmp_path / "lines.txt.bz2"))) == [Input("1", ("one", "three"))]

@@ -119,7 +119,11 @@ def test_files_that_no_dropping_mends(tmp_path: Path, text: str, message: str) -
 def test_a_missing_file_and_bytes_that_are_no_text(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no data file a\.csv") as caught:
         load(tmp_path, GRADED)
-    assert "MTRUN_DATA" in caught.value.problems[0].hint
+    assert caught.value.problems[0].notes == ("did you mean `b.csv`?",)
+    assert caught.value.problems[0].hint.startswith("set `folder` in the suite to the folder that holds it")
+    with pytest.raises(DataError) as caught:
+        Files(tasks={"x": GRADED}).load(tmp_path)
+    assert caught.value.problems[0].hint.startswith("set MTRUN_DATA to the folder that holds them")
     (tmp_path / "a.csv").write_bytes(b"\tid\tsentence1\xff\n")
     with pytest.raises(DataError, match=r"^not UTF-8 at byte 14 of the line$"):
         load(tmp_path, GRADED)

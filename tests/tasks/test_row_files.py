@@ -120,6 +120,17 @@ def test_a_table_in_one_line_of_json_may_be_long(tmp_path: Path, orient: str) ->
     assert [row.cells for row in rows.rows()][-1] == ["word " * 50, "8999"]
 
 
+def test_columns_are_aligned_by_their_rows_and_lists_follow_one_another(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    for text in ('{"a": {"0": 1, "1": 2}, "b": {"1": "two", "0": "one"}}',
+                 '[{"a": 1, "b": "one"}]\n[{"a": 2, "b": "two"}]',
+                 '{"n": 2, "rows": [{"a": 1, "b": "one"}, {"a": 2, "b": "two"}]}',
+                 '{"a": 1, "b": "one", "c": [{"d": 1}]}\n{"a": 2, "b": "two", "c": []}'):
+        path.write_text(text)
+        rows = open_rows(path, "data", ["a", "b"])
+        assert [row.cells[:2] for row in rows.rows()][:2] == [["1", "one"], ["2", "two"]], text
+
+
 def test_values_that_no_cell_can_hold_matter_in_wanted_columns_only(tmp_path: Path) -> None:
     (tmp_path / "file").write_text('{"a": 1, "b": [1]}\n{"a": {"c": 1}, "b": [2]}\n')
     first, second = open_rows(tmp_path / "file", "data", ["a"]).rows()
@@ -139,8 +150,13 @@ def test_lines_are_those_of_the_file(tmp_path: Path) -> None:
     (b'{"a": 1}\n["b"]\n', 2, "not a JSON object"),
     (b'{"a": 1}\n{"a": [1]}\n', 2, "row has a list in `a`, not text or a number"),
     (b'[{"a": 1},\n{"a" 2}]', 2, "not JSON: Expecting ':' delimiter"),
-    (b'{"a": [1, 2], "b": [1]}', 1, "the columns of this table have different lengths"),
+    (b'{"a": [1, 2], "b": [1]}', 1, "the columns of this table have different rows"),
     (b'{"a": "\xff"}', 1, "not UTF-8"),
+    (b'[{"a": 1},\n{"a": 2},\n', 2, "not JSON: Expecting value"),
+    (b'[{"a": 1},\n{"a": 2}\n', 2, "not JSON: a list that is not closed"),
+    (b'[{"a": 1}\n{"a": 2}]', 2, "not JSON: expecting `,` or `]`"),
+    (b'{"a": 1}\n{"a": 2} {"a": 3}', 2, "not JSON: more than one value in a line"),
+    (b'{"a": {"0": 1, "1": 2}, "b": {"0": 1, "2": 2}}', 1, "the columns of this table have different rows"),
     (gzip.compress(b"a,b\n1,2\n" * 999)[:-20], 0, "data is compressed and damaged"),
     (bz2.compress(b"a,b\n1,2\n" * 999)[:-20], 0, "data is compressed and damaged"),
     (lzma.compress(b"a,b\n1,2\n" * 999)[:-20], 0, "data is compressed and damaged"),
@@ -149,7 +165,7 @@ def test_lines_are_those_of_the_file(tmp_path: Path) -> None:
     (b"ARROW1\0\0" + b"x" * 50, 0, "data is damaged"),
     (_parquet([{"a": "x" * 999, "b": 1}])[:300], 0, "data is damaged"),
     (_stream([{"a": "x" * 999, "b": 1}])[:700], 0, "data is damaged"),
-], ids=map(str, range(14)))
+], ids=map(str, range(19)))
 def test_damage_is_named(tmp_path: Path, content: bytes, line: int, message: str) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)

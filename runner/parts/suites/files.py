@@ -189,10 +189,12 @@ class Files(Suite):
         names = sorted({name for source in self.tasks.values() for split in SPLITS for name in source.patterns(split)})
         if missing := [name for name in names if not _matches(folder, name)]:
             others = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-            hint = ("set MTRUN_DATA to the folder that holds "
-                    f"{'it' if len(missing) == 1 else 'them'}, or pass --set suite.folder=FOLDER")
-            raise DataError(Problem(f"no data file {', '.join(missing)} in {folder}", hint="; ".join(
-                filter(None, [did_you_mean(missing[0], others), hint]))))
+            them = "it" if len(missing) == 1 else "them"
+            key = "`folder` in the suite" if self.folder else "MTRUN_DATA"
+            raise DataError(Problem(
+                f"no data file {', '.join(missing)} in {folder}",
+                notes=tuple(filter(None, [did_you_mean(missing[0], others)])),
+                hint=f"set {key} to the folder that holds {them}, or pass --set suite.folder=FOLDER"))
 
 
 def _matches(folder: Path, pattern: str) -> list[str]:

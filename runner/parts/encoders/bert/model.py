@@ -40,7 +40,7 @@ def deviation(width: int) -> float:
 
 
 def normal(*shape: int, deviation: float) -> nn.Parameter:
-    """Return a normally distributed parameter; on the device `meta`, where torch would import its compiler, any."""
+    """Return a parameter of normally distributed numbers; none on `meta`, where they import torch's compiler."""
     weight = torch.empty(*shape)
     return nn.Parameter(weight if weight.is_meta else weight.normal_(0, deviation))
 
