@@ -158,7 +158,7 @@ def _text(value: Any) -> str | None:
     if value is None:
         return ""
     if isinstance(value, str):
-        return value
+        return value if value.isascii() else value.encode(errors="replace").decode()  # lone surrogates of JSON
     if isinstance(value, bool | int | float):
         return repr(value)
     return None if isinstance(value, dict | list | bytes) else str(value)
@@ -179,9 +179,12 @@ class _Named:
         count = self.header.count(column)
         if count == 1:
             return self.header.index(column)
-        message = (f"{count} columns are called `{column}`" if count else
-                   f"{self.name} has no column `{column}`; it has {', '.join(self.header)}")
-        raise DataError(Problem(message, Place(self.name), hint=did_you_mean(column, self.header)))
+        if count:
+            raise DataError(Problem(f"{count} columns are called `{column}`", Place(self.name),
+                                    hint="rename all but one of them"))
+        names = f"; it has {', '.join(self.header)}" if self.header else ", and no others"
+        raise DataError(Problem(f"{self.name} has no column `{column}`{names}", Place(self.name),
+                                hint=did_you_mean(column, self.header)))
 
     def _row(self, number: int, values: Mapping[str, Any]) -> Row:
         """Return a row; one with a value that no cell can hold in a wanted column has a problem."""

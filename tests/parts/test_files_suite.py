@@ -304,7 +304,7 @@ def test_one_file_for_two_splits_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("keys", [
     {"dev": 0.0}, {"dev": 1.0}, {"dev": 0.6, "test": 0.4}, {"labels": ("a",)}, {"labels": ("a", "a")},
     {"labels": ("a", "b", "c"), "kind": "binary"}, {"labels": ("a", "b"), "kind": "regression"},
-    {"labels": ("a", "b"), "classes": 3}])
+    {"labels": ("a", "b"), "classes": 3}, {"labels": ("a", "")}, {"labels": ("a", " b")}])
 def test_keys_that_contradict_are_refused(keys: dict[str, object]) -> None:
     given = {"title": "T", "kind": "classification", "columns": ("text",), "label": "l", "train": "t", "dev": "d"}
     with pytest.raises(ValueError, match=r"`labels`|shares of `train`|greater than 0|less than 1"):
@@ -328,7 +328,7 @@ def test_shares_are_stratified_keep_groups_and_depend_on_no_order(
         try:
             splits = load(folder, source).splits["x"]
         except DataError as error:
-            assert "too few training examples" in str(error)
+            assert "too few different training examples" in str(error)
             return
         assert sorted(id for part in splits.values() for id in part.ids) == sorted(f"{n}" for n in range(len(rows)))
         key = (lambda n: rows[n][2]) if is_grouped else (lambda n: rows[n][0])
@@ -345,6 +345,12 @@ def test_shares_are_stratified_keep_groups_and_depend_on_no_order(
         again = load(folder, source).splits["x"]
         assert {split: set(part.ids) for split, part in again.items()} == {
             split: set(part.ids) for split, part in splits.items()}
+
+
+def test_equal_sentences_that_leave_nothing_to_train_on_are_told(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,mood\n" + "the same,sad\n" * 9)
+    with pytest.raises(DataError, match=r"too few different training examples for dev = 0.5: train would have none"):
+        load(tmp_path, WORDS.model_copy(update={"train": "train.csv", "dev": 0.5}))
 
 
 def test_the_hash_is_that_of_the_whole_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

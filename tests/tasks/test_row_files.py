@@ -131,6 +131,20 @@ def test_columns_are_aligned_by_their_rows_and_lists_follow_one_another(tmp_path
         assert [row.cells[:2] for row in rows.rows()][:2] == [["1", "one"], ["2", "two"]], text
 
 
+def test_columns_that_are_missing_or_repeated(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    pyarrow.parquet.write_table(pa.table([pa.array([1]), pa.array([2]), pa.array([3])], names=["a", "a", "b"]), path)
+    rows = open_rows(path, "data", ["b"])
+    assert [row.cells[rows.index("b")] for row in rows.rows()] == ["3"]
+    with pytest.raises(DataError, match="2 columns are called `a`"):
+        rows.index("a")
+    path.write_text("[[1, 2]]")
+    with pytest.raises(DataError, match="data has no column `a`, and no others"):
+        open_rows(path, "data", ["a"]).index("a")
+    path.write_text('{"a": "\\ud800", "b": "\\ud83d\\ude00"}')
+    assert [row.cells for row in open_rows(path, "data", ["a"]).rows()] == [["?", "\U0001f600"]]
+
+
 def test_values_that_no_cell_can_hold_matter_in_wanted_columns_only(tmp_path: Path) -> None:
     (tmp_path / "file").write_text('{"a": 1, "b": [1]}\n{"a": {"c": 1}, "b": [2]}\n')
     first, second = open_rows(tmp_path / "file", "data", ["a"]).rows()

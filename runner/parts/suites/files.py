@@ -83,6 +83,8 @@ class Source(Part):
             return self
         if self.kind == "regression":
             raise ValueError("`labels` are words, and a regression has numbers; leave them out")
+        if any(not label or label != label.strip() for label in self.labels):
+            raise ValueError("`labels` has a label that is empty or has blanks at an end; cells are read without them")
         if repeated := [one for one in self.labels if self.labels.count(one) > 1]:
             raise ValueError(f"`labels` has `{repeated[0]}` more than once")
         count = len(self.labels)
@@ -100,6 +102,10 @@ class Source(Part):
     def shares(self) -> dict[str, float]:
         """Return the share of the training examples of each split that has no file."""
         return {split: share for split in ("dev", "test") if isinstance(share := getattr(self, split), float | int)}
+
+    def shown_shares(self) -> str:
+        """Return the shares as text, as in `dev = 0.1 and test = 0.2`."""
+        return " and ".join(f"{split} = {share:g}" for split, share in self.shares().items())
 
     def patterns(self, split: str) -> tuple[str, ...]:
         """Return the files and patterns of a split."""
@@ -176,9 +182,9 @@ class Files(Suite):
                     problems += reader.bad
             if source.shares() and "train" in rows and rows["train"]:
                 rows |= _divided(rows["train"], source)
-                problems += [Problem(f"`{name}` has too few training examples for {split} = {share:g}",
-                                     Place(str(folder / files["train"][0])))
-                             for split, share in source.shares().items() if not rows[split]]
+                problems += [Problem(f"`{name}` has too few different training examples for {source.shown_shares()}: "
+                                     f"{split} would have none", Place(str(folder / files["train"][0])))
+                             for split in ("train", *source.shares()) if not rows[split]]
             splits[name] = {split: _examples(rows[split], source) for split in SPLITS if split in rows}
         if problems:
             raise DataError(*_grouped(problems))
@@ -378,7 +384,7 @@ def parsed(text: str, source: Source) -> float:
     if source.kind == "binary" and text.lower() in YES + NO:
         return float(text.lower() in YES)
     try:
-        return float(text)
+        return math.nan if "_" in text else float(text)  # Python reads 1_000, nobody else does
     except ValueError:
         return math.nan
 
