@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..errors import Place, Problem, RegistryError
 from ..part import StrictRecord
+from ..tasks.data import Kind
 from ..tasks.metrics import OVERALL, Scores
 
 _Score = Annotated[float, Field(ge=-1, le=1)]
@@ -34,7 +35,7 @@ class Column(StrictRecord):
 
     name: str
     title: str
-    kind: Literal["classification", "binary", "regression"]
+    kind: Kind
 
 
 class ResultNode(StrictRecord):

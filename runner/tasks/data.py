@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "dev", "test")
 
+Kind = Literal["classification", "binary", "multilabel", "regression"]
+"""classification: one of k classes, k logits; binary: no or yes, 1 logit; multilabel: any of k classes, k logits;
+regression: a number, 1 score. A logit of a binary or multi-label task above 0 is a yes."""
+
 PORTION = 10_000
 """Number of examples that are hashed at a time."""
 
@@ -28,10 +32,10 @@ class Task(Part):
 
     title: str
     """Column title in tables, such as SST."""
-    kind: Literal["classification", "binary", "regression"]
-    """classification: k logits, accuracy; binary: 1 logit, accuracy at 0; regression: 1 score, Pearson."""
+    kind: Kind
+    """Kind of the labels."""
     classes: int = 2
-    """Number of classes of a classification; labels are 0 to classes - 1."""
+    """Number of classes of a classification, whose labels are 0 to classes - 1, or of a multi-label task."""
     low: float = 0.0
     """Lowest label of a regression."""
     high: float = 1.0
@@ -40,11 +44,15 @@ class Task(Part):
     """Sentences of one example: 1, or 2 for a pair."""
     labels: tuple[str, ...] = Field(default=(), json_schema_extra={"later": True})
     """Names of the classes, in the order of their numbers; none where the data have numbers."""
+    metrics: tuple[str, ...] = Field(default=(), json_schema_extra={"later": True})
+    """Names of the metrics, the leading one first; none for the usual one of the kind (`tasks/metrics.py`)."""
+    counts: float = Field(default=1.0, json_schema_extra={"later": True})
+    """Weight in the overall; 0 for an auxiliary task."""
 
     @property
     def outputs(self) -> int:
         """Number of logits of one example."""
-        return self.classes if self.kind == "classification" else 1
+        return self.classes if self.kind in ("classification", "multilabel") else 1
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -54,8 +62,8 @@ class Task(Part):
         return ("no", "yes") if self.kind == "binary" else tuple(map(str, range(self.classes)))
 
     def share(self, labels: torch.Tensor) -> torch.Tensor:
-        """Scale labels to [0, 1] by the task's range; binary labels are returned as they are."""
-        return labels if self.kind == "binary" else (labels - self.low) / (self.high - self.low)
+        """Scale labels to [0, 1] by the task's range; labels that are 0 or 1 are returned as they are."""
+        return labels if self.kind in ("binary", "multilabel") else (labels - self.low) / (self.high - self.low)
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,9 @@ class Examples:
     first: tuple[str, ...]
     second: tuple[str, ...] = ()
     labels: np.ndarray | None = None
-    """float64 [n]: class indices, 0/1, or real values."""
+    """float64 [n]: class indices, 0/1, or real values; float64 [n, k] of 0/1 for a multi-label task."""
+    weights: np.ndarray | None = None
+    """float64 [n]: factors of the examples' losses in training; None for 1."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -116,7 +126,8 @@ class Data:
             for split, part in sorted(self.splits[name].items()):
                 digest.update(f"[{json.dumps(split)}".encode())
                 labels = None if part.labels is None else part.labels.tolist()
-                for items in (part.ids, part.first, part.second, labels):
+                weights = [] if part.weights is None else [part.weights.tolist()]  # hashes without weights stay valid
+                for items in (part.ids, part.first, part.second, labels, *weights):
                     digest.update(b", ")
                     for text in _json_parts(items):
                         digest.update(text.encode())
@@ -124,7 +135,7 @@ class Data:
         return digest.hexdigest()
 
 
-def _json_parts(items: Sequence[str] | Sequence[float] | None) -> Iterator[str]:
+def _json_parts(items: Sequence[object] | None) -> Iterator[str]:
     """Yield the text of `json.dumps` in parts, for a million examples in little memory."""
     if items is None:
         yield "null"

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from ...errors import DataError, Place, Problem, StorageError, did_you_mean
 from ...files import reported, sha256
 from ...part import Part
-from ...tasks.data import SPLITS, Data, Examples, Task
+from ...tasks.data import SPLITS, Data, Examples, Kind, Task
 from ...tasks.row_files import Rows, open_rows
 from . import Suite
 
@@ -43,8 +43,9 @@ class Source(Part):
 
     title: str
     """Column title in tables, such as SST."""
-    kind: Literal["classification", "binary", "regression"]
-    """classification: k logits, accuracy; binary: 1 logit, accuracy at 0; regression: 1 score, Pearson."""
+    kind: Kind
+    """classification: one of several classes; binary: yes or no; multilabel: any of several classes; regression: a
+    number."""
     classes: int = Field(default=2, ge=2)
     """Number of classes of a classification whose labels are the numbers 0 to classes - 1."""
     labels: tuple[str, ...] = Field(default=(), json_schema_extra={"later": True})
@@ -70,6 +71,11 @@ class Source(Part):
     """Column whose equal values stay in one split where a share is split off; by default equal sentences do."""
     split_seed: int = Field(default=0, json_schema_extra={"later": True})
     """Seed of the splits that are shares."""
+    metrics: tuple[str, ...] = Field(default=(), json_schema_extra={"later": True})
+    """Metrics, such as `["macro_f1", "accuracy"]`; the first one leads: it is the task's column, chooses epochs and
+    members, and counts in the overall. By default accuracy; Pearson's r for a regression."""
+    counts: float | bool = Field(default=1.0, ge=0, json_schema_extra={"later": True})
+    """Weight of the task in the overall; `false` for an auxiliary task, which is trained and shown but not counted."""
 
     @model_validator(mode="after")
     def _range_is_not_empty(self) -> Self:
@@ -115,7 +121,8 @@ class Source(Part):
     def task(self) -> Task:
         """Return the task without its files and columns."""
         return Task(title=self.title, kind=self.kind, classes=len(self.labels) or self.classes, low=self.low,
-                    high=self.high, sentences=2 if len(self.columns) == 2 else 1, labels=self.labels)
+                    high=self.high, sentences=2 if len(self.columns) == 2 else 1, labels=self.labels,
+                    metrics=self.metrics, counts=float(self.counts))
 
 
 class Files(Suite):
