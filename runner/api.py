@@ -152,8 +152,8 @@ def _stopping(scheduler: Scheduler) -> Iterator[None]:
 
 
 def _shown(task: Task, values: np.ndarray) -> list[Any]:
-    """Return labels as numbers, or as their names where the suite names them."""
-    return [task.labels[int(value)] for value in values] if task.labels else values.astype(float).tolist()
+    """Return labels as numbers, or as their names where the suite names them; lists of names of a multi-label task."""
+    return list(map(task.shown, values)) if task.labels or values.ndim > 1 else values.astype(float).tolist()
 
 
 def _rows(answer: Answer, sentences: tuple[str, ...], path: str = "") -> Iterator[dict[str, Any]]:

@@ -253,7 +253,8 @@ class Build:
     def _new_result(self, name: str, node: PlannedNode) -> Result:
         """Return the result of one spec, and cache it."""
         data = self.plan.data[node.suite]
-        columns = tuple(Column(name=n, title=t.title, kind=t.kind) for n, t in data.tasks.items())
+        columns = tuple(Column(name=name, title=task.title, kind=task.kind, metrics=task.metrics, counts=task.counts)
+                        for name, task in data.tasks.items())
         result = Result(profile=self.plan.profile, suite=self.plan.suites[node.suite], sha256=node.suite, tasks=columns,
                         spec=self.plan.specs.get(name, ""), settings=self.plan.settings,
                         tree=self._scored[node.id].model_copy(update={"name": name}))

@@ -40,19 +40,15 @@ class Answer:
     """Answers of the members that the node combines, if requested."""
 
     @property
-    def value(self) -> float | int:
-        """Predicted class as a number, 0 or 1 for a binary task, or the value of a regression."""
-        value = predict_labels(self.meaning, np.array([self.scores], np.float32))[0]
-        return round(float(value), 6) if self.meaning.kind == "regression" else int(value)
-
-    @property
-    def label(self) -> float | int | str:
-        """The value, or the name of the class where the suite names its labels."""
-        return self.meaning.labels[int(self.value)] if self.meaning.labels else self.value
+    def label(self) -> float | int | str | list[str]:
+        """Predicted class, by name where the suite names its labels; names of several; the value of a regression."""
+        (label,) = predict_labels(self.meaning, np.array([self.scores], np.float32))
+        shown = self.meaning.shown(label)
+        return round(shown, 6) if isinstance(shown, float) else shown
 
     @property
     def probabilities(self) -> tuple[float, ...]:
-        """Class probabilities; those of no and yes for a binary task; empty for a regression."""
+        """Class probabilities; those of no and yes for a binary task; of each label's yes; empty for a regression."""
         if self.meaning.kind == "regression":
             return ()
         (shares,) = probabilities(self.meaning, np.array([self.scores]))
@@ -161,9 +157,14 @@ class Style:
             for name, answer in _with_paths(top):
                 node = [name] if self.members else []
                 scores = [format(score, ".9g") for score in answer.scores]
-                writer.writerow([output.input.id, self.split, answer.task, *node, answer.label, *scores,
+                writer.writerow([output.input.id, self.split, answer.task, *node, _cell(answer.label), *scores,
                                  *[""] * (self.width - len(scores))])
         return text.getvalue().removesuffix("\n")
+
+
+def _cell(label: float | int | str | list[str]) -> float | int | str:
+    """Return a label as a cell; the names of several are joined by `|`, as a suite reads them."""
+    return "|".join(label) if isinstance(label, list) else label
 
 
 def _with_paths(answer: Answer, path: str = "") -> Iterator[tuple[str, Answer]]:
@@ -216,9 +217,13 @@ def _verdict(answer: Answer) -> str:
     """Format an answer: the label, with a bar for the probability of each class or for the regression value."""
     meaning, shares = answer.meaning, answer.probabilities
     if meaning.kind == "regression":
-        share = (answer.value - meaning.low) / (meaning.high - meaning.low)
+        (value,) = answer.scores
+        share = (value - meaning.low) / (meaning.high - meaning.low)
         filled = round(min(max(share, 0.0), 1.0) * CELLS)
-        return f"{answer.value:4.2f}        {meaning.low:g} {'█' * filled}{'░' * (CELLS - filled)} {meaning.high:g}"
+        return f"{value:4.2f}        {meaning.low:g} {'█' * filled}{'░' * (CELLS - filled)} {meaning.high:g}"
     bars = "  ".join(f"{name} {BAR[round(share * (len(BAR) - 1))]}"
                      for name, share in zip(meaning.names, shares, strict=True))
-    return f"{meaning.names[int(answer.value)]:4}  {shares[int(answer.value)]:4.0%}  {bars}"
+    if isinstance(answer.label, list):
+        return f"{', '.join(answer.label) or 'none'}  {bars}"
+    said = max(range(len(shares)), key=lambda place: shares[place])
+    return f"{meaning.names[said]:4}  {shares[said]:4.0%}  {bars}"

@@ -80,6 +80,8 @@ def _shown(task: Task, value: np.generic) -> str:
 def sheets(predictions: Predictions, data: Data) -> list[Sheet]:
     """Return the checked files of a submission. Raise DataError with all problems, RegistryError for unequal ids."""
     files = []
+    if several := [task for task, meaning in data.tasks.items() if meaning.kind == "multilabel"]:
+        raise DataError(f"the files of a submission have one label an example, and `{several[0]}` has several")
     for task, meaning in data.tasks.items():
         for split in SPLITS:
             scores = predictions.find(data, split, task)

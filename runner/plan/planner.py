@@ -16,6 +16,7 @@ from ..specs.loader import Loader
 from ..specs.spec import Filed, Leaf, Model, Node, Stored, Tree
 from ..specs.stored_run import suite_of
 from ..tasks.data import Task
+from ..tasks.metrics import measures
 from ..tasks.prediction_files import probabilities, read
 from .derived import DerivedLeaf
 from .plan import NEW, Action, Plan, PlannedNode
@@ -106,12 +107,14 @@ class _Planner:
         return PlannedNode(tree_id(tree.ensemble, members), tree.name, tree, members, "score", "", suite)
 
     def _check_tasks(self, tree: Tree, tasks: Mapping[str, Task]) -> None:
-        """Raise SpecError if an ensemble names a task that the suite lacks."""
-        unknown = [(key, task) for key, task in tree.ensemble.names_tasks().items() if task not in tasks]
+        """Raise SpecError if an ensemble names a task or a score that the suite lacks."""
+        scores = measures(tasks)
+        unknown = [(key, task) for key, task in tree.ensemble.names_tasks().items()
+                   if task not in (tasks if "." in key else scores)]
         if unknown:
-            known = ", ".join(tasks)
+            known = ", ".join(scores)
             raise SpecError(*(Problem(f"unknown task `{task}` in `{key}`", tree.place, (f"the suite has: {known}",),
-                                      did_you_mean(task, tasks)) for key, task in unknown))
+                                      did_you_mean(task, scores)) for key, task in unknown))
 
     def _stored(self, stored: Stored) -> PlannedNode:
         run = self.plan.registry.find(stored.id)

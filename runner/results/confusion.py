@@ -10,17 +10,26 @@ import numpy as np
 from ..tasks.data import Examples, Task
 from ..tasks.metrics import least_squares, probabilities
 
+ANSWERS = ("found", "missed", "wrongly given", "rightly not given")
+"""What becomes of one label of a multi-label task."""
+
 GRADES = 6
 """Number of equally spaced bins of a regression; for a range from 0 to 5 these are the whole numbers."""
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Confusion matrix: number of examples by label (row) and predicted class (column)."""
+    """Confusion matrix: number of examples by label (row) and predicted class (column).
+
+    A multi-label task has a row for each label, and columns for what became of it.
+    """
 
     names: tuple[str, ...]
+    """Labels."""
     counts: np.ndarray
-    """int [k, k]"""
+    """int [k, columns]"""
+    columns: tuple[str, ...]
+    """Predicted classes; ANSWERS for a multi-label task."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +42,15 @@ class Mistake:
     predicted: str
     size: float
     """Size of the error: probability of the predicted class less that of the label; for a regression, the absolute
-    error in units of the label."""
+    error in units of the label; for a multi-label task, the largest error of a label's probability."""
 
 
 def confusion(task: Task, scores: np.ndarray, labels: np.ndarray) -> Confusion:
     """Return the confusion matrix of scores [n, k] and labels [n]; those of a regression are binned."""
+    if task.kind == "multilabel":
+        is_said, is_true = scores > 0, labels == 1
+        kinds = (is_said & is_true, is_true & ~is_said, is_said & ~is_true, ~is_said & ~is_true)
+        return Confusion(task.names, np.stack([kind.sum(axis=0) for kind in kinds], axis=1), ANSWERS)
     if task.kind == "regression":
         grades = np.linspace(task.low, task.high, GRADES)
         names = tuple(f"{grade:.3g}" for grade in grades)
@@ -48,7 +61,7 @@ def confusion(task: Task, scores: np.ndarray, labels: np.ndarray) -> Confusion:
         rows, columns = labels.astype(int), probabilities(task, scores).argmax(axis=1)
     counts = np.zeros((len(names), len(names)), int)
     np.add.at(counts, (rows, columns), 1)
-    return Confusion(names, counts)
+    return Confusion(names, counts, names)
 
 
 def calibrated(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -67,6 +80,11 @@ def worst(task: Task, scores: np.ndarray, examples: Examples, count: int) -> Ite
         predicted = calibrated(scores, labels)
         sizes, texts = np.abs(predicted - labels), [f"{value:.2f}" for value in predicted]
         names = [f"{label:g}" for label in labels]
+    elif task.kind == "multilabel":
+        sizes = np.abs(probabilities(task, scores) - labels).max(axis=1)
+        sizes = np.where(((scores > 0) == labels).all(axis=1), 0.0, sizes)
+        texts, names = ([", ".join(name for name, answer in zip(task.names, row, strict=True) if answer) or "none"
+                         for row in rows] for rows in (scores > 0, labels == 1))
     else:
         shares, rows = probabilities(task, scores), np.arange(len(labels))
         best, true = shares.argmax(axis=1), labels.astype(int)

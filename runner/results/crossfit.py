@@ -20,9 +20,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from ..errors import TrainingError
 from ..files import read_cache, sha256, write_cache
@@ -32,7 +31,19 @@ from ..parts.ensembles import Ensemble, TreePredictions
 from ..registry.registry import Run
 from ..tasks.data import Data
 from ..tasks.folds import FOLDS, Refit, labelled, refits
-from ..tasks.metrics import DIGITS, OVERALL, metric, metrics, overall, score_split
+from ..tasks.metric_types import Metric
+from ..tasks.metrics import (
+    DIGITS,
+    OVERALL,
+    Measure,
+    counted,
+    leading,
+    measured,
+    measures,
+    overall,
+    score_split,
+    values,
+)
 from ..tasks.predictions import Predictions, split_epochs
 
 with deferred("numpy"):
@@ -40,7 +51,7 @@ with deferred("numpy"):
 
 SplitScores = dict[str, float | None]
 
-_SCORES: TypeAdapter[SplitScores] = TypeAdapter(dict[str, Annotated[float, Field(ge=-1, le=1)] | None])
+_SCORES: TypeAdapter[SplitScores] = TypeAdapter(dict[str, float | None])
 
 
 @dataclass(frozen=True)
@@ -112,7 +123,7 @@ class CrossFit:
         """Return the scores in a file of the cache, or None where there are none, or none of this suite."""
         with contextlib.suppress(ValidationError):
             scores = _SCORES.validate_json(read_cache(path) or b"", strict=True)
-            return scores if scores.keys() == {*self.data.tasks, OVERALL} else None
+            return scores if scores.keys() == {*measures(self.data.tasks), OVERALL} else None
         return None
 
     def _below(self, id: str) -> Iterator[FittedNode]:
@@ -128,8 +139,8 @@ class CrossFit:
     def _code(self) -> list[str]:
         """Hashes of the code that scores depend on, except the code of the parts."""
         package = Path(__file__).parents[1]
-        files = ("results/crossfit.py", "tasks/folds.py", "tasks/metrics.py", "parts/ensembles/_scales.py",
-                 "parts/ensembles/__init__.py")
+        files = ("results/crossfit.py", "tasks/folds.py", "tasks/metrics.py", "tasks/metric_types.py",
+                 "parts/ensembles/_scales.py", "parts/ensembles/__init__.py")
         return [sha256(package / file) for file in files]
 
     @cached_property
@@ -140,22 +151,25 @@ class CrossFit:
         """Return the apparent scores of a node less their optimism, rounded to `DIGITS` digits."""
         whole, refitted = self.nodes[id].predictions, self.refitted(id)
         honest = dict(score_split(whole, self.data, "dev"))
-        for name, apparent in honest.items():
-            if apparent is not None and name != OVERALL:
-                honest[name] = apparent - self._optimism(name, whole, refitted)
+        for column, measure in measures(self.data.tasks).items():
+            apparent = honest[column]
+            if apparent is not None:
+                shown = apparent - self._optimism(measure, whole, refitted)
+                honest[column] = min(measure.metric.high, max(measure.metric.low, shown))
         honest[OVERALL] = overall(honest, self.data.tasks)
-        return {name: None if value is None else round(min(1.0, value), DIGITS) + 0.0 for name, value in honest.items()}
+        return {name: None if value is None else round(value, DIGITS) + 0.0 for name, value in honest.items()}
 
-    def _optimism(self, task: str, whole: Predictions, refitted: Sequence[Predictions]) -> float:
-        """Return the mean difference of the metric between the whole fit and the refits, weighted by rows."""
-        meaning, total, rows = self.data.tasks[task], 0.0, 0
+    def _optimism(self, measure: Measure, whole: Predictions, refitted: Sequence[Predictions]) -> float:
+        """Return the mean difference of a metric between the whole fit and the refits, weighted by rows."""
+        (task, meaning, metric), total, rows = measure, 0.0, 0
         fitted = whole.find(self.data, "dev", task)
         for refit, predictions in zip(self._refits, refitted, strict=True):
             fold, held_out = refit.rows["test"][task], predictions.find(refit.data, "test", task)
             labels = refit.data.splits[task]["test"].labels
             assert fitted is not None and labels is not None
             if held_out is not None and len(fold) and not np.array_equal(fitted[fold], held_out):
-                total += len(fold) * (metric(meaning, fitted[fold], labels) - metric(meaning, held_out, labels))
+                total += len(fold) * (measured(metric, meaning, fitted[fold], labels)
+                                      - measured(metric, meaning, held_out, labels))
             rows += len(fold)
         return total / rows
 
@@ -188,15 +202,21 @@ class CrossFit:
         tasks = sorted(spec["train"].get("tasks") or spec["heads"])  # the order in which training adds their scores
         if any(task not in self._refits[0].data.tasks for task in tasks):
             return [0] * len(self._refits)  # as in training, which then keeps the first
-        for task in tasks:
+        for task, metric in self._selecting(tasks, spec["train"].get("select_by", OVERALL)):
             by_epoch = [epoch.find(self.data, "dev", task) for epoch in epochs]
             stacked, meaning = np.stack([scores for scores in by_epoch if scores is not None]), self.data.tasks[task]
             for number, refit in enumerate(self._refits):
                 labels = refit.data.splits[task]["dev"].labels
                 assert labels is not None
-                each = metrics(meaning, stacked[:, refit.rows["dev"][task]], labels)
-                reached[number] += (each + 1) / 2 if meaning.kind == "regression" else each
+                each = values(metric, meaning, stacked[:, refit.rows["dev"][task]], labels)
+                reached[number] += (meaning.counts or 1.0) * metric.share(meaning, each)
         return [int(epoch) for epoch in reached.argmax(axis=1)]
+
+    def _selecting(self, tasks: Sequence[str], by: str) -> list[tuple[str, Metric]]:
+        """Return the tasks and metrics by which training selected an epoch."""
+        if by != OVERALL:
+            return [(measure.name, measure.metric) for measure in [measures(self.data.tasks)[by]]]
+        return [(task, leading(meaning)) for task, meaning in counted({t: self.data.tasks[t] for t in tasks}).items()]
 
 
 def _digest(value: object) -> str:

@@ -8,18 +8,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from ..errors import Place, Problem, RegistryError
 from ..part import StrictRecord
 from ..tasks.data import Kind
-from ..tasks.metrics import OVERALL, Scores
-
-_Score = Annotated[float, Field(ge=-1, le=1)]
+from ..tasks.metric_types import METRICS, USUAL, Metric, wrong_metrics
+from ..tasks.metrics import OVERALL, Scores, columns
 
 COSTS = "costs.json"
 """Costs of the models: the only published file that differs between equal builds."""
@@ -36,6 +36,27 @@ class Column(StrictRecord):
     name: str
     title: str
     kind: Kind
+    metrics: tuple[str, ...] = ()
+    """Names of the metrics, the leading one first; none for the usual one."""
+    counts: float = Field(default=1.0, ge=0)
+    """Weight in the overall."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _are_known(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if wrong := wrong_metrics(info.data.get("kind", ""), names):
+            raise ValueError(wrong)
+        return names
+
+    def scored(self) -> dict[str, Metric]:
+        """Return the metrics by key: the leading one under the task's name, others as `task.metric`."""
+        return columns(self.name, self.kind, self.metrics)
+
+    def titles(self) -> dict[str, str]:
+        """Return the titles of the metrics by key; that of a task's usual metric is the task's own."""
+        usual = METRICS[USUAL[self.kind]]
+        return {key: self.title if metric is usual and key == self.name else f"{self.title} {metric.title}"
+                for key, metric in self.scored().items()}
 
 
 class ResultNode(StrictRecord):
@@ -53,9 +74,9 @@ class ResultNode(StrictRecord):
     """Number of parameters of a leaf."""
     apparent: bool = False
     """Whether dev labels were used to choose something in this node itself: an epoch, members, weights."""
-    scores: dict[str, dict[str, _Score | None]]
+    scores: dict[str, dict[str, float | None]]
     """Split -> column -> score, as `tasks.metrics.score` returns them."""
-    honest: dict[str, _Score | None] | None = None
+    honest: dict[str, float | None] | None = None
     """Cross-fitted dev scores (`results.crossfit`), if something was chosen on dev in the node or below it."""
     chosen: tuple[int, ...] | None = None
     """Positions of the members that a rule chose, best first."""
@@ -135,13 +156,17 @@ class Result(StrictRecord):
 
     @model_validator(mode="after")
     def _columns(self) -> Result:
-        columns = {task.name for task in self.tasks} | {OVERALL}
+        bounds = {key: (metric.low, metric.high) for task in self.tasks for key, metric in task.scored().items()}
+        bounds[OVERALL] = (-math.inf, 1.0)
         for node in self.tree.nodes():
-            for split, scores in node.scores.items():
-                if split not in ("train", "dev", "test") or scores.keys() != columns:
+            honest = {} if node.honest is None else {"honest": node.honest}
+            for split, scores in {**node.scores, **honest}.items():
+                if split not in ("train", "dev", "test", "honest") or scores.keys() != bounds.keys():
                     raise ValueError(f"the {split} scores of {node.id} are not those of the suite's tasks")
-            if node.honest is not None and node.honest.keys() != columns:
-                raise ValueError(f"the honest scores of {node.id} are not those of the suite's tasks")
+                for key, score in scores.items():
+                    low, high = bounds[key]
+                    if score is not None and not low <= score <= high:
+                        raise ValueError(f"the {split} score {score:g} of {node.id} cannot be one of `{key}`")
         return self
 
     def to_json(self) -> bytes:

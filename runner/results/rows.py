@@ -74,10 +74,10 @@ def leaderboard(results: Sequence[Result]) -> list[Row]:
     return sorted(rows, key=lambda row: rank(row, "dev", OVERALL))
 
 
-def rank(row: Row, split: str, column: str) -> tuple[bool, float, tuple[str, ...]]:
-    """Return the sort key of a row: highest score first, rows without the score last."""
+def rank(row: Row, split: str, column: str, sign: int = 1) -> tuple[bool, float, tuple[str, ...]]:
+    """Return the sort key of a row: best score first, rows without the score last; `sign` is that of the metric."""
     score = row.score(split, column)
-    return score is None, -(score or 0.0), row.names
+    return score is None, -sign * (score or 0.0), row.names
 
 
 def _members(node: ResultNode, titles: dict[str, tuple[str, ...]]) -> tuple[str, ...]:

@@ -23,8 +23,8 @@ from ..files import sha256 as file_hash
 from ..lazy import deferred
 from ..part import StrictRecord
 from ..tasks import bootstrap
-from ..tasks.data import Data
-from ..tasks.metrics import OVERALL, Scores, outcomes, score, score_split
+from ..tasks.data import Data, Examples, Task
+from ..tasks.metrics import OVERALL, Measure, Scores, counted, measures, score, score_split, weighted
 from ..tasks.predictions import Predictions
 from .result import SIGNIFICANCE, Result, ResultNode
 
@@ -39,19 +39,19 @@ MOST = 100
 Find = Callable[[str], Predictions | None]
 """Function from the id of a node to its Predictions, or None if they are not available."""
 
-_Share = Annotated[float, Field(ge=-1, le=1)]
+_P = Annotated[float, Field(ge=0, le=1)]
 
-_Score = tuple[_Share, _Share, _Share] | None
+_Score = tuple[float, float, float] | None
 
 
 class Evidence(StrictRecord):
     """Intervals and p-values of the systems of one suite; each tuple is in the order of `columns`."""
 
     columns: tuple[str, ...] = ()
-    """Tasks of the suite, and overall."""
+    """Columns of the suite's scores (`metrics.measures`), and overall."""
     systems: dict[str, dict[str, tuple[_Score, ...]]] = Field(default_factory=dict)
     """Id -> split -> (shown score, low, high) of each column."""
-    pairs: dict[str, dict[str, tuple[_Share | None, ...]]] = Field(default_factory=dict)
+    pairs: dict[str, dict[str, tuple[_P | None, ...]]] = Field(default_factory=dict)
     """Two sorted ids -> split -> p-value of each column."""
 
     @model_validator(mode="after")
@@ -145,26 +145,32 @@ class Measured:
 
 def measured(data: Data, sha256: str, split: str, systems: Sequence[ScoredSystem], tested: int) -> Measured:
     """Compute intervals and p-values of some systems; `sha256` is the hash of `data`, `tested` is T."""
-    columns = (*data.tasks, OVERALL)
-    shown = _listed([system.shown.get(split, {}) for system in systems], columns)
-    points = _listed([score_split(system.predictions, data, split) for system in systems], columns)
+    columns = measures(data.tasks)
+    shown = _listed([system.shown.get(split, {}) for system in systems], (*columns, OVERALL))
+    points = _listed([score_split(system.predictions, data, split) for system in systems], (*columns, OVERALL))
     draws: dict[str, np.ndarray] = {}
+    ends: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     p: dict[str, np.ndarray] = {}
-    for name, task in data.tasks.items():
-        draws[name] = np.full((bootstrap.RESAMPLES, len(systems)), np.nan)
-        p[name] = np.full((tested, tested), np.nan)
-        available = np.flatnonzero(np.isfinite(points[name])).tolist()
+    for column, measure in columns.items():
+        draws[column] = np.full((bootstrap.RESAMPLES, len(systems)), np.nan)
+        p[column] = np.full((tested, tested), np.nan)
+        available = np.flatnonzero(np.isfinite(points[column])).tolist()
         if available:
-            observed, labels = _outcomes(data, name, split, [systems[i].predictions for i in available])
-            resamples = bootstrap.resampled(task, observed, labels, bootstrap.seed(sha256, split, name))
-            draws[name][:, available] = resamples
+            observed, labels = _outcomes(data, measure, split, [systems[i].predictions for i in available])
+            # All metrics of a task have the same draws.
+            resamples = bootstrap.resampled(measure.task, measure.metric, observed, labels,
+                                            bootstrap.seed(sha256, split, measure.name))
+            draws[column][:, available] = resamples
             both = [i for i in available if i < tested]
-            p[name][np.ix_(both, both)] = (
-                bootstrap.paired(shown[name][both], points[name][both], resamples[:, : len(both)])
-                if task.kind == "regression" else bootstrap.mcnemar(observed[:, : len(both)], shown[name][both]))
-    draws[OVERALL] = bootstrap.overall(draws, data.tasks)
+            p[column][np.ix_(both, both)] = (
+                bootstrap.mcnemar(observed[:, : len(both)], shown[column][both]) if measure.metric.name == "accuracy"
+                else bootstrap.paired(shown[column][both], points[column][both], resamples[:, : len(both)]))
+        examples = data.splits[measure.name].get(split)
+        ends[column] = _ends(draws[column], points[column], shown[column], measure, examples)
+    draws[OVERALL] = weighted(draws, data.tasks)
     p[OVERALL] = bootstrap.paired(shown[OVERALL][:tested], points[OVERALL][:tested], draws[OVERALL][:, :tested])
-    return Measured(shown, {column: _ends(draws[column], shown[column] - points[column]) for column in columns}, p)
+    ends[OVERALL] = _ends_of_overall(draws[OVERALL], shown[OVERALL] - points[OVERALL], ends, data.tasks)
+    return Measured(shown, ends, p)
 
 
 def _listed(systems: Sequence[Mapping[str, float | None]], columns: Sequence[str]) -> dict[str, np.ndarray]:
@@ -173,25 +179,46 @@ def _listed(systems: Sequence[Mapping[str, float | None]], columns: Sequence[str
             for column in columns}
 
 
-def _outcomes(data: Data, task: str, split: str, systems: Sequence[Predictions]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the outcomes [n, S] of one task, predicted by all systems, and its labels [n]."""
-    labels = data.splits[task][split].labels
-    scores = [system.find(data, split, task) for system in systems]
+def _outcomes(data: Data, measure: Measure, split: str,
+              systems: Sequence[Predictions]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the outcomes [n, S] or [n, S, d] of one column, predicted by all systems, and its labels."""
+    labels = data.splits[measure.name][split].labels
+    scores = [system.find(data, split, measure.name) for system in systems]
     assert labels is not None
-    return np.stack([outcomes(data.tasks[task], s, labels) for s in scores if s is not None], axis=1), labels
+    return np.stack([measure.metric.outcomes(measure.task, s, labels) for s in scores if s is not None], axis=1), labels
 
 
-def _ends(draws: np.ndarray, optimism: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ends [S] of the intervals of draws [b, S], shifted by the optimism [S] to the shown scores."""
-    low, high = (np.clip(end + optimism, -1, 1) for end in bootstrap.interval(draws))
+def _ends(draws: np.ndarray, points: np.ndarray, shown: np.ndarray, measure: Measure,
+          examples: Examples | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends [S] of the intervals of draws [b, S] of values `points`, shifted to the shown scores [S].
+
+    Where all draws are perfect, or all worthless, they say nothing; the other end is then that of Wilson's interval.
+    """
+    metric = measure.metric
+    low, high = (np.clip(end + shown - points, metric.low, metric.high) for end in bootstrap.interval(draws))
+    whole = 0 if examples is None or examples.labels is None else metric.whole(measure.task, examples.labels)
+    if whole:
+        surely = bootstrap.wilson(whole)
+        low = np.where((draws == 1).all(axis=0), np.minimum(low, surely), low)
+        high = np.where((draws == 0).all(axis=0), np.maximum(high, 1 - surely), high)
     return low, high
+
+
+def _ends_of_overall(draws: np.ndarray, optimism: np.ndarray, ends: Mapping[str, tuple[np.ndarray, np.ndarray]],
+                     tasks: Mapping[str, Task]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends [S] of the overall's intervals; where the draws [b, S] are all alike, of those of the tasks."""
+    low, high = (end + optimism for end in bootstrap.interval(draws))
+    alike = (draws == draws[:1]).all(axis=0)
+    known = counted(tasks)
+    of_tasks = [weighted({name: ends[name][side] for name in known}, tasks) for side in (0, 1)]
+    return np.where(alike, np.minimum(*of_tasks), low), np.minimum(1, np.where(alike, np.maximum(*of_tasks), high))
 
 
 def evidence(data: Data, sha256: str, systems: Mapping[str, ScoredSystem], untested: Collection[str] = ()) -> Evidence:
     """Compute the intervals of systems by id, and the p-values of all pairs without `untested` systems."""
     ids = sorted(systems, key=lambda id: (id in untested, id))
     tested = [id for id in ids if id not in untested]
-    result = Evidence(columns=(*data.tasks, OVERALL), systems={id: {} for id in ids},
+    result = Evidence(columns=(*measures(data.tasks), OVERALL), systems={id: {} for id in ids},
                     pairs={_pair(*pair): {} for pair in combinations(tested, 2)})
     for split in SPLITS:
         measurement = measured(data, sha256, split, [systems[id] for id in ids], len(tested))

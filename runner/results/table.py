@@ -86,7 +86,12 @@ class Board:
     @cached_property
     def titles(self) -> dict[str, str]:
         """Titles of the score columns by key."""
-        return {**{task.name: task.title for task in self.tasks}, OVERALL: OVERALL}
+        return {**{key: title for task in self.tasks for key, title in task.titles().items()}, OVERALL: OVERALL}
+
+    @cached_property
+    def signs(self) -> dict[str, int]:
+        """Sign of each score column: -1 where a lower score is better."""
+        return {**{key: metric.sign for task in self.tasks for key, metric in task.scored().items()}, OVERALL: 1}
 
     def title(self, key: str) -> str:
         """Return the title of a column."""
@@ -128,14 +133,14 @@ class Board:
         return ", ".join(value) if isinstance(value, tuple) else value or None
 
     def best(self, column: str) -> Row | None:
-        """Return the system with the highest score in a column, or None."""
+        """Return the system with the best score in a column, or None."""
         return self._best.get(column)
 
     @cached_property
     def _best(self) -> dict[str, Row]:
-        """The system with the highest score by score column."""
+        """The system with the best score by score column."""
         systems = [row for row in self.rows if row.id]
-        best = {column: min(systems, key=lambda row: rank(row, self.split, column), default=None)
+        best = {column: min(systems, key=lambda row: rank(row, self.split, column, self.signs[column]), default=None)
                 for column in self.titles}
         return {column: row for column, row in best.items() if row and row.score(self.split, column) is not None}
 
@@ -212,7 +217,7 @@ def usual(board: Board, is_exact: bool = False) -> list[str]:
 
 
 def sheet(board: Board, facts: Mapping[str, str], keys: Sequence[str], sort: str = OVERALL) -> Sheet:
-    """Make a table of some columns of a board, sorted by one: scores descending, everything else ascending."""
+    """Make a table of some columns of a board, sorted by one: best scores first, everything else ascending."""
     rows = sorted(board.rows, key=lambda row: _order(board, row, sort))
     best = {key: _text(row.score(board.split, key)) for key in keys if (row := board.best(key))}
     cells = [[_cell(board, row, key, best.get(key, "")) for key in keys] for row in rows]
@@ -224,11 +229,11 @@ def _order(board: Board, row: Row, key: str) -> tuple[bool, Any, tuple[str, ...]
     value = board.value(row, key)
     if value is None:
         return True, 0, row.names
-    return False, -value if key in board.titles else value, row.names
+    return False, -board.signs[key] * value if key in board.titles else value, row.names
 
 
 def _cell(board: Board, row: Row, key: str, best: str) -> Cell:
-    """Return one cell; `best` is the text of the highest score, and all cells of equal text are marked as best."""
+    """Return one cell; `best` is the text of the best score, and all cells of equal text are marked as best."""
     value = board.value(row, key)
     if key == "name":
         return Cell(value, f"{value}{'*' * _is_apparent(board, row)}")

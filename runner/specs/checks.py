@@ -16,6 +16,7 @@ from ..parts.heads import Head
 from ..parts.losses import Loss
 from ..parts.suites import Suite
 from ..tasks.data import Task
+from ..tasks.metrics import OVERALL, measures
 from .names import wrong_task_name
 from .spec import Model, Tree
 from .toml import Array, Table
@@ -76,6 +77,10 @@ def misfits(model: Model, table: Table) -> Iterator[Problem]:
             yield Problem(f"the encoder `{encoder.type}` has no pooling `{head.pooling}` for a head",
                           place(table, "heads", name, "pooling"), (known,))
         yield from _head_misfits(name, model, tasks[name], table)
+    by, scores = model.train.select_by, measures({name: tasks[name] for name in model.trained if name in tasks})
+    if by != OVERALL and by not in scores:
+        yield Problem(f"`train.select_by` is no score of a trained task: `{by}`", place(table, "train", "select_by"),
+                      (f"it can be: {', '.join([OVERALL, *scores])}",), did_you_mean(by, [OVERALL, *scores]))
     trained = table.get("train", {}).get("tasks")
     for name, at in zip(trained, trained.items_at, strict=True) if isinstance(trained, Array) else ():
         if trained.count(name) > 1:
@@ -147,13 +152,14 @@ def _class(base: type[P], name: str) -> type[P]:
 
 
 def misnamed_tasks(tree: Tree) -> Iterator[Problem]:
-    """Yield the problem of each task named by a node that the suite lacks, or that the member does not predict."""
-    tasks = tree.tasks or ()
+    """Yield the problem of each task or score in a node that the suite lacks, or that the member does not predict."""
+    tasks = tree.tasks or {}
     for key, name in tree.ensemble.names_tasks().items() if tasks else ():
         field, _, entry = key.partition(".")
-        if name not in tasks:
+        fit = list(tasks if entry else measures(tasks))
+        if name not in fit:
             default = type(tree.ensemble).model_fields[field].default
-            known = [*tasks, *([default] if isinstance(default, str) else [])]
+            known = [*fit, *([default] if isinstance(default, str) else [])]
             at = tree.table[field].keys_at[entry] if entry else place(tree.table, field)
             yield Problem(f"unknown task `{name}` in `{field}`", at, (f"`{field}` can name: {', '.join(known)}",),
                           did_you_mean(name, known))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,8 @@ from ..parts.optimizers import Optimizer
 from ..parts.regularizers import Regularizer
 from ..parts.schedules import Schedule
 from ..parts.suites import Suite
+from ..tasks.data import Task
+from ..tasks.metrics import OVERALL
 from .toml import Table
 
 if TYPE_CHECKING:
@@ -49,7 +51,10 @@ class Train(Part):
     """Precision of the encoder's matrix products; weights are kept in fp32. `auto` becomes, when the plan is made, bf16
     where the leaf's device supports it and fp32 where it would be emulated."""
     select: Literal["best", "last"] = "best"
-    """Which epoch's weights are kept: the best dev overall of the trained tasks (ties to the earlier), or the last."""
+    """Which epoch's weights are kept: the best on dev by `select_by` (ties to the earlier), or the last."""
+    select_by: str = Field(default=OVERALL, json_schema_extra={"later": True})
+    """Score that selects the epoch: the overall of the trained tasks, a task's, or a further metric of a task, such as
+    `sentiment.macro_f1`."""
 
 
 class Resources(Part):
@@ -275,9 +280,9 @@ class Leaf(Member):
         return self.table.place
 
     @property
-    def tasks(self) -> tuple[str, ...]:
-        """Names of the suite's tasks."""
-        return tuple(self.model.suite.meanings())
+    def tasks(self) -> Mapping[str, Task]:
+        """The suite's tasks by name."""
+        return self.model.suite.meanings()
 
     @property
     def predicted(self) -> tuple[str, ...]:
@@ -302,8 +307,8 @@ class Tree(Member):
         return self.table.place
 
     @cached_property
-    def tasks(self) -> tuple[str, ...] | None:
-        """Names of the suite's tasks; None where all leaves are stored."""
+    def tasks(self) -> Mapping[str, Task] | None:
+        """The suite's tasks by name; None where all leaves are stored."""
         return next((child.tasks for child in self.ensemble.children() if child.tasks is not None), None)
 
     @cached_property

@@ -2,17 +2,17 @@
 
 n examples are drawn with replacement from n (Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapters 13
 and 16), independently for each task. All systems are scored on the same draws, so that differences are paired.
-A draw is a row of counts, so that every metric is a matrix product. All sums are of integers below 2^53 and thus exact
-in any order: results depend neither on the threads nor on the kernels of a BLAS.
+A draw is a row of counts of the examples (`metric_types.py`).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from ..lazy import deferred
 from .data import Task
+from .metric_types import Metric
 
 with deferred("numpy"):
     import numpy as np
@@ -25,9 +25,6 @@ ALPHA = 1 - LEVEL
 
 BLOCK = 1 << 22
 """Maximum number of counts in memory."""
-
-GRID = 1 << 14
-"""Quantization steps per standard deviation for correlated values."""
 
 
 def seed(*words: str) -> int:
@@ -50,45 +47,27 @@ def draws(n: int, start: int, resamples: int) -> Iterator[np.ndarray]:
         yield np.bincount(drawn.ravel(), minlength=b * n).reshape(b, n)
 
 
-def resampled(task: Task, outcomes: np.ndarray, labels: np.ndarray, start: int,
+def resampled(task: Task, metric: Metric, outcomes: np.ndarray, labels: np.ndarray, start: int,
               resamples: int = RESAMPLES) -> np.ndarray:
-    """Return the metric [resamples, S] of S systems; the columns of `outcomes` [n, S] are from `metrics.outcomes`."""
-    blocks = draws(len(labels), start, resamples)
-    if task.kind == "regression":
-        x, y = quantized(outcomes), quantized(labels[:, None].astype(np.float64))
-        return np.concatenate([_correlations(counts.astype(np.float64), x, y) for counts in blocks])
-    correct = outcomes.astype(np.float32)  # sums of up to 2^24 examples are exact
-    return np.concatenate([(counts.astype(np.float32) @ correct).astype(np.float64) / len(labels) for counts in blocks])
-
-
-def quantized(values: np.ndarray) -> np.ndarray:
-    """Standardize columns [n, S] and round them to integers, GRID steps per deviation; 0 where a column is constant."""
-    centred = values - values.mean(axis=0)
-    deviation = np.sqrt((centred * centred).mean(axis=0))
-    constant = (values == values[:1]).all(axis=0)
-    return np.where(constant, 0.0, np.rint(centred * (GRID / np.where(constant | (deviation == 0), 1.0, deviation))))
-
-
-def _correlations(counts: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return Pearson's r [b, S] of x [n, S] and y [n, 1] under counts [b, n]; 0 where a draw is constant in x or y."""
-    n = x.shape[0]
-    sum_x, sum_y = counts @ x, counts @ y
-    covariance = n * (counts @ (x * y)) - sum_x * sum_y
-    spread = (n * (counts @ (x * x)) - sum_x**2) * (n * (counts @ (y * y)) - sum_y**2)
-    r: np.ndarray = np.clip(covariance / np.sqrt(np.where(spread > 0, spread, np.inf)), -1.0, 1.0)
-    return r
-
-
-def overall(metrics: Mapping[str, np.ndarray], tasks: Mapping[str, Task]) -> np.ndarray:
-    """Return the mean over tasks of metrics of any shape; a correlation r counts as (r + 1) / 2."""
-    shares = [(metrics[name] + 1) / 2 if task.kind == "regression" else metrics[name] for name, task in tasks.items()]
-    return np.asarray(sum(shares) / np.float64(len(tasks)))
+    """Return a metric [resamples, S] of S systems; `outcomes` [n, S] or [n, S, d] are the metric's of each system."""
+    return metric.resampled(task, outcomes, labels, draws(len(labels), start, resamples))
 
 
 def interval(resamples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return lower and upper end [S] of the percentile interval (confidence LEVEL) of metrics [resamples, S]."""
     low, high = np.quantile(resamples, [ALPHA / 2, 1 - ALPHA / 2], axis=0)
     return low, high
+
+
+def wilson(n: int) -> float:
+    """Return the lower end of the interval (confidence LEVEL) of a share of which n of n were seen (Wilson 1927).
+
+    The draws of a bootstrap are then all alike. The upper end for 0 of n is 1 less this.
+    """
+    from scipy.special import ndtri  # slow import, which most commands do not need
+
+    z = float(ndtri(1 - ALPHA / 2))
+    return n / (n + z * z)
 
 
 def mcnemar(correct: np.ndarray, scores: np.ndarray) -> np.ndarray:

@@ -61,6 +61,14 @@ class Task(Part):
             return self.labels
         return ("no", "yes") if self.kind == "binary" else tuple(map(str, range(self.classes)))
 
+    def shown(self, label: np.ndarray | float) -> float | int | str | list[str]:
+        """Return a label, or a prediction of `predict_labels`, for people: a name, the names of several, a number."""
+        if self.kind == "multilabel":
+            return [name for name, answer in zip(self.names, label, strict=True) if answer]  # type: ignore[arg-type]
+        if self.labels:
+            return self.labels[int(label)]
+        return float(label) if self.kind == "regression" else int(label)
+
     def share(self, labels: torch.Tensor) -> torch.Tensor:
         """Scale labels to [0, 1] by the task's range; labels that are 0 or 1 are returned as they are."""
         return labels if self.kind in ("binary", "multilabel") else (labels - self.low) / (self.high - self.low)

@@ -101,7 +101,7 @@ def probabilities(predictions: Predictions, data: Data) -> list[str]:
         if arrays and task.kind != "regression":
             scores = np.concatenate(arrays)
             is_share = (scores >= 0).all() and (scores <= 1).all() and len(np.unique(scores)) > 1
-            if is_share and (task.kind == "binary" or np.allclose(scores.sum(axis=1), 1, atol=1e-3)):
+            if is_share and (task.kind in ("binary", "multilabel") or np.allclose(scores.sum(axis=1), 1, atol=1e-3)):
                 tasks.append(name)
     return tasks
 

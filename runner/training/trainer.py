@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import Diverged, Problem, RegistryError, Stopped, TrainingError
 from ..specs.spec import Model
 from ..tasks.data import Data
-from ..tasks.metrics import overall, score_split
+from ..tasks.metrics import OVERALL, measures, overall, score_split
 from ..tasks.predictions import Output, Predictions
 from . import checkpoint as snapshots
 from . import gradient_conflict, memory
@@ -243,9 +243,13 @@ class Trainer:
             self.kept = {name: tensor.detach().clone() for name, tensor in self.network.trained_state().items()}
 
     def _is_best(self) -> bool:
-        """Return whether the last epoch has the best dev overall of the trained tasks; ties go to the earlier epoch."""
-        trained = {task: self.data.tasks[task] for task in self.tasks}
-        scores = [overall(epoch["dev"], trained) or 0.0 for epoch in self.state.history]
+        """Return whether the last epoch is the best on dev by `select_by`; ties go to the earlier epoch."""
+        by, trained = self.model.train.select_by, {task: self.data.tasks[task] for task in self.tasks}
+        if by == OVERALL:
+            scores = [overall(epoch["dev"], trained) or 0.0 for epoch in self.state.history]
+        else:
+            sign = measures(trained)[by].metric.sign
+            scores = [sign * (epoch["dev"][by] or 0.0) for epoch in self.state.history]
         return self.state.best < 0 or scores[-1] > scores[self.state.best]
 
     # The checkpoint --------------------------------------------------------------------------------------------

@@ -216,6 +216,7 @@ def test_the_worth_of_members_adds_up_and_its_parts_agree(root: Path) -> None:
 def test_an_interval_is_that_of_the_resampled_trees(root: Path) -> None:
     """Draw the examples, score whole and rest on them, take the difference: the same as weights on resamples."""
     from runner.tasks import bootstrap
+    from runner.tasks.metrics import leading
 
     found = contributions(subsets(root, "flat"))
     data, differences = found.subsets.data, np.zeros(worth.RESAMPLES)
@@ -223,7 +224,7 @@ def test_an_interval_is_that_of_the_resampled_trees(root: Path) -> None:
         labels = found.subsets.labels(name)
         seed = bootstrap.seed(found.subsets.root.suite, "dev", name)
         columns = found.subsets.outcomes([found.subsets.whole, found.subsets.whole ^ 1])[name]
-        draws = bootstrap.resampled(task, columns, labels, seed, worth.RESAMPLES)
+        draws = bootstrap.resampled(task, leading(task), columns, labels, seed, worth.RESAMPLES)
         differences += (draws[:, 0] - draws[:, 1]) / (2 if task.kind == "regression" else 1) / 3
     ends = np.quantile(differences, [0.025, 0.975])
     assert (found.members[0].left_out.low, found.members[0].left_out.high) == pytest.approx(ends, abs=1e-9)

@@ -22,7 +22,7 @@ from runner.results.result_folder import read_profile
 from runner.results.significance import Evidence, PredictionsCache, ScoredSystem, Significance, evidence
 from runner.tasks import bootstrap
 from runner.tasks.data import Data
-from runner.tasks.metrics import outcomes
+from runner.tasks.metrics import leading, weighted
 
 COLUMNS = ("sentiment", "paraphrase", "similarity", "overall")
 
@@ -66,10 +66,12 @@ def test_the_numbers_are_those_of_the_tests(tmp_path: Path) -> None:
     for name, task in data.tasks.items():
         examples = data.splits[name]["dev"]
         assert examples.labels is not None
-        right[name] = np.stack([outcomes(task, models[id].outputs["dev"][name].scores, examples.labels)
+        of_task = leading(task)
+        right[name] = np.stack([of_task.outcomes(task, models[id].outputs["dev"][name].scores, examples.labels)
                                 for id in models], axis=1)
-        draws[name] = bootstrap.resampled(task, right[name], examples.labels, bootstrap.seed(sha256, "dev", name))
-    draws["overall"] = bootstrap.overall(draws, data.tasks)
+        seed = bootstrap.seed(sha256, "dev", name)
+        draws[name] = bootstrap.resampled(task, of_task, right[name], examples.labels, seed)
+    draws["overall"] = weighted(draws, data.tasks)
     for (at, id), (place, column) in itertools.product(enumerate(models), enumerate(found.columns)):
         low, high = np.quantile(draws[column][:, at], [0.025, 0.975])
         score, *ends = found.systems[id]["dev"][place] or ()

@@ -12,7 +12,7 @@ from scipy import stats
 
 from runner.tasks import bootstrap
 from runner.tasks.data import Task
-from runner.tasks.metrics import metric
+from runner.tasks.metrics import leading, metric, weighted
 
 SST = Task(title="SST", kind="classification", classes=5)
 STS = Task(title="STS", kind="regression", high=5.0)
@@ -55,7 +55,7 @@ def test_a_resampled_metric_is_the_metric_of_the_drawn_examples(task: Task) -> N
     labels = rng.integers(0, 5, 80).astype(np.float64)
     scores = rng.standard_normal((3, 80, task.outputs)) + (0 if task is SST else labels[:, None])
     found = np.stack([(s.argmax(axis=1) == labels) if task is SST else s[:, 0] for s in scores], axis=1)
-    made = bootstrap.resampled(task, found.astype(np.float64), labels, 5, 40)
+    made = bootstrap.resampled(task, leading(task), found.astype(np.float64), labels, 5, 40)
     counts = np.concatenate(list(bootstrap.draws(80, 5, 40)))
     for row, system in itertools.product(range(40), range(3)):
         drawn = np.repeat(np.arange(80), counts[row])
@@ -64,7 +64,8 @@ def test_a_resampled_metric_is_the_metric_of_the_drawn_examples(task: Task) -> N
 
 def test_what_is_constant_correlates_with_nothing() -> None:
     labels = np.array([0.0, 0.0, 0.0, 5.0])
-    made = bootstrap.resampled(STS, np.array([[1.0, 2.0], [1.0, 3.0], [1.0, 4.0], [1.0, 9.0]]), labels, 1, 200)
+    found = np.array([[1.0, 2.0], [1.0, 3.0], [1.0, 4.0], [1.0, 9.0]])
+    made = bootstrap.resampled(STS, leading(STS), found, labels, 1, 200)
     lacks = np.concatenate(list(bootstrap.draws(4, 1, 200)))[:, 3] == 0
     assert (made[:, 0] == 0).all() and (made[lacks, 1] == 0).all() and (made[~lacks, 1] != 0).any()
 
@@ -75,23 +76,23 @@ def test_equal_systems_are_equal_wherever_they_stand_among_others() -> None:
     labels = rng.random(501)
     found = similar(rng, labels, 37)
     found[:, -1] = found[:, 0]
-    whole = bootstrap.resampled(STS, found, labels, 3, 100)
+    whole = bootstrap.resampled(STS, leading(STS), found, labels, 3, 100)
     assert (whole[:, 0] == whole[:, -1]).all()
     for columns in ([0], [5, 0], list(range(36, -1, -1))):
-        assert (bootstrap.resampled(STS, found[:, columns], labels, 3, 100) == whole[:, columns]).all()
+        assert (bootstrap.resampled(STS, leading(STS), found[:, columns], labels, 3, 100) == whole[:, columns]).all()
 
 
 def test_overall_is_that_of_the_scores() -> None:
     metrics = {"a": np.array([0.513, 0.49]), "b": np.array([0.752, 0.751]), "c": np.array([0.545, 0.557])}
     tasks = {"a": SST, "b": Task(title="", kind="binary"), "c": STS}
-    assert bootstrap.overall(metrics, tasks) == pytest.approx([0.679, 0.673], abs=5e-4)
+    assert weighted(metrics, tasks) == pytest.approx([0.679, 0.673], abs=5e-4)
 
 
 # --------------------------------------------------------------------------------------------------------------- tests
 
 def test_an_interval_of_an_accuracy_has_the_ends_of_the_binomial() -> None:
     found = right(np.random.default_rng(0), 400, 5)
-    low, high = bootstrap.interval(bootstrap.resampled(SST, found, np.zeros(400), 1))
+    low, high = bootstrap.interval(bootstrap.resampled(SST, leading(SST), found, np.zeros(400), 1))
     exact = stats.binom.ppf([[0.025], [0.975]], 400, found.mean(axis=0)) / 400
     assert np.abs(np.stack([low, high]) - exact).max() <= 2.5 / 400
 
@@ -100,7 +101,7 @@ def test_an_interval_of_a_correlation_is_like_that_of_scipy() -> None:
     rng = np.random.default_rng(0)
     labels = rng.random(300)
     found = similar(rng, labels, 1, 0.2)
-    low, high = bootstrap.interval(bootstrap.resampled(STS, found, labels, 1))
+    low, high = bootstrap.interval(bootstrap.resampled(STS, leading(STS), found, labels, 1))
     theirs = stats.bootstrap((found[:, 0], labels), lambda x, y: stats.pearsonr(x, y).statistic, paired=True,
                              n_resamples=2000, vectorized=False, method="percentile", rng=1).confidence_interval
     assert (low[0], high[0]) == pytest.approx((theirs.low, theirs.high), abs=0.006)
@@ -160,9 +161,10 @@ def coverage(rng: np.random.Generator, n: int, worlds: int, systems: int, resamp
     for world in range(worlds):
         labels = rng.standard_normal(n)
         found = {"accuracy": (SST, right(rng, n, systems, 0.8)), "correlation": (STS, similar(rng, labels, systems))}
-        draws = {name: bootstrap.resampled(task, outcomes, labels, bootstrap.seed(name, str(world)), resamples)
+        seeds = {name: bootstrap.seed(name, str(world)) for name in found}
+        draws = {name: bootstrap.resampled(task, leading(task), outcomes, labels, seeds[name], resamples)
                  for name, (task, outcomes) in found.items()}
-        draws["overall"] = bootstrap.overall(draws, {"accuracy": SST, "correlation": STS})
+        draws["overall"] = weighted(draws, {"accuracy": SST, "correlation": STS})
         for name, resamples_ in draws.items():
             low, high = bootstrap.interval(resamples_)
             hits[name] += ((low <= truth[name]) & (truth[name] <= high)).tolist()
@@ -177,11 +179,11 @@ def levels(rng: np.random.Generator, n: int, worlds: int, systems: int, resample
         labels, hard = rng.standard_normal(n), rng.random((n, 1)) < 0.5
         answers = np.where(hard, right(rng, n, systems, 0.6), 1.0)
         scores = similar(rng, labels, systems) + rng.standard_normal((n, 1))
-        a = bootstrap.resampled(SST, answers, labels, 2 * world, resamples)
-        r = bootstrap.resampled(STS, scores, labels, 2 * world + 1, resamples)
+        a = bootstrap.resampled(SST, leading(SST), answers, labels, 2 * world, resamples)
+        r = bootstrap.resampled(STS, leading(STS), scores, labels, 2 * world + 1, resamples)
         points = {"a": answers.mean(axis=0), "r": np.array([stats.pearsonr(s, labels).statistic for s in scores.T])}
         tasks = {"a": SST, "r": STS}
-        both = bootstrap.overall(points, tasks), bootstrap.overall({"a": a, "r": r}, tasks)
+        both = weighted(points, tasks), weighted({"a": a, "r": r}, tasks)
         p = {"mcnemar": bootstrap.mcnemar(answers, points["a"]),
              "correlation": bootstrap.paired(points["r"], points["r"], r),
              "overall": bootstrap.paired(both[0], *both)}

@@ -211,24 +211,39 @@ def data_of_labels(suite: SuiteTasks, content: bytes, shown_as: str) -> Data:
     """Return a suite's data with ids and labels only, from JSON of `labels`. Raise DataError where that is damaged."""
     try:
         by_task = _LABELS.validate_json(content)
-        splits = {task: {str(split): Examples(part.ids, (), (), None if part.labels is None else np.array(part.labels))
-                         for split, part in by_task[task].items()} for task, _ in suite.tasks}
-    except (ValidationError, KeyError) as error:
+        splits = {task: {str(split): Examples(part.ids, (), (), _labels_of(meaning, part))
+                         for split, part in by_task[task].items()} for task, meaning in suite.tasks}
+    except (ValidationError, KeyError, ValueError) as error:
         raise DataError(Problem(f"the labels are damaged: {type(error).__name__}", Place(shown_as))) from None
     return Data(dict(suite.tasks), splits)
+
+
+_Label = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class _LabelledSplit(StrictRecord):
     """Ids and labels of the examples of one split."""
 
     ids: tuple[str, ...]
-    labels: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None
+    labels: tuple[_Label, ...] | tuple[tuple[_Label, ...], ...] | None
+    """Numbers; those of a multi-label task are lists of 0 and 1."""
 
     @model_validator(mode="after")
     def _is_whole(self) -> _LabelledSplit:
         if (self.labels is not None and len(self.labels) != len(self.ids)) or len(set(self.ids)) != len(self.ids):
             raise ValueError("there are not as many labels as ids, or an id occurs twice")
         return self
+
+
+def _labels_of(task: Task, part: _LabelledSplit) -> np.ndarray | None:
+    """Return the labels [n], or [n, k] of a multi-label task. Raise ValueError for another shape."""
+    if part.labels is None:
+        return None
+    shape = (len(part.ids), task.outputs) if task.kind == "multilabel" else (len(part.ids),)
+    labels = np.array(part.labels, np.float64)
+    if labels.shape != shape:
+        raise ValueError(f"labels of shape {labels.shape} for {shape}")
+    return labels
 
 
 _LABELS = TypeAdapter(dict[str, dict[Literal["dev", "test"], _LabelledSplit]])

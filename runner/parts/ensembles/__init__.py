@@ -59,7 +59,7 @@ class Ensemble(Part):
         return None
 
     def names_tasks(self) -> dict[str, str]:
-        """Return the task names in the spec, key -> task, which are checked before training."""
+        """Return the tasks that the spec names, key.entry -> task, and scores, key -> score; checked early."""
         return {}
 
     def names_members(self) -> dict[tuple[str, ...], str]:

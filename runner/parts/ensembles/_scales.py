@@ -1,7 +1,7 @@
 """Several members' scores as one: common scales, and means that no order changes.
 
-Scores are those of `runner/predictions.py`: k logits of a classification, 1 logit of a binary task, 1 number of a
-regression. On every scale a member that stands alone decides as it does by its own scores.
+Scores are k logits of a classification or of a multi-label task, 1 logit of a binary task, 1 number of a regression. On
+every scale a member that stands alone decides as it does by its own scores.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def scaled(scale: Scale, task: Task, scores: np.ndarray, known: Mapping[str, Any
     logits: as they are. probabilities: of each class; a regression's scores as they are. zscores: in standard
     deviations, a regression's from the mean, logits from their threshold. ranks: a regression's and a binary logit's
     place among the member's dev scores, the latter from that of the threshold; of a classification each class's rank.
+    The logits of a multi-label task are so many binary ones.
     """
     if scale == "logits" or (scale == "probabilities" and task.kind == "regression"):
         return scores
@@ -58,7 +59,7 @@ def scaled(scale: Scale, task: Task, scores: np.ndarray, known: Mapping[str, Any
     if scale == "zscores":
         if task.kind == "classification":
             return np.asarray(_centred(task, scores) / known["sd"])
-        centred = scores.astype(np.float64) if task.kind == "binary" else scores - known["mean"]
+        centred = scores - known["mean"] if task.kind == "regression" else scores.astype(np.float64)
         return np.asarray(centred / known["sd"])
     if task.kind == "classification":
         return _ranks(scores)
@@ -72,6 +73,17 @@ def scaled(scale: Scale, task: Task, scores: np.ndarray, known: Mapping[str, Any
 def unscaled(scale: Scale, task: Task, blend: np.ndarray) -> np.ndarray:
     """Return the scores [n, k] that stand for a mean on a scale [n, c]."""
     return logits(task, blend) if scale == "probabilities" and task.kind != "regression" else blend
+
+
+def as_binary(task: Task, scores: np.ndarray, labels: np.ndarray) -> tuple[Task, np.ndarray, np.ndarray]:
+    """Return a multi-label task, scores [..., n, k] and labels [n, k] with each label of each example as an example.
+
+    Those of another task are returned as they are.
+    """
+    if task.kind != "multilabel":
+        return task, scores, labels
+    flat = scores.reshape(*scores.shape[:-2], -1, 1)
+    return task.model_copy(update={"kind": "binary"}), flat, labels.reshape(-1)
 
 
 def _centred(task: Task, scores: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from pydantic import Field
 from ...errors import Problem, TrainingError, did_you_mean
 from ...part import Member
 from ...tasks.data import Data
-from ...tasks.metrics import OVERALL, score_split
+from ...tasks.metrics import OVERALL, measures, score_split
 from ...tasks.predictions import Predictions
 from . import Choice, Ensemble, by_task
 from ._scales import mean
@@ -25,12 +25,12 @@ class Best(Ensemble):
     members: tuple[Member, ...] = Field(min_length=1)
     """Models and ensembles to choose from; those that lack a task of the score are skipped."""
     by: str = OVERALL
-    """Score to rank by: `overall`, or the name of a task."""
+    """Score to rank by: `overall`, the name of a task, or a further metric of it, such as `sentiment.macro_f1`."""
     count: int = Field(default=1, ge=1)
     """Number of members to choose; the logits of several are averaged."""
 
     def names_tasks(self) -> dict[str, str]:
-        """Return the task in `by`, unless it is `overall`."""
+        """Return the score in `by`, unless it is `overall`."""
         return {} if self.by == OVERALL else {"by": self.by}
 
     def summary(self) -> str:
@@ -46,15 +46,17 @@ class Best(Ensemble):
 
         Duplicates, such as a point of a sweep that is also a member, are merged.
         """
-        if self.by != OVERALL and self.by not in data.tasks:
-            raise TrainingError(Problem(f"cannot choose the best by `{self.by}`: the suite has no such task",
-                                        hint=did_you_mean(self.by, [OVERALL, *data.tasks])))
+        columns = measures(data.tasks)
+        if self.by != OVERALL and self.by not in columns:
+            raise TrainingError(Problem(f"cannot choose the best by `{self.by}`: the suite has no such score",
+                                        hint=did_you_mean(self.by, [OVERALL, *columns])))
+        sign = 1 if self.by == OVERALL else columns[self.by].metric.sign
         ranked = []
         first = {name: position for position, name in reversed(list(enumerate(ids)))}
         for name, position in first.items():
             score = score_split(members[position], data, "dev", name)[self.by]
             if score is not None:
-                ranked.append((-score, name))
+                ranked.append((-sign * score, name))
         if len(ranked) < self.count:
             raise TrainingError(f"cannot choose the best {self.count} by `{self.by}`: "
                                 f"{len(ranked)} of {len(first)} members have this score on dev")

@@ -13,7 +13,7 @@ from ...tasks.data import Data, Task
 from ...tasks.metrics import least_squares, probabilities
 from ...tasks.predictions import Predictions
 from . import Choice, Ensemble, by_task, on_dev
-from ._scales import mean, scaled, unscaled
+from ._scales import as_binary, mean, scaled, unscaled
 
 COLDEST, HOTTEST = 0.01, 100.0
 """Bounds of a temperature: where a member is always right on dev, or no better than chance, there is no best one."""
@@ -61,6 +61,7 @@ def temperature(task: Task, scores: np.ndarray, labels: np.ndarray) -> float:
     The loss is convex in 1 / T: its slope is the mean of the expected logit less the label's, whose zero is halved in
     on. Of n = 0 rows nothing is learned.
     """
+    task, scores, labels = as_binary(task, scores, labels)
     wide = scores if task.kind == "classification" else np.hstack([np.zeros_like(scores), scores])
     right = np.take_along_axis(wide, labels.astype(int)[:, None], axis=1).mean(dtype=np.float64)
     low, high = np.log(COLDEST), np.log(HOTTEST)

@@ -11,7 +11,7 @@ from ...part import Member
 from ...tasks.data import Data, Task
 from ...tasks.predictions import Predictions
 from . import Choice, Ensemble, by_task, on_dev
-from ._scales import mean, rounded
+from ._scales import as_binary, mean, rounded
 
 RIDGE = 1e-6
 """Weight of the penalty that makes the fit unique, so that equal members share their weight equally."""
@@ -45,6 +45,7 @@ class Fitted(Ensemble):
 
 def weights(task: Task, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return the weights [M] of members with scores [M, n, k]; equal ones where no positive weight helps."""
+    task, scores, labels = as_binary(task, scores, labels)
     wide = scores.astype(np.float64)
     found = _of_regression(wide[:, :, 0], labels) if task.kind == "regression" else _of_classes(task, wide, labels)
     total = found.sum()

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from ...part import Member
 from ...tasks.data import Data, Task
-from ...tasks.metrics import metrics, probabilities
+from ...tasks.metrics import leading, metrics, probabilities
 from ...tasks.predictions import Predictions
 from . import Choice, Ensemble, by_task, on_dev
 from ._scales import mean, scaled, unscaled
@@ -73,9 +73,9 @@ class Greedy(Ensemble):
         return {name: weight / sum(total.values()) for name, weight in total.items() if weight}
 
     def _summand(self, task: Task, scores: np.ndarray) -> np.ndarray:
-        """Return the summand for a member's scores, float64 [n, k]; for binary probabilities, minus 0.5."""
-        if self.on == "probabilities" and task.kind == "binary":
-            return probabilities(task, scores)[:, 1:] - 0.5
+        """Return the summand for a member's scores, float64 [n, k]; for probabilities of a yes, minus 0.5."""
+        if self.on == "probabilities" and task.kind in ("binary", "multilabel"):
+            return probabilities(task, scores)[:, -task.outputs:] - 0.5
         return scaled(self.on, task, scores, {}).astype(np.float64)
 
     def selection(self, task: Task, arrays: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, int]:
@@ -84,19 +84,30 @@ class Greedy(Ensemble):
         Ties go to a member that is in the ensemble already, then to the better single member, then to the smaller id.
         """
         stacked = np.stack(list(arrays.values()))  # [M, n, k]
-        single = dict(zip(arrays, metrics(task, stacked, labels), strict=True))
+        single = dict(zip(arrays, self._values(task, stacked, labels, [1] * len(stacked)), strict=True))
         names = sorted(arrays, key=lambda name: (-single[name], name))
         stacked = np.stack([arrays[name] for name in names])
-        # Sums replace means, since no metric depends on the scale.
         starts = np.cumsum(stacked[:min(self.start, self.rounds)], axis=0)
-        values = metrics(task, starts, labels)
+        values = self._values(task, starts, labels, range(1, len(starts) + 1))
         size = int(values.argmax())  # the smallest of equals
         total, best = starts[size], values[size]
         chosen = kept = list(range(size + 1))
         while len(chosen) < self.rounds:
-            candidates = metrics(task, total + stacked, labels)
+            candidates = self._values(task, total + stacked, labels, [len(chosen) + 1] * len(names))
             added = min(range(len(names)), key=lambda i: (-candidates[i], i not in chosen, i))
             total, chosen = total + stacked[added], [*chosen, added]
             if candidates[added] > best:
                 best, kept = candidates[added], chosen
         return Counter(names[i] for i in kept)
+
+    def _values(self, task: Task, sums: np.ndarray, labels: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+        """Return the metric [M] of the means of which `sums` [M, n, k] are the sums; negative where lower is better."""
+        metric = leading(task)
+        if metric.needs_scale:  # else sums decide as means do
+            means = sums / np.array(sizes)[:, None, None]
+            if self.on == "probabilities" and task.kind in ("binary", "multilabel"):
+                means += 0.5
+            if self.on == "probabilities" and task.kind == "binary":
+                means = np.concatenate([1 - means, means], axis=2)
+            sums = np.stack([unscaled(self.on, task, mean_) for mean_ in means])
+        return metric.sign * metrics(task, sums, labels)

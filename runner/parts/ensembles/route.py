@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from ...errors import TrainingError
 from ...part import Member
 from ...tasks.data import Data
-from ...tasks.metrics import DIGITS, metric
+from ...tasks.metrics import DIGITS, leading, metric
 from ...tasks.predictions import Predictions
 from . import Choice, Ensemble, by_task, on_dev
 
@@ -53,8 +53,13 @@ class Route(Ensemble):
         """Return the id of the best member for each task not in `routes`; ties go to the smaller id."""
         listed = [p for p, role in enumerate(self.roles()) if not role]
         candidates = on_dev([members[p] for p in listed], data, [ids[p] for p in listed])
-        return {task: max(scores, key=lambda name: round(metric(data.tasks[task], scores[name], labels), DIGITS))
-                for task, scores, labels in candidates if task not in self.routes}
+        best = {}
+        for task, scores, labels in candidates:
+            meaning = data.tasks[task]
+            values = {name: leading(meaning).sign * round(metric(meaning, scores[name], labels), DIGITS)
+                      for name in scores}
+            best[task] = max(values, key=lambda name: values[name])
+        return {task: name for task, name in best.items() if task not in self.routes}
 
     def chosen(self, choice: Choice, ids: Sequence[str]) -> list[int] | None:
         """Return the positions of the members used, one per task."""

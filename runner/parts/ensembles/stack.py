@@ -66,6 +66,10 @@ class Stack(Ensemble):
         if task.kind == "regression":
             ridge = Ridge(alpha=self.penalty).fit(inputs, labels)
             return ridge.coef_[None, :], np.array([ridge.intercept_])
+        if task.kind == "multilabel":
+            single = task.model_copy(update={"kind": "binary"})
+            models = [self._model(single, inputs, column) for column in labels.T]
+            return np.vstack([slopes for slopes, _ in models]), np.concatenate([levels for _, levels in models])
         slopes, levels = np.zeros((task.outputs, inputs.shape[1])), np.full(task.outputs, -CERTAIN)
         present = np.unique(labels).astype(int)
         if len(present) == 1:

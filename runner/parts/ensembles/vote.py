@@ -34,6 +34,9 @@ class Vote(Ensemble):
             if meaning.kind == "regression":
                 return np.asarray(np.median(np.stack(arrays), axis=0))
             shares = mean([probabilities(meaning, array) for array in arrays])
+            if meaning.kind == "multilabel":
+                votes = np.add.reduce([array > 0 for array in arrays], dtype=np.float64)
+                return logits(meaning, (votes + shares) / (len(arrays) + 1))
             labels = [array.argmax(axis=1) if meaning.kind == "classification" else array[:, 0] > 0 for array in arrays]
             votes = np.add.reduce([np.eye(shares.shape[1])[classes.astype(int)] for classes in labels])
             return logits(meaning, (votes + shares) / (len(arrays) + 1))

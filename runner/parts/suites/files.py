@@ -19,6 +19,7 @@ from ...errors import DataError, Place, Problem, StorageError, did_you_mean
 from ...files import reported, sha256
 from ...part import Part
 from ...tasks.data import SPLITS, Data, Examples, Kind, Task
+from ...tasks.metric_types import wrong_metrics
 from ...tasks.row_files import Rows, open_rows
 from . import Suite
 
@@ -97,6 +98,12 @@ class Source(Part):
         if count < 2 or (self.kind == "binary" and count > 2) or self.classes not in (2, count):
             wanted = "2" if self.kind == "binary" else f"{self.classes}" if self.classes > 2 else "at least 2"
             raise ValueError(f"`labels` has {count} labels; expected {wanted}")
+        return self
+
+    @model_validator(mode="after")
+    def _metrics_fit_the_kind(self) -> Self:
+        if wrong := wrong_metrics(self.kind, self.metrics):
+            raise ValueError(wrong)
         return self
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ import numpy as np
 
 from ...tasks import bootstrap
 from ...tasks.bootstrap import interval, resampled
-from ...tasks.metrics import OVERALL, pearson
+from ...tasks.metrics import OVERALL, leading, weighted
 from .agreement import Agreement, agreements
 from .subtrees import EnsembleSubsets, Player
 
@@ -175,9 +175,9 @@ def points(subsets: EnsembleSubsets, coalitions: Sequence[int]) -> tuple[dict[st
     outcomes, values = subsets.outcomes(coalitions), {}
     for name, task in subsets.data.tasks.items():
         labels = subsets.labels(name)
-        values[name] = np.array([pearson(column, labels) for column in outcomes[name].T]) \
-            if task.kind == "regression" else outcomes[name].mean(axis=0)
-    return values | {OVERALL: bootstrap.overall(values, subsets.data.tasks)}, outcomes
+        columns = np.moveaxis(outcomes[name], 1, 0)
+        values[name] = np.array([leading(task).value(task, column, labels) for column in columns])
+    return values | {OVERALL: weighted(values, subsets.data.tasks)}, outcomes
 
 
 def valued(subsets: EnsembleSubsets, coalitions: Sequence[int]) -> Values:
@@ -185,11 +185,11 @@ def valued(subsets: EnsembleSubsets, coalitions: Sequence[int]) -> Values:
     values, outcomes = points(subsets, coalitions)
     draws = {}
     for name, task in subsets.data.tasks.items():
-        seed = bootstrap.seed(subsets.root.suite, subsets.split, name)
-        blocks = [resampled(task, outcomes[name][:, start : start + CHUNK], subsets.labels(name), seed, RESAMPLES)
-                  for start in range(0, len(coalitions), CHUNK)]
+        seed, of_all = bootstrap.seed(subsets.root.suite, subsets.split, name), outcomes[name]
+        blocks = [resampled(task, leading(task), of_all[:, start : start + CHUNK], subsets.labels(name), seed,
+                            RESAMPLES) for start in range(0, len(coalitions), CHUNK)]
         draws[name] = np.concatenate(blocks, axis=1)
-    draws[OVERALL] = bootstrap.overall(draws, subsets.data.tasks)
+    draws[OVERALL] = weighted(draws, subsets.data.tasks)
     return Values({mask: place for place, mask in enumerate(coalitions)}, values, draws)
 
 

@@ -18,7 +18,7 @@ from ...errors import TrainingError, UsageError
 from ...plan.plan import Plan, PlannedNode
 from ...specs.spec import Tree
 from ...tasks.data import Data, Task
-from ...tasks.metrics import outcomes
+from ...tasks.metrics import leading, logits
 from ...tasks.predictions import Output, Predictions
 
 REMEMBERED = 1024
@@ -93,13 +93,16 @@ class EnsembleSubsets:
         return {player.id for i, player in enumerate(self.players) if coalition >> i & 1}
 
     def outcomes(self, coalitions: Iterable[int]) -> dict[str, np.ndarray]:
-        """Return the outcomes [n, C] of each task for some coalitions: bool for accuracies, else float32."""
+        """Return the outcomes [n, C] of each task for some coalitions: bool for accuracies, else float32.
+
+        They are those of the leading metrics, [n, C, d] where it needs d numbers of an example.
+        """
         columns: dict[str, list[np.ndarray]] = {name: [] for name in self.data.tasks}
         for coalition in coalitions:
             predictions = self.predictions(coalition)
             for name, task in self.data.tasks.items():
                 column = self._outcomes(name, task, predictions)
-                columns[name].append(column.astype(np.float32 if task.kind == "regression" else np.bool_))
+                columns[name].append(column.astype(np.bool_ if leading(task).name == "accuracy" else np.float32))
         return {name: np.stack(parts, axis=1) for name, parts in columns.items()}
 
     def labels(self, task: str) -> np.ndarray:
@@ -110,15 +113,10 @@ class EnsembleSubsets:
         return examples.labels
 
     def _outcomes(self, name: str, task: Task, predictions: Predictions | None) -> np.ndarray:
-        """Return the outcomes [n] of one task; if not predicted, those of the most frequent label or a constant."""
+        """Return the outcomes of one task; if not predicted, those of one answer for all (`_constant`)."""
         labels = self.labels(name)
         scores = predictions.find(self.data, self.split, name) if predictions else None
-        if scores is not None:
-            return outcomes(task, scores, labels)
-        if task.kind == "regression":
-            return np.zeros(len(labels))
-        values, counts = np.unique(labels, return_counts=True)
-        return np.asarray(labels == values[counts.argmax()], np.float64)
+        return leading(task).outcomes(task, _constant(task, labels) if scores is None else scores, labels)
 
     def predictions(self, coalition: int) -> Predictions | None:
         """Return the Predictions of the tree with some players only, or None if no member is left."""
@@ -204,3 +202,12 @@ class EnsembleSubsets:
             child = self.plan.nodes[node.members[position]]
             nodes += self._remaining(child, coalition, depth + 1, roles[position])
         return nodes
+
+
+def _constant(task: Task, labels: np.ndarray) -> np.ndarray:
+    """Return scores [n, k] that are the same for all examples: the shares of the labels as logits, or their mean."""
+    if task.kind == "regression":
+        return np.full((len(labels), 1), labels.mean())
+    shares = labels.mean(axis=0)[None] if task.kind == "multilabel" else (
+        np.bincount(labels.astype(int), minlength=max(task.outputs, 2))[None] / len(labels))
+    return np.repeat(logits(task, shares), len(labels), axis=0)

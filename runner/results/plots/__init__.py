@@ -70,8 +70,8 @@ def _bytes(figure: Figure, format: str) -> bytes:
 
 
 def columns(tasks: tuple[Column, ...]) -> list[tuple[str, str]]:
-    """Return name and title of each task and of the overall."""
-    return [*((task.name, task.title) for task in tasks), (OVERALL, OVERALL)]
+    """Return key and title of each metric of each task, and of the overall."""
+    return [*(pair for task in tasks for pair in task.titles().items()), (OVERALL, OVERALL)]
 
 
 def figure(width: float, height: float) -> Figure:

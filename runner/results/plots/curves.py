@@ -26,25 +26,25 @@ def draw(profile_results: ProfileResults) -> Iterator[tuple[str, Figure]]:
 
 def _curves(name: str, history: list[dict[str, Any]], manifest: Any, tasks: tuple[Column, ...]) -> Figure:
     """Plot losses above dev scores, one column per task; the kept epoch is marked."""
-    shown = columns(tasks)
+    shown, metrics = columns(tasks), {key: metric for task in tasks for key, metric in task.scored().items()}
     picture = figure(2.3 * len(shown), 3.6)
     grid = picture.subplots(2, len(shown), sharex=True, squeeze=False)
     picture.suptitle(f"{name}: {manifest['what']}", x=0.01, ha="left", fontsize=10)
     for (task, title), (above, below) in zip(shown, grid.T, strict=True):
-        kind = next((column.kind for column in tasks if column.name == task), "")
+        metric = metrics.get(task)
         above.set_title(title)
         _line(above, [_loss(entry, task) for entry in history], manifest["epoch"], COLOURS[1])
         _line(below, [entry["dev"].get(task) for entry in history], manifest["epoch"], COLOURS[0])
         below.set_xlabel("epoch")
-        below.set_ylabel({"regression": "dev Pearson r", "": "dev overall"}.get(kind, "dev accuracy"))
-        above.set_ylabel("train loss" if kind else "train loss, sum")
+        below.set_ylabel(f"dev {metric.title if metric else OVERALL}")
+        above.set_ylabel("train loss" if metric else "train loss, sum")
     return picture
 
 
 def _loss(entry: dict[str, Any], task: str) -> float | None:
     """Return the mean training loss of a task in an epoch; for the overall, the sum over the tasks."""
     losses: dict[str, float] = entry["losses"]
-    return losses.get(task) if task != OVERALL else sum(losses.values()) if losses else None
+    return losses.get(task.partition(".")[0]) if task != OVERALL else sum(losses.values()) if losses else None
 
 
 def _line(axes: Axes, values: list[float | None], kept: int, colour: str) -> None:

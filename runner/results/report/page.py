@@ -162,7 +162,7 @@ def _boards(profile_results: ProfileResults, sentences: bool) -> Iterator[SuiteT
     """Yield the table of each suite."""
     for sha256, result in profile_results.by_suite.items():
         nodes = sorted(profile_results.on(result), key=_rank)
-        cells = _cells(profile_results, nodes)
+        cells = _cells(profile_results, result, nodes)
         pages: dict[str, Page] = {}
         for node in sorted(nodes, key=lambda node: -sum(1 for _ in node.nodes())):
             users = tuple(page for page in pages.values() if any(m.id == node.id for m in page.node.members))
@@ -178,7 +178,7 @@ def _boards(profile_results: ProfileResults, sentences: bool) -> Iterator[SuiteT
 
 
 def _columns(result: Result) -> tuple[tuple[str, str], ...]:
-    return ((OVERALL, OVERALL), *((task.name, task.title) for task in result.tasks))
+    return ((OVERALL, OVERALL), *(pair for task in result.tasks for pair in task.titles().items()))
 
 
 def _rank(node: ResultNode) -> tuple[bool, float, str, str]:
@@ -187,8 +187,10 @@ def _rank(node: ResultNode) -> tuple[bool, float, str, str]:
     return overall is None, -(overall or 0.0), node.name, node.id
 
 
-def _cells(profile_results: ProfileResults, nodes: Sequence[ResultNode]) -> dict[str, dict[str, dict[str, ScoreCell]]]:
+def _cells(profile_results: ProfileResults, result: Result,
+           nodes: Sequence[ResultNode]) -> dict[str, dict[str, dict[str, ScoreCell]]]:
     """Return the scores of each node by split and column, with their position between median and best."""
+    signs = {key: metric.sign for task in result.tasks for key, metric in task.scored().items()}
     values: dict[tuple[str, str], list[float]] = {}
     for split, column, value in ((s, c, v) for n in nodes for s, by in n.shown().items() for c, v in by.items()):
         if value is not None:
@@ -197,8 +199,9 @@ def _cells(profile_results: ProfileResults, nodes: Sequence[ResultNode]) -> dict
     def cell(node: ResultNode, split: str, column: str, value: float | None) -> ScoreCell:
         if value is None:
             return ScoreCell(None)
-        middle, best = median(values[split, column]), max(values[split, column])
-        share = round(max(0.0, value - middle) / (best - middle), 3) if best > middle else float(value == best)
+        sign, all_ = signs.get(column, 1), values[split, column]
+        gain, most = (sign * (one - median(all_)) for one in (value, max(all_, key=lambda one: sign * one)))
+        share = round(max(0.0, gain) / most, 3) if most > 0 else float(gain == most)
         return ScoreCell(value, profile_results.interval(node.id, column, split), share)
 
     return {node.id: {split: {column: cell(node, split, column, value) for column, value in by.items()}
@@ -248,8 +251,8 @@ def _curves(history: Sequence[Mapping[str, Any]], tasks: Sequence[Column], kept:
     curves_by_task = {}
     for task in tasks:
         lines = (("train loss", "loss", [entry["losses"].get(task.name) for entry in history]),
-                 ("dev Pearson r" if task.kind == "regression" else "dev accuracy", "score",
-                  [entry["dev"].get(task.name) for entry in history]))
+                 *((f"dev {metric.title}", "score", [entry["dev"].get(key) for entry in history])
+                   for key, metric in task.scored().items()))
         curves_by_task[task.title] = tuple(_curve(label, kind, values, kept) for label, kind, values in lines
                                   if len(values) > 1 and None not in values)
     return {title: curves for title, curves in curves_by_task.items() if curves}
@@ -293,4 +296,6 @@ def _classes(data: Data, name: str, examples: Examples) -> dict[str, float]:
     if binned is not None:
         return {label: float(count) / len(examples) for label, count in zip(binned.names, binned.counts.sum(axis=1),
                                                                             strict=True)}
+    if data.tasks[name].kind == "multilabel":
+        return dict(zip(data.tasks[name].names, examples.labels.mean(axis=0).tolist(), strict=True))
     return {label: float((examples.labels == value).mean()) for value, label in enumerate(data.tasks[name].names)}
