@@ -26,7 +26,7 @@ from .result import Result, ResultNode
 
 CODE = ("build/build.py", "results/result_cache.py", "results/result.py", "tasks/metrics.py", "results/crossfit.py",
         "tasks/folds.py", "parts/ensembles/_scales.py", "tasks/predictions.py", "parts/ensembles/__init__.py",
-        "tasks/data.py")
+        "tasks/data.py", "tasks/metric_types.py")
 """Code that results depend on, except the code of the nodes."""
 
 

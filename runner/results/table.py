@@ -272,11 +272,20 @@ def _notes(board: Board, keys: Sequence[str]) -> list[str]:
         TIED: any(p > ALPHA for key in keys for p in board.tests.get(key, {}).values()),
         INTERVAL: any(key.endswith((".interval", ".low", ".high")) for key in keys),
         OVER_SEEDS: any(row.sd for row in board.rows),
+        _overall(board.tasks): any(task.counts != 1 for task in board.tasks),
         f"published: in results/published, of the same system, made on {' and '.join(board.published_on) or '?'}":
             any(key.endswith(".published") for key in keys) and board.is_published,
         f"not tested against the best: {_few(untested)} (docs/significance.md says when)": bool(untested),
     }
     return [note for note, is_shown in notes.items() if is_shown]
+
+
+def _overall(tasks: Sequence[Column]) -> str:
+    """Say what the tasks count in the overall."""
+    factors = {task.title: f" times {task.counts:g}" * (task.counts != 1) for task in tasks if task.counts}
+    others = ", ".join(task.title for task in tasks if not task.counts)
+    mean = ", ".join(f"{title}{factor}" for title, factor in factors.items())
+    return f"overall: the mean of {mean}" + f"; without {others}" * bool(others)
 
 
 def _few(names: Sequence[str]) -> str:

@@ -47,7 +47,7 @@ def filed_id(predictions: Predictions, suite: str) -> str:
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("training", "parts/encoders/bert")
 """Packages whose files all decide what training computes."""
-FILES = ("tasks/metrics.py",)
+FILES = ("tasks/metrics.py", "tasks/metric_types.py")
 """Further files that decide it."""
 ONLY: dict[str, Callable[[Model], bool]] = {
     "training/distillation.py": lambda model: model.teacher is not None,

@@ -53,10 +53,10 @@ def line(event: Event) -> str:
 
 
 def _scores(split: str, scores: Mapping[str, float | None]) -> str:
-    """Render the overall score on a split or, without one, the scores of its tasks; empty without any."""
+    """Render the overall score on a split or, without one, the leading scores of its tasks; empty without any."""
     if (whole := scores[OVERALL]) is not None:
         return f"{split} {whole:.3f}"
-    single = [f"{task} {score:.3f}" for task, score in scores.items() if score is not None]
+    single = [f"{task} {score:.3f}" for task, score in scores.items() if score is not None and "." not in task]
     return f"{split} {', '.join(single)}" if single else ""
 
 

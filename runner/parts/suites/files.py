@@ -148,6 +148,12 @@ class Files(Suite):
     bad_rows: Literal["error", "drop"] = "error"
     """Handling of rows that lack a sentence, an id or a valid label; the number of dropped rows is recorded."""
 
+    @model_validator(mode="after")
+    def _some_task_counts(self) -> Self:
+        if self.tasks and not any(source.counts for source in self.tasks.values()):
+            raise ValueError("no task counts in the overall; one must: leave out its `counts = false`")
+        return self
+
     def meanings(self) -> Mapping[str, Task]:
         """Return the tasks by name, without reading any data."""
         return {name: source.task() for name, source in self.tasks.items()}

@@ -51,7 +51,7 @@ class Contribution:
     """Loss of the whole ensemble without the member."""
     shapley: Estimate
     by_task: dict[str, float]
-    """Shapley values in the metric of each task."""
+    """Shapley values in the leading metric of each task, positive where the member makes it better."""
     inference: float | None
     """Seconds to predict 1,000 sentences, if measured."""
 
@@ -229,7 +229,8 @@ def _contribution(subsets: EnsembleSubsets, values: Values, weights: np.ndarray,
     """Compute the contribution of one member."""
     player, rest = subsets.players[i], subsets.whole ^ 1 << i
     left_out = values.estimate(values.unit(subsets.whole) - values.unit(rest))
-    by_task = {name: float(values.points[name] @ weights) for name in subsets.data.tasks}
+    by_task = {name: leading(task).sign * float(values.points[name] @ weights)
+               for name, task in subsets.data.tasks.items()}
     return Contribution(player, values.overall(1 << i), left_out, values.estimate(weights), by_task,
                         seconds.get(player.id))
 
