@@ -139,6 +139,14 @@ def _head_misfits(name: str, model: Model, task: Task, table: Table) -> Iterator
         yield Problem(f"the head `{head.type}` takes {head.sentences[0]} sentence{'s' * (head.sentences[0] > 1)}, "
                       f"but an example of `{name}` has {task.sentences}", place(table, "heads", name, "type"),
                       (f"heads for `{name}`: {', '.join(fit)}",))
+    if task.kind not in head.kinds:
+        heads = {part: _class(Head, part) for part in names(Head)}  # type: ignore[type-abstract]
+        fit = [part for part, cls in heads.items() if task.kind in cls.kinds and task.sentences in cls.sentences]
+        yield Problem(f"the head `{head.type}` is not for `{name}`, which is a {task.kind} task",
+                      place(table, "heads", name, "type"), (f"heads for `{name}`: {', '.join(fit)}",))
+    if task.kind in head.loss.kinds and (misfit := head.loss.misfit(task)):
+        field, wrong = misfit
+        yield Problem(f"{wrong} (`{name}`)", place(table, "heads", name, "loss", field))
     if task.kind not in head.loss.kinds:
         fit = [part for part in names(Loss) if task.kind in _class(Loss, part).kinds]  # type: ignore[type-abstract]
         yield Problem(f"the loss `{head.loss.type}` is not for `{name}`, which is a {task.kind} task",

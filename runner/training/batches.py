@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..parts.encoders import Packed
-from ..specs.spec import Train
+from ..specs.spec import Model, Train
 from ..tasks.data import Data, Examples
 from .tokens import Tokens
 
@@ -34,7 +34,9 @@ class Batch:
 
     packed: Packed
     labels: Mapping[str, torch.Tensor]
-    """float32 [n] of each task, in the order of the packed sections."""
+    """float32 [n] of each task, in the order of the packed sections; [n, k] of a multi-label task."""
+    weights: Mapping[str, torch.Tensor]
+    """float32 [n], the factors of the examples' losses, of each task that has some."""
     examples: Mapping[str, int]
     """Number of examples of each task in the whole step, by which losses are divided."""
 
@@ -49,8 +51,9 @@ class Batch:
         return max(map(len, self.labels.values()))
 
     def to(self, device: torch.device) -> Batch:
-        """Return the batch with its labels on a device; the encoder moves the sentences."""
-        return replace(self, labels={task: labels.to(device) for task, labels in self.labels.items()})
+        """Return the batch with its labels and weights on a device; the encoder moves the sentences."""
+        return replace(self, labels={task: labels.to(device) for task, labels in self.labels.items()},
+                       weights={task: weights.to(device) for task, weights in self.weights.items()})
 
     def split(self, parts: int, first: int = 0, every: int = 1) -> Iterator[Batch]:
         """Split the batch into micro-batches of about equal size per task, whose losses sum to that of the batch.
@@ -72,15 +75,30 @@ class Batch:
             firsts = None if self.packed.firsts is None else self.packed.firsts[selected]
             packed = Packed(tokens, self.packed.lengths[selected], tuple(map(len, rows)), firsts)
             labels = {task: of_task.tensor_split(parts)[number] for task, of_task in self.labels.items()}
-            yield Batch(packed, labels, self.examples)
+            weights = {task: of_task.tensor_split(parts)[number] for task, of_task in self.weights.items()}
+            yield Batch(packed, labels, weights, self.examples)
+
+
+def with_weights(data: Data, model: Model) -> Data:
+    """Return data whose training examples are weighted by their own weights and by the losses' class weights."""
+    splits = dict(data.splits)
+    for task in model.trained:
+        train = data.splits[task]["train"]
+        assert train.labels is not None
+        by_class = model.heads[task].loss.weights(train.labels, data.tasks[task])
+        known = [weights for weights in (train.weights, by_class) if weights is not None]
+        if known:
+            splits[task] = {**splits[task], "train": replace(train, weights=np.prod(known, axis=0))}
+    return replace(data, splits=splits)
 
 
 class TokenizedExamples:
-    """Examples of one task and split: row numbers in the token table, and labels."""
+    """Examples of one task and split: row numbers in the token table, labels, and weights if they have some."""
 
     def __init__(self, task: str, examples: Examples, tokens: Tokens) -> None:
         self.rows = tokens.of_task(task, examples)  # [1 or 2 per example, n]
         self.labels = torch.tensor(examples.labels if examples.labels is not None else [], dtype=torch.float32)
+        self.weights = None if examples.weights is None else torch.tensor(examples.weights, dtype=torch.float32)
 
     def __len__(self) -> int:
         return int(self.rows.shape[1])
@@ -107,7 +125,9 @@ class Batches:
         rows = [self._rows(task, index, step).reshape(-1) for task, index in indices.items()]
         packed = self.tokens.pack(np.concatenate(rows), tuple(len(r) for r in rows))
         labels = {task: self.splits[task].labels[index] for task, index in indices.items()}
-        return Batch(packed, labels, {task: len(index) for task, index in indices.items()})
+        weights = {task: of_task[index] for task, index in indices.items()
+                   if (of_task := self.splits[task].weights) is not None}
+        return Batch(packed, labels, weights, {task: len(index) for task, index in indices.items()})
 
     def used(self) -> np.ndarray:
         """Return the distinct token ids of the training sentences, int64, ascending."""

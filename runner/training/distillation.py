@@ -33,7 +33,7 @@ from .stored_model import StoredModel, read_run
 class DistillationLoss(Loss):
     """Weighted sum of the loss of a head on the labels and of a loss on the teacher scores (Hinton et al. 2015).
 
-    Its labels are [n, 1 + k]: the label, nan if there is none, and the teacher scores.
+    Its labels are [n, 1 + k]: the label, nan if there is none, and the teacher scores; [n, 2 k] for a multi-label task.
     """
 
     own: Loss
@@ -49,10 +49,15 @@ class DistillationLoss(Loss):
 
     def each(self, scores: Tensor, labels: Tensor, task: Task) -> Tensor:
         """Return the loss of each example: scores [n, k], labels [n, 1 + k] -> [n]."""
-        label, target = labels[:, 0], labels[:, 1:]
-        known = label.isfinite()
-        own = torch.where(known, self.own.each(scores, label.where(known, task.low), task), 0.0)
+        wide, target = labels[:, :-scores.shape[1]], labels[:, -scores.shape[1]:]
+        known = wide[:, 0].isfinite()
+        label = wide if task.kind == "multilabel" else wide[:, 0]
+        own = torch.where(known, self.own.each(scores, label.where(label.isfinite(), task.low), task), 0.0)
         return self.share * own + (1 - self.share) * self._softened(scores, target, task)
+
+    def weights(self, labels: np.ndarray, task: Task) -> np.ndarray | None:
+        """Return the class weights of the head's loss."""
+        return self.own.weights(labels[:, 0], task)
 
     def _softened(self, scores: Tensor, target: Tensor, task: Task) -> Tensor:
         """Return the loss [n] on teacher scores [n, k]; the factor T^2 keeps the scale of the gradients."""
@@ -61,6 +66,8 @@ class DistillationLoss(Loss):
             return t**2 * cross_entropy(scores / t, (target / t).softmax(1), reduction="none")
         if task.kind == "binary":
             return t**2 * self.own.each(scores / t, (target[:, 0] / t).sigmoid(), task)
+        if task.kind == "multilabel":
+            return t**2 * self.own.each(scores / t, (target / t).sigmoid(), task)
         return self.own.each(scores, target[:, 0], task)
 
 
@@ -98,7 +105,7 @@ def targets(job: TrainingJob, data: Data, registry: Registry, device: torch.devi
         target = scores.astype(np.float64)
         if data.tasks[task].kind == "regression":
             target = on_scale(target, train.labels, data.tasks[task])
-        splits[task] = {**splits[task], "train": replace(train, labels=np.hstack([train.labels[:, None], target]))}
+        splits[task] = {**splits[task], "train": replace(train, labels=np.column_stack([train.labels, target]))}
     return replace(data, splits=splits)
 
 
@@ -117,8 +124,9 @@ def unlabelled(path: Path, task: Task) -> Examples:
 def _joined(train: Examples, more: Examples) -> Examples:
     """Append unlabelled examples, with label nan, to labelled ones."""
     assert train.labels is not None
-    labels = np.concatenate([train.labels, np.full(len(more), np.nan)])
-    return Examples(train.ids + more.ids, train.first + more.first, train.second + more.second, labels)
+    labels = np.concatenate([train.labels, np.full((len(more), *train.labels.shape[1:]), np.nan)])
+    weights = None if train.weights is None else np.concatenate([train.weights, np.ones(len(more))])
+    return Examples(train.ids + more.ids, train.first + more.first, train.second + more.second, labels, weights)
 
 
 def on_scale(scores: np.ndarray, labels: np.ndarray, task: Task) -> np.ndarray:

@@ -428,13 +428,21 @@ class NetworkStep:
 
     def _mean(self, task: str, each: Tensor) -> Tensor:
         """Return the contribution of these examples' losses [n] to the weighted mean of the whole step."""
+        if task in self.batch.weights:
+            each = each * self.batch.weights[task]
         return self.network.model.heads[task].weight * each.sum() / self.batch.examples[task]
 
 
 def divergence(first: Tensor, second: Tensor, task: Task) -> Tensor:
-    """Symmetric KL divergence [n] of scores [n, k], (KL(p, q) + KL(q, p)) / 2 in nats; for regression (s - t)^2."""
+    """Symmetric KL divergence [n] of scores [n, k], (KL(p, q) + KL(q, p)) / 2 in nats; for regression (s - t)^2.
+
+    Of a multi-label task it is the mean over the labels.
+    """
     if task.kind == "regression":
         return (first[:, 0] - second[:, 0]) ** 2
+    if task.kind == "multilabel":
+        p, q = first.sigmoid(), second.sigmoid()
+        return ((p - q) * (first - second)).mean(1) / 2
     if task.kind == "binary":  # the logit of class 1; that of class 0 is 0
         first, second = (functional.pad(scores, (1, 0)) for scores in (first, second))
     p, q = first.log_softmax(1), second.log_softmax(1)

@@ -20,7 +20,7 @@ from ..tasks.metrics import OVERALL, measures, overall, score_split
 from ..tasks.predictions import Output, Predictions
 from . import checkpoint as snapshots
 from . import gradient_conflict, memory
-from .batches import Batch, Batches, seeded
+from .batches import Batch, Batches, seeded, with_weights
 from .evaluation import Evaluation
 from .network import Network, not_finite
 from .tokens import Tokens
@@ -83,7 +83,7 @@ class Trainer:
         self.model, self.network = model, network
         self.tasks = model.trained
         self.data = data
-        self.batches = Batches(data, tokens, self.tasks, model.train)
+        self.batches = Batches(with_weights(data, model), tokens, self.tasks, model.train)
         self.dev = Evaluation(data, tokens, tuple(model.heads), ("dev",))
         self.all = Evaluation(data, tokens, tuple(model.heads), ("dev", "test"))
         self.parameters = network.prepare_training(torch.from_numpy(self.batches.used()))

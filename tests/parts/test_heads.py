@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 
 from runner.parts.heads.cosine import Cosine
 from runner.parts.heads.linear import Linear
+from runner.parts.heads.ordered import Ordered
 from runner.parts.heads.pair import Pair
+from runner.parts.losses import ClassLoss
 from runner.parts.losses.bce import BinaryCrossEntropy
+from runner.parts.losses.coral import Coral
 from runner.parts.losses.cosine_embedding import CosineEmbedding
 from runner.parts.losses.cross_entropy import CrossEntropy
+from runner.parts.losses.focal import Focal
 from runner.parts.losses.mse import SquaredError
 from runner.parts.losses.ordinal import Ordinal
 from runner.tasks.data import Task
 
 FIVE = Task(title="a", kind="classification", classes=5)
 YES = Task(title="b", kind="binary", sentences=2)
+SEVERAL = Task(title="d", kind="multilabel", classes=3, labels=("x", "y", "z"))
 GRADED = Task(title="c", kind="regression", low=0.0, high=5.0, sentences=2)
 
 
@@ -108,3 +115,102 @@ def test_cosine_embedding_is_torchs_at_both_ends(pair: tuple[torch.Tensor, torch
     torch.testing.assert_close(head.loss.each(scores, labels, GRADED), expected)
     middle = head.loss.each(scores, torch.full((6,), 2.5), GRADED)
     torch.testing.assert_close(middle, (1 - scores[:, 0]) / 2 + (scores[:, 0] - margin).clamp(min=0) / 2)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("task", [YES, SEVERAL], ids=lambda task: task.kind)
+def test_binary_cross_entropy_of_smoothed_and_of_several_labels(task: Task, smoothing: float) -> None:
+    torch.manual_seed(0)
+    scores, labels = torch.randn(9, task.outputs), torch.randint(0, 2, (9, task.outputs)).float()
+    found = BinaryCrossEntropy(smoothing=smoothing).each(scores, labels if task is SEVERAL else labels[:, 0], task)
+    target = labels * (1 - smoothing) + smoothing / 2
+    wanted = -(target * scores.sigmoid().log() + (1 - target) * (1 - scores.sigmoid()).log()).mean(1)
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("task", [FIVE, YES, SEVERAL], ids=lambda task: task.kind)
+def test_focal_loss_is_equation_4_of_lin_et_al(task: Task, gamma: float) -> None:
+    torch.manual_seed(1)
+    scores = 3 * torch.randn(8, task.outputs)
+    if task is FIVE:
+        labels = torch.tensor([0.0, 4, 2, 1, 3, 3, 0, 1])
+        right = scores.softmax(1)[range(8), labels.long()][:, None]
+        plain = functional.cross_entropy(scores, labels.long(), reduction="none")
+    else:
+        truth = torch.randint(0, 2, scores.shape).float()
+        labels = truth if task is SEVERAL else truth[:, 0]
+        right = torch.where(truth == 1, scores.sigmoid(), 1 - scores.sigmoid())
+        plain = BinaryCrossEntropy().each(scores, labels, task)
+    found = Focal(gamma=gamma).each(scores, labels, task)
+    torch.testing.assert_close(found, -((1 - right) ** gamma * right.log()).mean(1), rtol=1e-4, atol=1e-6)
+    if gamma == 0:
+        torch.testing.assert_close(found, plain)
+
+
+def test_focal_loss_of_what_is_certain_has_a_gradient() -> None:
+    scores = torch.tensor([[200.0, -200.0, 0.0, 0.0, 0.0]] * 2, requires_grad=True)
+    Focal(gamma=0.5).each(scores, torch.tensor([0.0, 1.0]), FIVE).sum().backward()
+    assert scores.grad is not None and scores.grad.isfinite().all() and scores.grad[1].abs().sum() > 0
+
+
+def test_the_ordered_head_is_a_proportional_odds_model() -> None:
+    torch.manual_seed(2)
+    head = Ordered(loss=Coral(), spread=1.5)
+    layers = head.build(4, FIVE)
+    embeddings = 2 * torch.randn(50, 4)
+    with torch.no_grad():
+        layers.get_parameter("steps").add_(torch.randn(3))
+    scores = head.scores(layers, (embeddings,))
+    thresholds = [layers.get_parameter("first").item()]
+    for step in layers.get_parameter("steps").tolist():
+        thresholds.append(thresholds[-1] + math.log1p(math.exp(step)))
+    above = (embeddings @ layers.get_parameter("weight").T - torch.tensor(thresholds)).sigmoid()
+    wanted = torch.cat([torch.ones(50, 1), above], 1) - torch.cat([above, torch.zeros(50, 1)], 1)
+    torch.testing.assert_close(scores.exp(), wanted, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(scores.exp().sum(1), torch.ones(50))
+    labels = torch.randint(0, 5, (50,)).float()
+    logits = embeddings @ layers.get_parameter("weight").T - torch.tensor(thresholds)
+    levels = (labels[:, None] > torch.arange(4)).float()  # equation 4 of Cao et al., with importance 1
+    coral = functional.binary_cross_entropy_with_logits(logits, levels, reduction="none").sum(1)
+    torch.testing.assert_close(head.loss.each(scores, labels, FIVE), coral, rtol=1e-3, atol=1e-5)
+
+
+def test_thresholds_begin_evenly_around_zero_and_two_classes_have_one() -> None:
+    layers = Ordered(loss=Coral(), spread=2.0).build(3, FIVE)
+    assert layers.get_parameter("first").item() == -3.0
+    torch.testing.assert_close(functional.softplus(layers.get_parameter("steps")), torch.full((3,), 2.0))
+    two = Task(title="t", kind="classification", classes=2)
+    layers = Ordered(loss=Coral()).build(3, two)
+    assert Ordered(loss=Coral()).scores(layers, (torch.randn(6, 3),)).exp().sum(1).allclose(torch.ones(6))
+
+
+@pytest.mark.parametrize("extreme", [-1e4, 1e4])
+def test_the_loss_of_an_extreme_score_is_finite(extreme: float) -> None:
+    head = Ordered(loss=Coral())
+    layers = head.build(1, FIVE)
+    with torch.no_grad():
+        layers.get_parameter("weight").fill_(1.0)
+    scores = head.scores(layers, (torch.tensor([[extreme]]),))
+    head.loss.each(scores, torch.tensor([2.0]), FIVE).sum().backward()
+    assert scores.isfinite().all() and all(p.grad.isfinite().all() for p in layers.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy, Ordinal, Focal, Coral])
+def test_balanced_class_weights_are_those_of_scikit_learn(loss: type[ClassLoss]) -> None:
+    labels = np.array([0, 0, 0, 0, 1, 1, 2, 3, 4, 4, np.nan])
+    found = loss(class_weights="balanced").weights(labels, FIVE)
+    known = labels[:-1].astype(int)
+    wanted = compute_class_weight("balanced", classes=np.arange(5), y=known)[known]
+    assert found is not None and found.tolist() == pytest.approx([*wanted, 1.0])
+    given = loss(class_weights=(1.0, 2.0, 3.0, 4.0, 5.0)).weights(labels, FIVE)
+    assert given is not None and given.tolist() == [1, 1, 1, 1, 2, 2, 3, 4, 5, 5, 1]
+    assert loss().weights(labels, FIVE) is None
+
+
+def test_class_weights_that_do_not_fit_are_told() -> None:
+    assert CrossEntropy(class_weights=(1.0, 2.0)).misfit(FIVE) == (
+        "class_weights", "there are 2 class weights for 5 classes")
+    assert BinaryCrossEntropy(class_weights=(1.0, 2.0)).misfit(YES) is None
+    assert BinaryCrossEntropy(class_weights="balanced").misfit(GRADED) is not None
+    assert BinaryCrossEntropy(class_weights="balanced").misfit(SEVERAL) is not None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, get_args
 
 from pydantic import Field
 
 from ...part import Part
-from ...tasks.data import Task
+from ...tasks.data import Kind, Task
 from ..encoders.bert.architectures import Pooling
 from ..losses import Loss
 
@@ -21,6 +21,8 @@ class Head(Part):
 
     sentences: ClassVar[tuple[int, ...]] = (1, 2)
     """Supported numbers of sentences per example."""
+    kinds: ClassVar[tuple[str, ...]] = get_args(Kind)
+    """Supported kinds of task."""
     joint: ClassVar[bool] = False
     """Whether a pair is encoded as one sequence (cross-encoder); the head then gets a single embedding of it."""
 

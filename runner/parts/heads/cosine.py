@@ -14,6 +14,7 @@ class Cosine(Head):
 
     type = "cosine"
     sentences = (2,)
+    kinds = ("binary", "regression")
 
     scale: float = Field(default=5.0, gt=0)
     """Factor of the cosine: 5 for labels from 0 to 5 or as a logit, 1 for the cosine-embedding loss."""

@@ -6,10 +6,10 @@ import torch
 from pydantic import Field
 
 from ...tasks.data import Task
-from . import Loss
+from . import ClassLoss
 
 
-class CrossEntropy(Loss):
+class CrossEntropy(ClassLoss):
     """-log softmax(scores)[label], in nats."""
 
     type = "cross_entropy"

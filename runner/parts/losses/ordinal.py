@@ -6,10 +6,10 @@ import torch
 from pydantic import Field
 
 from ...tasks.data import Task
-from . import Loss
+from . import ClassLoss
 
 
-class Ordinal(Loss):
+class Ordinal(ClassLoss):
     """Cross-entropy, in nats, with a target that falls with the distance from the label.
 
     The target probability of class i for label y is softmax(-steepness |i - y|): the soft labels of Díaz and Marathe
