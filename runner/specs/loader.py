@@ -115,7 +115,9 @@ class Loader:
         if not isinstance(suite := table.get("suite"), Table):
             return None
         part = self._parts.part(Suite, suite, suite.place, "suite", HEADER)  # type: ignore[type-abstract]
-        if part and (wrong := list(unsafe_tasks(part, suite))):
+        if not part:
+            raise SpecError(*self._problems.values())
+        if wrong := list(unsafe_tasks(part, suite)):
             raise SpecError(*wrong)
         return part
 
