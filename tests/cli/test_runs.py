@@ -100,7 +100,7 @@ def test_logs_of_a_finished_run_and_of_one_in_training(root: Path) -> None:
         with (attempt / "log.txt").open("a") as log:
             log.write("two\n")
         assert following.stdout.readline() == "two\n"
-    assert following.communicate(timeout=30)[0] == "" and following.returncode == 0
+    assert following.communicate(timeout=600)[0] == "" and following.returncode == 0
 
 
 def test_verify_names_what_is_damaged(root: Path) -> None:

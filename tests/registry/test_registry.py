@@ -418,7 +418,7 @@ def test_two_hundred_rounds_of_four_racing_committers_have_one_winner_each(tmp_p
     for racer in racers:
         racer.start()
     for racer in racers:
-        racer.join(120)
+        racer.join(600)
         assert racer.exitcode == 0
     registry, wins = Registry(tmp_path / "registry"), [0] * 4
     for id in registry.ids():
@@ -462,7 +462,7 @@ def test_a_lease_frees_itself_when_all_who_hold_it_are_dead(registry: Registry) 
     with registry.claim(ID) as mine:
         assert mine is None, "the worker still holds it"
     os.kill(worker, signal.SIGKILL)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         with registry.claim(ID) as mine:
             if mine is not None:
@@ -528,9 +528,9 @@ def test_a_lock_that_is_unlinked_by_its_holder_is_never_held_twice(tmp_path: Pat
     takers = [context.Process(target=_take, args=(tmp_path / "x.lock", barrier, rounds, results)) for _ in range(4)]
     for taker in takers:
         taker.start()
-    held = [results.get(timeout=60) for _ in range(4 * rounds)]
+    held = [results.get(timeout=600) for _ in range(4 * rounds)]
     for taker in takers:
-        taker.join(10)
+        taker.join(600)
     assert sum(held) == rounds
 
 

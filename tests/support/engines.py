@@ -74,7 +74,7 @@ class Building:
         """Return the exit code."""
         for _ in self.events():
             pass
-        return self.process.wait(60)
+        return self.process.wait(600)
 
     def error(self) -> str:
         """Return what it said on standard error."""
@@ -116,7 +116,7 @@ def kill_a_worker(root: Path, id: str = "") -> str:
     return id
 
 
-def patiently(what: str, seconds: float = 120) -> Iterator[None]:
+def patiently(what: str, seconds: float = 600) -> Iterator[None]:
     """Yield again and again; raise AssertionError where that goes on for too long even for a machine that is busy."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -309,7 +309,7 @@ def test_a_build_that_was_killed_in_the_middle_of_a_student_goes_on(tmp_path: Pa
             break
     build.kill()
     build.communicate()
-    out, err = mtrun(root, *command).communicate(timeout=120)
+    out, err = mtrun(root, *command).communicate(timeout=600)
     events = [json.loads(line) for line in out.splitlines()]
     (started,) = [event for event in events if event["event"] == "started"]
     assert started["id"] == id and started["resumed"], err

@@ -124,12 +124,14 @@ def test_two_processes_come_to_what_one_does(tmp_path: Path, settings: list[str]
 def test_what_all_ranks_compute_is_the_batch(sizes: list[int], count: int, parts: int) -> None:
     labels = {str(task): torch.arange(1.0, n + 1) for task, n in enumerate(sizes)}
     packed = Packed(torch.arange(sum(sizes)), torch.ones(sum(sizes), dtype=torch.int64), tuple(sizes))
-    batch = Batch(packed, labels, {task: len(of_task) for task, of_task in labels.items()})
+    weights = {task: 2 * of_task for task, of_task in labels.items() if task == "0"}
+    batch = Batch(packed, labels, weights, {task: len(of_task) for task, of_task in labels.items()})
     shares = [[*ProcessGroup(number, count).share(batch, parts)] for number in range(count)]
     assert all(shares), "a rank without a part would have no gradients to add"
     for task, of_task in labels.items():
         mean = sum(float(part.labels[task].sum()) / part.examples[task] for share in shares for part in share)
         assert mean == pytest.approx(float(of_task.mean()))
+    assert all((part.weights["0"] == 2 * part.labels["0"]).all() for share in shares for part in share)
     met = torch.cat([part.packed.tokens for share in shares for part in share])
     assert set(met.tolist()) == set(range(sum(sizes)))
 
@@ -230,7 +232,7 @@ class Working:
 
     def end(self) -> int:
         """Return the exit code, once all of its processes are gone."""
-        self.process.join(60)
+        self.process.join(600)
         assert self.process.exitcode is not None
         return self.process.exitcode
 
