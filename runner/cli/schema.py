@@ -124,6 +124,10 @@ class Schemas:
         """Return the schema of a field's value: the same cases as in `PartBuilder`, which reads it."""
         annotation = _without_none(annotation)
         args, origin = get_args(annotation), get_origin(annotation)
+        if origin is Annotated:
+            return self._value(args[0], (*args[1:], *metadata), complete, levels)
+        if origin in (Union, UnionType):
+            return {"anyOf": [self._value(choice, (), complete, levels) for choice in args]}
         if annotation is Member:
             return {"title": "members", "anyOf": [_MEMBER, *self._nodes(complete, levels)]}
         if isinstance(annotation, type) and issubclass(annotation, Part):

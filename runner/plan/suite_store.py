@@ -111,7 +111,7 @@ class SuiteStore(Mapping[str, Data]):
         own, base = Path(inspect.getfile(type(suite))).parent, Path(inspect.getfile(Suite)).parent
         code = [sha256(path) for folder in (own, base) for path in sorted(folder.glob("*.py"))]
         data = Path(inspect.getfile(Data))
-        readers = [data.with_name(name) for name in ("table_files.py", "row_files.py")]
+        readers = [data.with_name(name) for name in ("json_files.py", "row_files.py", "table_files.py")]
         read = [sha256(path) for path in (Path(inspect.getfile(Part)), data, *readers)]
         key = json.dumps([suite.canonical(), inputs, code, read, sys.version])
         return self.folder / hashlib.sha256(key.encode()).hexdigest()

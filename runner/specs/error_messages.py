@@ -31,6 +31,14 @@ def non_optional(annotation: Any) -> Any:
     return _choices(annotation)[0]
 
 
+def of_form(annotation: Any, value: Any) -> Any:
+    """Return the type of a union that has the form of a value, without constraints: that of a table or of a list."""
+    choices = [_annotated(choice)[0] for choice in _choices(annotation)]
+    fitting = [choice for choice in choices if (isinstance(value, Array) and get_origin(choice) is tuple)
+               or (isinstance(value, Table) and isinstance(choice, type) and issubclass(choice, Part))]
+    return (fitting or choices)[0]
+
+
 def expected(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     """Describe the values of a field in a few words, such as `a whole number of at least 1`."""
     if len(choices := _choices(annotation)) > 1:
@@ -60,7 +68,11 @@ def _choices(annotation: Any) -> list[Any]:
 
 
 def _plural(annotation: Any) -> str:
+    if len(choices := _choices(annotation)) > 1:
+        return " or ".join(map(_plural, choices))
     annotation, _ = _annotated(annotation)
+    if get_origin(annotation) is tuple:
+        return f"lists of {_plural(get_args(annotation)[0])}"
     return PLAIN[annotation][1] if annotation in PLAIN else "words" if get_origin(annotation) is Literal else "tables"
 
 

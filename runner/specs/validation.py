@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from ..errors import Place, Problem, did_you_mean, nearest
 from ..part import Known, Member, Part
 from ..parts.discovery import family, find, is_family, names
-from .error_messages import expected, non_optional, problems_of, shown, table_label
+from .error_messages import expected, of_form, problems_of, shown, table_label
 from .toml import Array, Table
 
 P = TypeVar("P", bound=Part)
@@ -134,7 +134,8 @@ class PartBuilder:
             part = cls.model_validate(values)
         except ValidationError as error:
             self._errors += 1
-            for key, problem in problems_of(error, cls, table, where, also, self._root, self._known):
+            # one for each type of a union, all alike
+            for key, problem in dict.fromkeys(problems_of(error, cls, table, where, also, self._root, self._known)):
                 if key not in broken and (self._whole or key in table):
                     self._take(problem)
             return None
@@ -142,7 +143,7 @@ class PartBuilder:
 
     def _value(self, annotation: Any, value: Any, at: Place, where: str) -> Any:
         """Convert a field's value: tables to parts and members, arrays to tuples."""
-        annotation = non_optional(annotation)
+        annotation = of_form(annotation, value)
         if isinstance(value, Table) and get_origin(annotation) is dict:
             kind = get_args(annotation)[1]
             return {k: self._value(kind, v, value.values_at[k], f"{where}.{k}") for k, v in value.items()}

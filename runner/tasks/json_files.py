@@ -60,7 +60,7 @@ def _object(text: str) -> dict[str, Any] | None:
 def _rows_of(value: dict[str, Any], line: int, name: str) -> Iterator[tuple[int, Any]]:
     """Yield the rows that an object holds in its only list, or as columns; else the object."""
     lists = [item for item in value.values() if isinstance(item, list)]
-    if len(lists) == 1 and all(isinstance(item, dict) for item in lists[0]):
+    if len(lists) == 1 and lists[0] and all(isinstance(item, dict) for item in lists[0]):
         yield from ((line, item) for item in lists[0])
     elif value and all(isinstance(column, dict | list) for column in value.values()):
         columns = {key: column if isinstance(column, dict) else dict(enumerate(column))

@@ -2,6 +2,7 @@
 
 What a file is, its first bytes say, not its name. All values become text, as `pandas.DataFrame.to_csv` writes them: a
 missing one is empty, true and false are `True` and `False`; nothing that is text is taken for missing ("NA", "null").
+A list, where the caller allows it, is JSON.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import json
 import lzma
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -55,22 +57,25 @@ class Rows(Protocol):
         """Yield the rows, with cells in the order of the header; a row that cannot be read has a problem."""
 
 
-def open_rows(path: Path, name: str, wanted: Sequence[str] = ()) -> Rows:
-    """Open a file of rows, as `rows_of` does. Raise OSError where it cannot be read."""
-    return rows_of(decompressed(open_file(path), name), name, wanted)
+def open_rows(path: Path, name: str, wanted: Sequence[str] = (), *, lists: Collection[str] = (),
+              header: Sequence[str] = (), quotes: bool = True) -> Rows:
+    """Open a file of rows, as `rows_of` does; `header` and `quotes` are a table's. Raise OSError, DataError."""
+    return rows_of(decompressed(open_file(path), name), name, wanted, lists=lists, header=header, quotes=quotes)
 
 
-def rows_of(stream: io.BufferedReader, name: str, wanted: Sequence[str] = ()) -> Rows:
+def rows_of(stream: io.BufferedReader, name: str, wanted: Sequence[str] = (), *, lists: Collection[str] = (),
+            header: Sequence[str] = (), quotes: bool = True) -> Rows:
     """Return the rows of a stream; `name` stands for it in messages. Raise DataError for what is no such file.
 
-    Only the columns `wanted` are sure to be read. In others, a value that no cell can hold, such as a list, is empty.
+    Only the columns `wanted` are sure to be read. In others, a value that no cell can hold is empty, such as a list;
+    in the columns `lists`, one of texts, numbers and truth values is JSON.
     """
     start = _peek(stream, 4096)
     if start.startswith((PARQUET, ARROW, STREAM)):
-        return ArrowRows(stream, name, wanted)
+        return ArrowRows(stream, name, wanted, lists)
     if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[") and not _is_header(start):
-        return JsonRows(stream, name, wanted)
-    return Table(stream, name)
+        return JsonRows(stream, name, wanted, lists)
+    return Table(stream, name, header, quotes)
 
 
 def decompressed(stream: BinaryIO, name: str) -> io.BufferedReader:
@@ -164,6 +169,12 @@ def _text(value: Any) -> str | None:
     return None if isinstance(value, dict | list | bytes) else str(value)
 
 
+def _list(values: Sequence[Any]) -> str | None:
+    """Return a list as JSON, None for one with items that are neither text nor numbers."""
+    items = [_text(value) if isinstance(value, str) else value for value in values]
+    return json.dumps(items) if all(isinstance(item, str | bool | int | float) for item in items) else None
+
+
 @dataclass
 class _Named:
     """What files without a header line share: columns by name."""
@@ -171,6 +182,7 @@ class _Named:
     stream: io.BufferedReader
     name: str
     wanted: Sequence[str] = ()
+    lists: Collection[str] = ()
     header: list[str] = field(init=False, default_factory=list)
     line: int = field(init=False, default=0)
 
@@ -188,7 +200,7 @@ class _Named:
 
     def _row(self, number: int, values: Mapping[str, Any]) -> Row:
         """Return a row; one with a value that no cell can hold in a wanted column has a problem."""
-        cells = [_text(values.get(column)) for column in self.header]
+        cells = [self._cell(column, values.get(column)) for column in self.header]
         odd = {column for column, cell in zip(self.header, cells, strict=True) if cell is None} & {*self.wanted}
         if odd:
             column = min(odd)
@@ -197,12 +209,16 @@ class _Named:
                                            Place(self.name, number)))
         return Row(number, [cell or "" for cell in cells])
 
+    def _cell(self, column: str, value: Any) -> str | None:
+        return _list(value) if isinstance(value, list) and column in self.lists else _text(value)
+
 
 class JsonRows(_Named):
     """Rows of JSON (`json_files`): the header has the keys of the first 1,000 objects; no others are read."""
 
-    def __init__(self, stream: io.BufferedReader, name: str, wanted: Sequence[str] = ()) -> None:
-        super().__init__(stream, name, wanted)
+    def __init__(self, stream: io.BufferedReader, name: str, wanted: Sequence[str] = (),
+                 lists: Collection[str] = ()) -> None:
+        super().__init__(stream, name, wanted, lists)
         values = json_values(stream, name)
         first = list(islice(values, 1000))
         self.header = list(dict.fromkeys(key for _, value in first if isinstance(value, dict) for key in value))
@@ -220,8 +236,9 @@ class JsonRows(_Named):
 class ArrowRows(_Named):
     """Rows of a Parquet, Feather or Arrow file, as pandas, polars and Hugging Face datasets write them."""
 
-    def __init__(self, stream: io.BufferedReader, name: str, wanted: Sequence[str] = ()) -> None:
-        super().__init__(stream, name, wanted)
+    def __init__(self, stream: io.BufferedReader, name: str, wanted: Sequence[str] = (),
+                 lists: Collection[str] = ()) -> None:
+        super().__init__(stream, name, wanted, lists)
         arrow = _arrow(name)
         start = _peek(stream, 8)
         if start.startswith(PARQUET):

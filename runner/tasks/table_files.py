@@ -5,6 +5,7 @@
 - Quotes: a cell in double quotes, `""` for a quote inside, as RFC 4180 and pandas write them. A quote that is not
   closed in its line starts a multi-line cell only if the following lines are not rows by themselves; otherwise it is
   an ordinary character. So a stray quote does not swallow rows.
+- No header: where the caller has `names` for the columns, and none of these is in the first line.
 - Cells: every row has as many as the header. If all rows have one more, it is a pandas index without a name, or the
   empty cell behind a trailing separator.
 - Blank lines and rows of empty cells are skipped.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import BinaryIO, NamedTuple
@@ -122,6 +123,10 @@ class Table:
 
     stream: BinaryIO
     name: str
+    names: Sequence[str] = ()
+    """Names of the columns of a table without a header line."""
+    quotes: bool = True
+    """Whether a cell may be in double quotes; else a quote is a character like any other."""
     header: list[str] = field(init=False)
     separator: str = field(init=False, default="\t")
 
@@ -129,11 +134,13 @@ class Table:
         self._lines = lines(self.stream, self.name)
         first = next((line for line in self._lines if line.text.strip()), Line(1, ""))
         self.line = first.number
-        """Line of the header."""
-        bare = _QUOTED.sub("", first.text)
+        """Line of the header, or 0 where there is none."""
+        bare = _QUOTED.sub("", first.text) if self.quotes else first.text
         self.separator = next((sign for sign in SEPARATORS if sign in bare), "\t")
         self.header = [cell.strip() for cell in self._split(first.text) or first.text.split(self.separator)]
         self._held: list[Line] = []
+        if self.names and not {*self.names} & {*self.header}:
+            self.header, self.line, self._held = list(self.names), 0, [first]
 
     def index(self, column: str) -> int:
         """Return the position of a column. Raise DataError if it is missing or repeated."""
@@ -150,7 +157,7 @@ class Table:
         """Yield the rows; those whose number of cells differs from the header's have a problem."""
         rows = self._rows()
         first = list(islice(rows, 3))
-        surplus = bool(first) and all(len(row.cells) == len(self.header) + 1 for row in first)
+        surplus = bool(first) and self.line > 0 and all(len(row.cells) == len(self.header) + 1 for row in first)
         is_trailing = surplus and not any(row.cells[-1] for row in first)
         for row in chain(first, rows):
             cells = row.cells
@@ -163,7 +170,7 @@ class Table:
 
     def _wrong_count(self, row: Row, surplus: bool) -> Problem:
         notes = [f"cells are separated by {SEPARATORS[self.separator]}"]
-        if any(cell.startswith('"') for cell in row.cells):
+        if self.quotes and any(cell.startswith('"') for cell in row.cells):
             notes.append("a quote is opened in this row and not closed at the end of its cell")
         number, wanted = len(row.cells), len(self.header) + surplus
         others = "the rows before have" if surplus else "the header has"
@@ -188,7 +195,7 @@ class Table:
     def _split(self, text: str) -> list[str] | None:
         """Split a line into cells; None if a quoted cell is not closed."""
         cells, at, separator = [], 0, self.separator
-        if '"' not in text:
+        if '"' not in text or not self.quotes:
             return text.split(separator)
         while at <= len(text):
             end = text.find(separator, at)

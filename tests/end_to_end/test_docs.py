@@ -157,11 +157,11 @@ OWN_HEAD = 'combiner = "sum"\n[heads.sentiment]\ntype = "linear"\nloss = "cross_
 
 def test_the_specs_of_the_guide_load(tmp_path: Path) -> None:
     scaffold.init(tmp_path, {})
-    head, rates, named, tree, suite = specs_of(GUIDE)
+    head, rates, named, tree, suite, metrics = specs_of(GUIDE)
     texts = {"head": f'kind = "model"\nextends = "base.toml"\n{head}', "rates": rates, "named": named, "tree": tree}
     for name, text in texts.items():
         (tmp_path / "specs" / f"{name}.toml").write_text(text)
-    (tmp_path / "specs" / "suites" / "reviews.toml").write_text(suite)
+    (tmp_path / "specs" / "suites" / "reviews.toml").write_text(suite + metrics)
     texts["own"] = f'kind = "model"\nsuite = "suites/reviews.toml"\n{OWN_HEAD}'
     (tmp_path / "specs" / "own.toml").write_text(texts["own"])
     nodes = {name: [n.name for n in Loader(tmp_path).load(tmp_path / "specs" / f"{name}.toml")] for name in texts}
