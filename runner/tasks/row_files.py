@@ -7,6 +7,7 @@ A list, where the caller allows it, is JSON.
 
 from __future__ import annotations
 
+import ast
 import bz2
 import gzip
 import io
@@ -15,6 +16,7 @@ import lzma
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -173,6 +175,17 @@ def _list(values: Sequence[Any]) -> str | None:
     """Return a list as JSON, None for one with items that are neither text nor numbers."""
     items = [_text(value) if isinstance(value, str) else value for value in values]
     return json.dumps(items) if all(isinstance(item, str | bool | int | float) for item in items) else None
+
+
+def as_list(cell: str) -> list[str] | None:
+    """Return the items of a list that a cell holds, as JSON or as Python and so pandas show it; None for other text."""
+    if not cell.strip().startswith("["):
+        return None
+    for read in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            if isinstance(found := read(cell.strip()), list):
+                return [str(item).strip() for item in found]
+    return None
 
 
 @dataclass
