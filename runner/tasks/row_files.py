@@ -13,6 +13,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -178,12 +179,18 @@ def _list(values: Sequence[Any]) -> str | None:
 
 
 def as_list(cell: str) -> list[str] | None:
-    """Return the items of a list that a cell holds, as JSON or as Python and so pandas show it; None for other text."""
-    if not cell.strip().startswith("["):
+    """Return the items of a list that a cell holds, None for other text.
+
+    It is JSON, or what pandas makes of it in a table: a list as Python shows it, or an array, which has no commas.
+    """
+    text = cell.strip()
+    if not text.startswith("["):
         return None
-    for read in (json.loads, ast.literal_eval):
+    end = r"['\"]" if "'" in text or '"' in text else r"\d"
+    with_commas = re.sub(rf"(?<={end})\s+(?={end})", ", ", text)
+    for read, form in ((json.loads, text), (ast.literal_eval, text if "," in text else with_commas)):
         with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-            if isinstance(found := read(cell.strip()), list):
+            if isinstance(found := read(form), list):
                 return [str(item).strip() for item in found]
     return None
 
