@@ -15,6 +15,7 @@ from pathlib import Path
 from ..errors import DataError, Place, Problem, UsageError
 from ..files import reported
 from ..specs.toml_errors import written
+from ..tasks.row_files import as_list, open_rows
 
 ROWS = 20_000
 """Number of rows of a file that are looked at."""
@@ -25,9 +26,12 @@ SMALL = 2_000
 _SPLITS = {"train": "train", "training": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev",
            "test": "test", "testing": "test"}
 _LABELS = ("label", "labels", "class", "category", "target", "gold_label", "gold", "y", "topic", "sentiment", "rating",
-           "stars", "score", "similarity", "similarity_score", "is_duplicate", "same", "intent", "emotion", "polarity")
+           "stars", "score", "similarity", "similarity_score", "is_duplicate", "same", "intent", "emotion", "polarity",
+           "topics", "tags", "categories", "genres", "emotions")
 _SCORES = ("score", "similarity", "similarity_score")
-_IDS = ("id", "idx", "index", "guid", "uid", "uuid", "pairid", "example_id", "row_id", "")
+_IDS = ("id", "idx", "index", "guid", "uid", "uuid", "pairid", "example_id", "row_id")
+_INDEX = ("__index_level_0__", "unnamed: 0", "")
+"""Names of a pandas index, which says nothing of the example."""
 _PAIRS = (("sentence1", "sentence2"), ("text1", "text2"), ("question1", "question2"), ("premise", "hypothesis"),
           ("q1", "q2"), ("text_a", "text_b"), ("sentence_a", "sentence_b"), ("left", "right"), ("first", "second"),
           ("query", "document"), ("query", "passage"), ("question", "answer"), ("anchor", "positive"))
@@ -121,6 +125,12 @@ class Column:
         return numbers if all(map(math.isfinite, numbers)) else []
 
     @property
+    def items(self) -> list[str]:
+        """The different items of a column of lists, sorted; none if a value is no list."""
+        lists = [as_list(text) for text in self.texts if text]
+        return sorted({item for found in lists for item in found or ()}) if None not in lists else []
+
+    @property
     def words(self) -> float:
         """Mean number of words of a value."""
         return sum(len(text.split()) * count for text, count in self.texts.items()) / max(1, self.rows)
@@ -153,13 +163,10 @@ def own_data(project: Path, files: Sequence[Path]) -> dict[Path, bytes]:
         if not file.is_file():
             raise UsageError(Problem(f"there is no file {file}"))
     folder = Path(os.path.commonpath([file.resolve().parent for file in files]))
-    by_task: dict[str, dict[str, Path]] = {}
-    for file in files:
+    by_task: dict[str, dict[str, list[Path]]] = {}
+    for file in dict.fromkeys(files):
         name, split = _named(file)
-        if split in by_task.setdefault(name, {}):
-            raise UsageError(Problem(f"{by_task[name][split]} and {file} would both be {split} of `{name}`",
-                                     hint="call them as in films-train.csv, films-dev.csv, films-test.csv"))
-        by_task[name][split] = file
+        by_task.setdefault(name, {}).setdefault(split, []).append(file)
     tasks = [_guess(name, splits, folder) for name, splits in by_task.items()]
     is_near = folder.is_relative_to(project.resolve().parent)
     where = os.path.relpath(folder, project.resolve()) if is_near else str(folder)
@@ -180,17 +187,37 @@ def _lines(keys: Mapping[str, tuple[object, str]]) -> list[str]:
 def _named(file: Path) -> tuple[str, str]:
     """Return the name of the task of a file, and its split; a file without a split is for training."""
     words = [word for word in re.split(r"[^a-z0-9]+", file.name.split(".")[0].lower()) if word]
+    if re.search(r"\d of \d+$", " ".join(words)):  # as in train-00000-of-00002
+        del words[-3:]
+    elif len(words) > 1 and words[-1].isdigit() and words[-2] in _SPLITS:
+        del words[-1]
     split = next((_SPLITS[word] for word in words if word in _SPLITS), "train")
     rest = "_".join(word for word in words if word not in _SPLITS) or "task"
     return (rest if rest[0].isalpha() else f"task_{rest}")[:40], split
 
 
-def _columns(file: Path) -> list[Column]:
-    """Return what the first rows of a file hold, by column. Raise DataError, StorageError."""
-    from ..tasks.row_files import open_rows
+def _columns(files: Sequence[Path]) -> list[Column]:
+    """Return what the first rows of each file hold, by column. Raise DataError, StorageError."""
+    found: dict[str, Counter[str]] = {}
+    count = 0
+    for file in files:
+        header, rows = _rows(file)
+        if found and {*found} != {*header}:
+            raise DataError(Problem(f"{file} has the columns {', '.join(header)}, where {files[0]} has "
+                                    f"{', '.join(found)}", Place(str(file)),
+                                    hint="call the files of one task as in films-train-1.csv, films-train-2.csv, and "
+                                    "those of another by another name"))
+        count += len(rows)
+        for at, name in enumerate(header):
+            found.setdefault(name, Counter()).update(cells[at].strip() for cells in rows)
+    return [Column(name, texts, count) for name, texts in found.items()]
 
+
+def _rows(file: Path) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the first rows of a file. Raise DataError, StorageError."""
     with reported("read", file):
-        rows = open_rows(file, str(file))
+        header = open_rows(file, str(file)).header
+        rows = open_rows(file, str(file), lists=header)
         found = [row.cells for row in islice(rows.rows(), ROWS) if not row.problem]
     if not found:
         raise DataError(Problem(f"{file} has no rows below its header", Place(str(file))))
@@ -198,22 +225,23 @@ def _columns(file: Path) -> list[Column]:
         raise DataError(Problem(f"{file} has no header: its first line is {', '.join(rows.header)}",
                                 Place(str(file), rows.line),
                                 hint="name its columns in a first line, such as: text,label"))
-    return [Column(name, Counter(cells[at].strip() for cells in found), len(found))
-            for at, name in enumerate(rows.header)]
+    return header, found
 
 
-def _guess(name: str, files: Mapping[str, Path], folder: Path) -> OwnTask:
+def _guess(name: str, files: Mapping[str, Sequence[Path]], folder: Path) -> OwnTask:
     """Return the task that some files seem to be of. Raise DataError where no text or no label is found."""
     if "train" not in files:
-        raise UsageError(Problem(f"`{name}` has no file for training, only {', '.join(map(str, files.values()))}"))
+        others = ", ".join(str(file) for several in files.values() for file in several)
+        raise UsageError(Problem(f"`{name}` has no file for training, only {others}"))
     columns = _columns(files["train"])
     id, label = _id(columns), _label(columns)
-    others = [column for column in columns if column not in (id, label) and column.name]
-    if label is None or not others:
+    rest = [column for column in columns if column not in (id, label) and column.name.lower() not in _INDEX
+            and not column.items]
+    if label is None or not rest:
         what = "no column that looks like a label" if label is None else "no column of text beside the label"
-        raise DataError(Problem(f"{files['train']} has {what}; it has {', '.join(c.name for c in columns)}",
-                                Place(str(files["train"]))))
-    texts, reason = _texts(others)
+        raise DataError(Problem(f"{files['train'][0]} has {what}; it has {', '.join(c.name for c in columns)}",
+                                Place(str(files["train"][0]))))
+    texts, reason = _texts(rest)
     keys: dict[str, tuple[object, str]] = {"title": (name.replace("_", " ").capitalize(), "heading in tables")}
     kind, more, head, loss = _kind(label, len(texts))
     keys |= {"kind": kind, **more, "columns": ([column.name for column in texts], reason),
@@ -229,24 +257,27 @@ def _guess(name: str, files: Mapping[str, Path], folder: Path) -> OwnTask:
     return OwnTask(name, keys, head, loss)
 
 
-def _relative(file: Path, folder: Path) -> str:
-    return file.resolve().relative_to(folder).as_posix()
+def _relative(files: Sequence[Path], folder: Path) -> str | list[str]:
+    """Return the name of a file in a folder; of several, a list."""
+    names = [file.resolve().relative_to(folder).as_posix() for file in files]
+    return names if len(names) > 1 else names[0]
 
 
 def _id(columns: Sequence[Column]) -> Column | None:
     """Return the column of ids: by its name, if its values are unique."""
-    return next((column for column in columns if column.name.lower() in _IDS and column.name
+    return next((column for column in columns if column.name.lower() in _IDS
                  and len(column.texts) == column.rows and "" not in column.texts), None)
 
 
 def _label(columns: Sequence[Column]) -> Column | None:
-    """Return the column of the label: by its name, else the last one with few values or with numbers."""
+    """Return the column of the label: by its name, else the last one with few values, with lists or with numbers."""
     by_name = {column.name.lower(): column for column in columns}
     for name in _LABELS:
         if name in by_name:
             return by_name[name]
-    few = [column for column in columns if column.name.lower() not in _IDS
-           and (2 <= len(column.texts) <= min(MOST_CLASSES, column.rows // 2) or column.numbers)]
+    few = [column for column in columns if column.name.lower() not in _IDS + _INDEX
+           and (2 <= len(column.texts) <= min(MOST_CLASSES, column.rows // 2) or column.numbers
+                or 2 <= len(column.items) <= MOST_CLASSES)]
     return few[-1] if few else None
 
 
@@ -265,6 +296,10 @@ def _texts(columns: Sequence[Column]) -> tuple[list[Column], str]:
 
 def _kind(label: Column, texts: int) -> tuple[tuple[str, str], dict[str, tuple[object, str]], str, str]:
     """Return kind and further keys of a task, each with its reason, and the head and the loss that suit it."""
+    head = "pair" if texts == 2 else "linear"
+    several, reason = _several(label)
+    if several:
+        return ("multilabel", reason), {"labels": (several, f"{len(several)} different names")}, head, "bce"
     values = sorted(text for text in label.texts if text)
     if len(values) < 2:
         raise DataError(Problem(f"`{label.name}` has {len(values)} different values that are text or numbers",
@@ -275,8 +310,7 @@ def _kind(label: Column, texts: int) -> tuple[tuple[str, str], dict[str, tuple[o
         scale: dict[str, tuple[object, str]] = {
             "low": (min(0.0, float(math.floor(min(numbers)))), f"lowest seen: {min(numbers):g}"),
             "high": (float(math.ceil(max(numbers))), f"highest seen: {max(numbers):g}")}
-        return ("regression", "numbers"), scale, "pair" if texts == 2 else "linear", "mse"
-    head = "pair" if texts == 2 else "linear"
+        return ("regression", "numbers"), scale, head, "mse"
     if {text.lower() for text in values} <= {"true", "false", "yes", "no"} or {float(n) for n in numbers} == {0.0, 1.0}:
         return ("binary", "two values, no and yes"), {}, head, "bce"
     if numbers and {float(n) for n in numbers} == set(map(float, range(len(values)))):
@@ -287,3 +321,16 @@ def _kind(label: Column, texts: int) -> tuple[tuple[str, str], dict[str, tuple[o
     names = [f"{number:g}" for number in sorted({*numbers})] if numbers else values
     return ("classification", f"{len(values)} values"), {"labels": (names, "in the order of the classes")}, head, \
         "cross_entropy"
+
+
+def _several(label: Column) -> tuple[list[str], str]:
+    """Return the names that the cells of a label list, and why; none where each cell seems to be one label."""
+    if label.items:
+        return label.items, "lists"
+    for sign, word in (("|", "bars"), (";", "semicolons"), (",", "commas")):
+        names = sorted({part.strip() for text in label.texts for part in text.split(sign)} - {""})
+        is_number = sign == "," and all(map(_WHOLE.fullmatch, names))  # a decimal comma
+        if 2 <= len(names) <= min(MOST_CLASSES, len(label.texts) - 1) and not is_number and any(
+                sign in text for text in label.texts):
+            return names, f"several names in a cell, separated by {word}"
+    return [], ""

@@ -134,8 +134,7 @@ class PartBuilder:
             part = cls.model_validate(values)
         except ValidationError as error:
             self._errors += 1
-            # one for each type of a union, all alike
-            for key, problem in dict.fromkeys(problems_of(error, cls, table, where, also, self._root, self._known)):
+            for key, problem in problems_of(error, cls, table, where, also, self._root, self._known):
                 if key not in broken and (self._whole or key in table):
                     self._take(problem)
             return None

@@ -7,14 +7,17 @@ A list, where the caller allows it, is JSON.
 
 from __future__ import annotations
 
+import ast
 import bz2
 import gzip
 import io
 import json
 import lzma
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -173,6 +176,23 @@ def _list(values: Sequence[Any]) -> str | None:
     """Return a list as JSON, None for one with items that are neither text nor numbers."""
     items = [_text(value) if isinstance(value, str) else value for value in values]
     return json.dumps(items) if all(isinstance(item, str | bool | int | float) for item in items) else None
+
+
+def as_list(cell: str) -> list[str] | None:
+    """Return the items of a list that a cell holds, None for other text.
+
+    It is JSON, or what pandas makes of it in a table: a list as Python shows it, or an array, which has no commas.
+    """
+    text = cell.strip()
+    if not text.startswith("["):
+        return None
+    end = r"['\"]" if "'" in text or '"' in text else r"\d"
+    with_commas = re.sub(rf"(?<={end})\s+(?={end})", ", ", text)
+    for read, form in ((json.loads, text), (ast.literal_eval, text if "," in text else with_commas)):
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            if isinstance(found := read(form), list):
+                return [str(item).strip() for item in found]
+    return None
 
 
 @dataclass

@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 import runner
-from runner.cli.own_data import own_data
+from runner.cli.own_data import _named, own_data
 from runner.errors import MtrunError
+from runner.parts.suites.files import Files, Source
 from runner.specs.toml_errors import written
 
 MOODS = pd.DataFrame({"text": [f"a {w} day number {n}" for n in range(20) for w in ("sad", "glad", "calm")],
@@ -99,13 +100,68 @@ def test_what_cannot_be_guessed_is_said_and_nothing_is_written(tmp_path: Path, t
     assert done.returncode in (1, 2) and message in done.stderr and not (tmp_path / "made").exists()
 
 
-def test_two_files_of_one_split_are_refused(tmp_path: Path) -> None:
-    for name in ("train-a.csv", "a.train.csv", "a-test.csv"):
-        MOODS.to_csv(tmp_path / name, index=False)
-    with pytest.raises(MtrunError, match="would both be train"):
+def test_several_files_of_one_split_are_a_list(tmp_path: Path) -> None:
+    names = {"train": ["moods-train-00000-of-00002.parquet", "moods-train-00001-of-00002.parquet"],
+             "test": ["moods_test_1.csv", "moods_test_2.csv"]}
+    for number, split in enumerate(("train", "test")):
+        for half, name in enumerate(names[split]):
+            frame = MOODS.sort_values("mood")[half * 30:][:30].assign(text=f"{number}{half} " + MOODS.text)
+            frame.to_parquet(tmp_path / name) if name.endswith("parquet") else frame.to_csv(tmp_path / name)
+    files = [tmp_path / name for several in names.values() for name in several]
+    (task,) = guessed(tmp_path, *files, files[0]).values()
+    assert (task["train"], task["test"], task["dev"]) == (names["train"], names["test"], 0.2)
+    assert task["labels"] == ["calm", "glad", "sad"]  # no file has all of them
+    suite = Files(tasks={"moods": Source.model_validate(task | {
+        key: tuple(task[key]) for key in ("labels", "columns", "train", "test")})}, folder=str(tmp_path))
+    assert {split: len(part) for split, part in suite.load(tmp_path).splits["moods"].items()} == {
+        "train": 48, "dev": 12, "test": 60}
+
+
+@pytest.mark.parametrize(("file", "named"), [
+    ("train-a.csv", ("a", "train")), ("a.train.csv", ("a", "train")), ("sts-2012.csv", ("sts_2012", "train")),
+    ("train-00000-of-00002.parquet", ("task", "train")), ("news_val_3.jsonl.gz", ("news", "dev")),
+    ("20-newsgroups_test.csv", ("task_20_newsgroups", "test")), ("validation.csv", ("task", "dev"))])
+def test_names_of_files_say_task_and_split(file: str, named: tuple[str, str]) -> None:
+    assert _named(Path(file)) == named
+
+
+def test_files_that_are_no_task_together_are_refused(tmp_path: Path) -> None:
+    MOODS.to_csv(tmp_path / "train-a.csv", index=False)
+    MOODS.assign(more=1).to_csv(tmp_path / "a.train.csv", index=False)
+    with pytest.raises(MtrunError, match=r"a\.train\.csv has the columns text, mood, more, where .*train-a\.csv has t"):
         own_data(tmp_path, [tmp_path / "train-a.csv", tmp_path / "a.train.csv"])
+    MOODS.to_csv(tmp_path / "a-test.csv", index=False)
     with pytest.raises(MtrunError, match="has no file for training"):
         own_data(tmp_path, [tmp_path / "a-test.csv"])
+
+
+SETS = [["sport"], ["sport", "arts"], [], ["arts", "world news"], ["world news"], ["sport", "world news"]] * 10
+
+
+@pytest.mark.parametrize(("column", "values", "reason"), [
+    ("label", SETS, "lists"), ("topics", [str(names) for names in SETS], "lists"), ("anything", SETS, "lists"),
+    *((name, [sign.join(names) for names in SETS], f"several names in a cell, separated by {word}")
+      for name in ("labels", "subjects") for sign, word in (("|", "bars"), ("; ", "semicolons"), (",", "commas")))])
+def test_several_labels_in_a_cell_are_a_multilabel_task(tmp_path: Path, column: str, values: list[object],
+                                                        reason: str) -> None:
+    frame = pd.DataFrame({"text": [f"a text with number {n}" for n in range(60)], column: values,
+                          "words": [["a", "text", f"{n}"] for n in range(60)]})
+    frame.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+    files = own_data(tmp_path, [tmp_path / "t.jsonl"])
+    suite = files[Path("specs/suites/mine.toml")].decode()
+    (task,) = tomllib.loads(suite)["tasks"].values()
+    assert (task["kind"], task["labels"]) == ("multilabel", ["arts", "sport", "world news"])
+    assert (task["columns"], task["label"]) == (["text"], column) and f"# {reason}" in suite
+    assert tomllib.loads(files[Path("specs/first.toml")].decode())["heads"]["t"] == {"type": "linear", "loss": "bce"}
+
+
+@pytest.mark.parametrize("values", [["1,5", "2,5", "3,5", "1,2"], ["good, really", "bad", "so so", "none"],
+                                    ["a;b", "c;d", "e;f", "g;h"]])
+def test_signs_in_single_labels_are_no_lists(tmp_path: Path, values: list[str]) -> None:
+    frame = pd.DataFrame({"text": [f"a text with number {n}" for n in range(60)], "label": values * 15})
+    frame.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+    (task,) = guessed(tmp_path, tmp_path / "t.jsonl").values()
+    assert (task["kind"], task["labels"]) == ("classification", sorted(values))
 
 
 def test_the_profile_may_be_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

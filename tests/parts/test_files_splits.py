@@ -12,9 +12,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from projects import project, write
+from runs import planned
 
-from runner.errors import DataError
+from runner.errors import DataError, MtrunError, Place
+from runner.part import plain_dump
+from runner.parts.suites import Suite
 from runner.parts.suites.files import Files, Source
+from runner.specs.validation import PartBuilder, as_table
 from runner.tasks.data import Examples
 
 MOODS = Source.model_validate({
@@ -89,6 +94,56 @@ def test_folds_without_examples_are_told(tmp_path: Path) -> None:
     written(tmp_path / "train.jsonl", [{"text": "the same", "mood": 1}] * 9)
     with pytest.raises(DataError, match="too few different training examples for dev = fold 2 of 3: dev would have"):
         load(tmp_path, with_dev(2, 3))
+
+
+SUITE = """
+kind = "suite"
+type = "files"
+folder = "data"
+[tasks.moods]
+title = "M"
+kind = "classification"
+classes = 3
+columns = ["text"]
+label = "mood"
+train = "train.jsonl"
+dev = {fold = 1, folds = 3}
+"""
+MODEL = """
+kind = "model"
+suite = "suites/moods.toml"
+combiner = "sum"
+schedule = "constant"
+[heads.moods]
+type = "linear"
+loss = "cross_entropy"
+"""
+
+
+def test_folds_are_set_on_the_command_line_and_swept(tmp_path: Path) -> None:
+    root = project(tmp_path, one=MODEL, all=MODEL + '[sweep]\n"suite.tasks.moods.dev.fold" = [1, 2, 3]\n')
+    write(root, {"specs/suites/moods.toml": SUITE})
+    (root / "data").mkdir()
+    written(root / "data" / "train.jsonl", [{"text": f"s {n}", "mood": n % 3} for n in range(30)])
+    swept = planned(root, "all")
+    single = [planned(root, "one", settings=[f"suite.tasks.moods.dev.fold={fold}"]) for fold in (1, 2, 3)]
+    assert [*swept.nodes] == [id for plan in single for id in plan.nodes] and len({*swept.nodes}) == 3
+    dev = [id for node in swept.nodes.values() for id in swept.data[node.suite].splits["moods"]["dev"].ids]
+    assert len(dev) == 30 and {*dev} == {f"{n}" for n in range(1, 31)}
+    with pytest.raises(MtrunError, match="there is no `fold` 4 of 3"):
+        planned(root, "one", settings=["suite.tasks.moods.dev.fold=4"])
+
+
+def test_a_suite_is_the_same_after_a_job_wrote_it_down() -> None:
+    """A worker reads the suite from JSON: folds, shares of files, joined columns, columns of labels."""
+    source = Source.model_validate({
+        "title": "M", "kind": "multilabel", "columns": (("a", "b"), "c"), "label": ("x", "y"), "weight": "w",
+        "train": ("t", {"file": "u", "share": 0.5}), "dev": {"fold": 2, "folds": 3}, "header": ("a", "b"),
+        "quotes": False})
+    suite = Files(tasks={"x": source})
+    builder = PartBuilder(Path())
+    table = as_table(json.loads(json.dumps(plain_dump(suite))), Place("job"))
+    assert builder.part(Suite, table, table.place) == suite, builder.problems  # type: ignore[type-abstract]
 
 
 # Shares of files ------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runner.errors import DataError
-from runner.tasks.row_files import open_rows
+from runner.tasks.row_files import as_list, open_rows
 
 Frame = list[dict[str, object]]
 
@@ -215,3 +215,46 @@ def test_without_pyarrow_it_says_what_to_install(tmp_path: Path, monkeypatch: py
     with pytest.raises(DataError) as caught:
         open_rows(tmp_path / "file", "data")
     assert caught.value.problems[0].hint == "pip install 'mtrun[data]'"
+
+
+# Lists in cells -------------------------------------------------------------------------------------------------------
+
+ITEMS = st.lists(st.one_of(st.text(max_size=5), st.integers(-9, 9), st.booleans()), max_size=4)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(ITEMS, min_size=1, max_size=5))
+def test_lists_come_back_where_they_are_allowed(tmp_path: Path, rows: list[list[object]]) -> None:
+    path = tmp_path / "file"
+    path.write_text("\n".join(json.dumps({"id": f"{n}", "a": items}) for n, items in enumerate(rows)))
+    found = list(open_rows(path, "data", ["a"], lists=["a"]).rows())
+    assert [as_list(row.cells[1]) for row in found] == [
+        [str(item).strip().encode(errors="replace").decode() for item in items] for items in rows]
+    assert all(row.problem for row in open_rows(path, "data", ["a"]).rows())
+    assert not any(row.cells[1] for row in open_rows(path, "data", ["id"]).rows())
+
+
+@pytest.mark.parametrize(("cell", "items"), [
+    ('["a", "b"]', ["a", "b"]), ("['a', \"b's\"]", ["a", "b's"]), ("[]", []),
+    (" [1, 2.5, true] ", ["1", "2.5", "True"]), ("['a' 'b\\n c']", ["a", "b\n c"]), ("[ 2  17]", ["2", "17"]),
+    ("[1, 2", None), ("", None), ("a", None), ("[a]", None), ("[" * 9999, None),
+    ('{"a": 1}', None), ("[__import__('os')]", None)])
+def test_lists_are_read_from_json_and_from_python(cell: str, items: list[str] | None) -> None:
+    assert as_list(cell) == items
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(st.sampled_from(["a", "b's", "world news", "top 10", "10 20", 'a "b"']), max_size=4), min_size=1))
+def test_lists_are_those_that_went_through_parquet_and_pandas_into_a_table(tmp_path: Path, rows: list[list[str]]
+                                                                           ) -> None:
+    pyarrow.parquet.write_table(pa.table({"a": pa.array(rows, pa.list_(pa.string())), "b": range(len(rows))}),
+                                tmp_path / "parquet")
+    pd.read_parquet(tmp_path / "parquet").to_csv(tmp_path / "file", index=False)
+    assert [as_list(row.cells[0]) for row in open_rows(tmp_path / "file", "data").rows()] == rows
+
+
+@pytest.mark.parametrize("value", [[["nested"]], [{"a": 1}], [None]])
+def test_lists_of_other_things_are_bad_rows(tmp_path: Path, value: list[object]) -> None:
+    (tmp_path / "file").write_text(json.dumps({"a": value, "b": 1}) + '\n{"a": [], "b": 1}\n')
+    bad, good = open_rows(tmp_path / "file", "data", ["a"], lists=["a"]).rows()
+    assert bad.problem and bad.problem.message == "row has a list in `a`, not text or a number" and not good.problem

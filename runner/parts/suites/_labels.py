@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-import json
 import math
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 
+from ...tasks.row_files import as_list
 from ._source import Source
 
 Label = float | tuple[float, ...]
@@ -100,14 +98,3 @@ def _listed(cell: str, names: Sequence[str]) -> list[str]:
     separators = "".join(sign for sign in SEPARATORS if not any(sign in name for name in names))
     parts = re.split(f"[{re.escape(separators)}]", cell) if separators else [cell]
     return [text for part in parts if (text := part.strip())]
-
-
-def as_list(cell: str) -> list[str] | None:
-    """Return the items of a list that a cell holds as JSON or as Python shows it, None for another text."""
-    if not cell.strip().startswith("["):
-        return None
-    for read in (json.loads, ast.literal_eval):
-        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-            if isinstance(found := read(cell.strip()), list):
-                return [str(item).strip() for item in found]
-    return None
