@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from ..project import Project
 from ..registry.registry import Registry
 from ..specs.identity import filed_id, leaf_id, stale_sources, tree_id
 from ..specs.loader import Loader
-from ..specs.spec import Filed, Leaf, Model, Node, Stored, Tree
+from ..specs.spec import Filed, Leaf, Model, Node, Stored, Tree, leaves
 from ..specs.stored_run import suite_of
 from ..tasks.data import Task
 from ..tasks.prediction_files import probabilities, read
@@ -147,7 +147,7 @@ class _Planner:
         SpecError if the profile has none either.
         """
         for tree in reversed(self.open):
-            if leaf := next(_leaves(tree), None):
+            if leaf := next(leaves(tree), None):
                 return self.plan.nodes[self.add(leaf)].suite
         if suite := self.profile_suite():
             return self._suite(suite)
@@ -161,13 +161,3 @@ class _Planner:
             self.suites[key] = self.plan.data.add(suite)
             self.plan.suites.setdefault(self.suites[key], suite.name)
         return self.suites[key]
-
-
-def _leaves(tree: Tree) -> Iterator[Leaf | Stored]:
-    """Yield the models and stored runs in a tree."""
-    seen, todo = {id(tree)}, [tree]
-    while todo:
-        new = [child for child in todo.pop().ensemble.children() if id(child) not in seen]
-        seen |= {id(child) for child in new}
-        yield from (child for child in new if isinstance(child, Leaf | Stored))
-        todo += [child for child in new if isinstance(child, Tree)]

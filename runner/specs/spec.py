@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -346,3 +346,15 @@ class Filed(Member):
 Node = Leaf | Tree | Stored | Filed
 
 Spec = Leaf | Tree
+
+
+def leaves(node: Node) -> Iterator[Leaf | Stored]:
+    """Yield the models and stored runs of a node: itself, or those in a tree, the highest first."""
+    seen, todo = {id(node)}, [node]
+    while todo:
+        node = todo.pop(0)
+        if isinstance(node, Leaf | Stored):
+            yield node
+        new = [child for child in node.ensemble.children() if id(child) not in seen] if isinstance(node, Tree) else []
+        seen |= {id(child) for child in new}
+        todo += new

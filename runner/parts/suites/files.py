@@ -148,11 +148,16 @@ class Files(Suite):
     def inputs(self, project: Path) -> dict[str, str] | None:
         """Return the sha256 of each data file; None if one cannot be read, which `load` reports with its place."""
         try:
-            files = {file for source in self.tasks.values() for split in SPLITS
-                     for file in self._files(source, split, project)}
+            splits = [files for by_split in self.data_files(project).values() for files in by_split.values()]
+            files = {file for names in splits for file in names}
             return {file: sha256(self._folder(project) / file) for file in sorted(files)}
         except (StorageError, DataError):
             return None
+
+    def data_files(self, project: Path) -> Mapping[str, Mapping[str, Sequence[str]]]:
+        """Return the names of the files by task and split. Raise DataError if a folder has none."""
+        return {name: {split: self._files(source, split, project) for split in SPLITS}
+                for name, source in self.tasks.items()}
 
     def _folder(self, project: Path) -> Path:
         """Return the folder of the files."""
@@ -175,8 +180,9 @@ class Files(Suite):
         splits: dict[str, dict[str, Examples]] = {}
         problems: list[Problem] = []
         dropped: dict[str, int] = {}
+        all_files = self.data_files(project)
         for name, source in self.tasks.items():
-            files = {split: self._files(source, split, project) for split in SPLITS}
+            files = all_files[name]
             problems += _same_files(name, files, folder)
             rows: dict[str, list[_Row]] = {}
             for split in filter(files.get, SPLITS):
