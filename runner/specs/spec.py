@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 
 from ..errors import Place
 from ..files import sha256
+from ..lazy import deferred
 from ..part import Member, Part
 from ..parts.adapters import Adapter
 from ..parts.combiners import Combiner
@@ -24,6 +25,9 @@ from ..parts.regularizers import Regularizer
 from ..parts.schedules import Schedule
 from ..parts.suites import Suite
 from .toml import Table
+
+with deferred("numpy"):
+    from ..parts.combiners.sum import Sum
 
 if TYPE_CHECKING:
     import torch
@@ -147,8 +151,8 @@ class Model(Part):
     """Module from sentences to embeddings."""
     heads: dict[str, Head] = Field(min_length=1)
     """Modules from embeddings to scores, one for each task."""
-    combiner: Combiner
-    """Combination of the tasks' gradients to one gradient."""
+    combiner: Combiner = Sum()
+    """Combination of the tasks' gradients to one gradient; left out: their sum."""
     optimizer: Optimizer
     """Update of the weights by their gradients."""
     schedule: Schedule

@@ -99,6 +99,15 @@ def test_what_cannot_be_guessed_is_said_and_nothing_is_written(tmp_path: Path, t
     assert done.returncode in (1, 2) and message in done.stderr and not (tmp_path / "made").exists()
 
 
+def test_how_tasks_are_combined_is_a_matter_of_several(tmp_path: Path) -> None:
+    for name in ("moods.csv", "more.csv"):
+        MOODS.to_csv(tmp_path / name, index=False)
+    one, several = (own_data(tmp_path, [tmp_path / name for name in names])[Path("specs/first.toml")].decode()
+                    for names in (["moods.csv"], ["moods.csv", "more.csv"]))
+    assert "combine" not in one and 'combiner = "pcgrad"' in several
+    assert not {"combiner"} & {*tomllib.loads(one), *tomllib.loads(several)}
+
+
 def test_two_files_of_one_split_are_refused(tmp_path: Path) -> None:
     for name in ("train-a.csv", "a.train.csv", "a-test.csv"):
         MOODS.to_csv(tmp_path / name, index=False)
