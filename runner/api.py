@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from .inference.system import System
 
 
-def load(spec: str | Path, profile: str = "demo", settings: Mapping[str, Any] | None = None) -> Loaded:
+def load(spec: str | Path, profile: str | None = None, settings: Mapping[str, Any] | None = None) -> Loaded:
     """Load a spec of one system; `settings`, such as `{"train.epochs": 3}`, override keys in every model.
+
+    Without `profile` it is that of the environment variable MTRUN_PROFILE, else of the project's mtrun.toml, else demo.
 
     Raise SpecError or DataError with every problem, UsageError where the spec has several systems.
     """
@@ -71,13 +73,13 @@ class Loaded:
     """One system of a spec: build it, read its predictions, predict new sentences."""
 
     spec: Path
-    profile: str = "demo"
+    profile: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def plan(self) -> Plan:
         """Return the plan of a build."""
         settings = [f"{key}={written(value)}" for key, value in self.settings.items()]
-        return make_plan(Project.of(self.spec).folder, [self.spec], self.profile, settings)
+        return make_plan(Project.of(self.spec).folder, [self.spec], self.profile or "", settings)
 
     def build(self, jobs: int = 1) -> Loaded:
         """Train missing leaves, `jobs` at a time, and write the results. Raise MtrunError where a node fails."""

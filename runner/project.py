@@ -39,6 +39,11 @@ class Project:
         return self.specs / "profiles"
 
     @property
+    def settings(self) -> Path:
+        """File of the settings of all commands; it may be missing."""
+        return self.folder / "mtrun.toml"
+
+    @property
     def registry(self) -> Path:
         """Folder of the finished runs."""
         return self.folder / "registry"

@@ -17,13 +17,14 @@ import click
 
 from .build import build, check, plan_command
 from .bundle import export, import_bundle, reproduce
+from .data import data
 from .predict import predict, submit
 from .project import init, new, schema
 from .results import members, plot, report, table
 from .runs import diff, gc, list_runs, logs, rm, show, verify
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
-    "Build models and ensembles": (check, plan_command, build),
+    "Build models and ensembles": (data, check, plan_command, build),
     "Look at results and runs": (table, report, plot, members, list_runs, show, logs, diff),
     "Use what was built": (predict, submit, export, import_bundle, reproduce),
     "Housekeeping": (init, new, schema, verify, rm, gc),

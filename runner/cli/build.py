@@ -55,10 +55,10 @@ def build(specs: tuple[Path, ...], profile: str, settings: tuple[str, ...], as_j
     if dry_run:
         show_plan(plan, as_json, jobs)
         return
-    starter = executor_choice.choose(executor, settings_of_executor, plan.project, profile)
+    starter = executor_choice.choose(executor, settings_of_executor, plan.project, plan.profile)
     if detach and not starter.outlives:
         raise click.UsageError(f"`--detach` cannot be meant: the workers of `{starter.type}` end with the build")
-    check_names(plan, plan.project / "results" / profile)
+    check_names(plan, plan.project / "results" / plan.profile)
     scheduler = Scheduler(plan.registry, plan.project, starter, jobs, retries, detach)
     build = Build(plan, scheduler, plan.project / "results", fail_fast)
     for number in (signal.SIGINT, signal.SIGTERM):

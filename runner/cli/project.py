@@ -25,7 +25,7 @@ def init(folder: Path, files: tuple[Path, ...]) -> None:
     if files:
         init(folder, Schemas().files(), own_data(folder, files))
         click.echo(f"made {folder}: look at {folder / 'specs/suites/mine.toml'}, then `cd {folder}` and "
-                   "`mtrun build specs/first.toml --profile mine`")
+                   "`mtrun build specs/first.toml`")
         return
     init(folder, Schemas().files())
     click.echo(f"made {folder}: see {folder / 'README.md'}, then `cd {folder}` and `mtrun build specs/ensemble.toml`")

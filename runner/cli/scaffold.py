@@ -22,9 +22,10 @@ FAMILIES = {
 
 DEMO = """\
 By default a build uses the profile `demo`: a small encoder from scratch, on generated sentences. For data of your own,
-fill in `specs/suites/mine.toml` and build with `--profile mine`."""
+fill in `specs/suites/mine.toml` and build with `--profile mine`; a file `mtrun.toml` beside this one with the line
+`profile = "mine"` makes it that of all commands."""
 
-OWN = "The profile is named with each command, `--profile mine`, or once: `export MTRUN_PROFILE=mine`."
+OWN = "`mtrun.toml` names the profile of all commands, `mine`; `--profile NAME` or `MTRUN_PROFILE=NAME` takes another."
 """What README.md says of profiles in a project for data files."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from ..project import Project
 from ..registry.registry import Registry
 from ..specs.identity import filed_id, leaf_id, stale_sources, tree_id
 from ..specs.loader import Loader
-from ..specs.spec import Filed, Leaf, Model, Node, Stored, Tree
+from ..specs.spec import Filed, Leaf, Model, Node, Stored, Tree, leaves
 from ..specs.stored_run import suite_of
 from ..tasks.data import Task
 from ..tasks.metrics import measures
@@ -22,10 +22,13 @@ from .derived import DerivedLeaf
 from .plan import NEW, Action, Plan, PlannedNode
 
 
-def make_plan(project: Path, specs: Sequence[Path], profile: str, settings: Sequence[str] = ()) -> Plan:
-    """Return the plan of some specs without starting anything. Raise SpecError or DataError with every problem."""
+def make_plan(project: Path, specs: Sequence[Path], profile: str = "", settings: Sequence[str] = ()) -> Plan:
+    """Return the plan of some specs without starting anything; without `profile` under the project's default one.
+
+    Raise SpecError or DataError with every problem.
+    """
     loader = Loader(project, profile, settings)
-    plan = Plan(project, profile, Registry(Project(project).registry), settings=tuple(settings))
+    plan = Plan(project, loader.profile, Registry(Project(project).registry), settings=tuple(settings))
     planner = _Planner(plan, loader.suite)
     for path, nodes in zip(specs, loader.load_all(specs), strict=True):
         for node in nodes:
@@ -150,7 +153,7 @@ class _Planner:
         SpecError if the profile has none either.
         """
         for tree in reversed(self.open):
-            if leaf := next(_leaves(tree), None):
+            if leaf := next(leaves(tree), None):
                 return self.plan.nodes[self.add(leaf)].suite
         if suite := self.profile_suite():
             return self._suite(suite)
@@ -164,13 +167,3 @@ class _Planner:
             self.suites[key] = self.plan.data.add(suite)
             self.plan.suites.setdefault(self.suites[key], suite.name)
         return self.suites[key]
-
-
-def _leaves(tree: Tree) -> Iterator[Leaf | Stored]:
-    """Yield the models and stored runs in a tree."""
-    seen, todo = {id(tree)}, [tree]
-    while todo:
-        new = [child for child in todo.pop().ensemble.children() if id(child) not in seen]
-        seen |= {id(child) for child in new}
-        yield from (child for child in new if isinstance(child, Leaf | Stored))
-        todo += [child for child in new if isinstance(child, Tree)]

@@ -13,6 +13,7 @@ from ..errors import Place, Problem, SpecError, did_you_mean, nearest
 from ..machine import computes_bf16, emulated_bf16, lacks_gpu
 from ..part import Member
 from ..parts.discovery import find, names
+from ..parts.encoders import Encoder
 from ..parts.ensembles import Ensemble
 from ..parts.heads import Head
 from ..parts.suites import Suite
@@ -57,16 +58,21 @@ class _Opened:
 
 @dataclass
 class Loader:
-    """Loads specs of one project under one profile; each file is loaded once, however often it is named."""
+    """Loads specs of one project under one profile; each file is loaded once, however often it is named.
+
+    Raise SpecError where the settings of the project are invalid.
+    """
 
     project: Path
-    profile: str = "demo"
+    profile: str = ""
+    """Name of the profile; by default that of the environment, of the project, or `demo`."""
     settings: Sequence[str] = ()
     needs_files: bool = True
     """Whether it is a problem if packages or files that a model needs are not on this machine."""
 
     def __post_init__(self) -> None:
         self.references = SpecFiles(self.project)
+        self.profile = self.profile or self.references.default_profile()
         self._parts = PartBuilder(self.project, self._member, self._add)
         self._problems: dict[tuple[str, Place | None], Problem] = {}
         self._open: list[_Opened] = []
@@ -120,6 +126,28 @@ class Loader:
         if wrong := list(unsafe_tasks(part, suite)):
             raise SpecError(*wrong)
         return part
+
+    def is_suite(self, path: Path) -> bool:
+        """Return whether a file is a suite. Raise SpecError if it cannot be read."""
+        if not path.is_file():
+            return False
+        layers = self.references.layers(Path(os.path.realpath(path)), {})
+        return any(layer.get("kind") == "suite" for layer in layers)
+
+    def suite_in(self, path: Path) -> tuple[Suite, Encoder | None]:
+        """Return the suite in a file, with the settings over it, and the encoder of the profile, if it has one.
+
+        Raise SpecError with all problems.
+        """
+        at, own = Place(COMMAND_LINE), Table(Place(COMMAND_LINE))
+        own.put("suite", str(path), at, at)
+        table = self.references.stacked([*self.references.profile(self.profile, {}), own, self._settings()], {})
+        suite, encoder = table["suite"], table.get("encoder")
+        part = self._parts.part(Suite, suite, suite.place, "suite", HEADER)  # type: ignore[type-abstract]
+        self._add(*(unsafe_tasks(part, suite) if part else ()))
+        if self._problems or not part:
+            raise SpecError(*self._problems.values())
+        return part, PartBuilder(self.project).part(Encoder, encoder, table.place, "encoder")  # type: ignore[type-abstract]
 
     def _requested(self, path: Path) -> list[Spec]:
         """Load a spec requested by its path."""

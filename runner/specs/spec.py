@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 
 from ..errors import Place
 from ..files import sha256
+from ..lazy import deferred
 from ..part import Member, Part
 from ..parts.adapters import Adapter
 from ..parts.combiners import Combiner
@@ -26,6 +27,9 @@ from ..parts.suites import Suite
 from ..tasks.data import Task
 from ..tasks.metrics import OVERALL
 from .toml import Table
+
+with deferred("numpy"):
+    from ..parts.combiners.sum import Sum
 
 if TYPE_CHECKING:
     import torch
@@ -152,8 +156,8 @@ class Model(Part):
     """Module from sentences to embeddings."""
     heads: dict[str, Head] = Field(min_length=1)
     """Modules from embeddings to scores, one for each task."""
-    combiner: Combiner
-    """Combination of the tasks' gradients to one gradient."""
+    combiner: Combiner = Sum()
+    """Combination of the tasks' gradients to one gradient; left out: their sum."""
     optimizer: Optimizer
     """Update of the weights by their gradients."""
     schedule: Schedule
@@ -351,3 +355,15 @@ class Filed(Member):
 Node = Leaf | Tree | Stored | Filed
 
 Spec = Leaf | Tree
+
+
+def leaves(node: Node) -> Iterator[Leaf | Stored]:
+    """Yield the models and stored runs of a node: itself, or those in a tree, the highest first."""
+    seen, todo = {id(node)}, [node]
+    while todo:
+        node = todo.pop(0)
+        if isinstance(node, Leaf | Stored):
+            yield node
+        new = [child for child in node.ensemble.children() if id(child) not in seen] if isinstance(node, Tree) else []
+        seen |= {id(child) for child in new}
+        todo += new

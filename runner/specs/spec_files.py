@@ -35,6 +35,15 @@ HEADER = ("kind", "name", "description")
 EXECUTOR = "executor"
 """Key of a profile that decides how workers are started; not part of models."""
 
+VARIABLE = "MTRUN_PROFILE"
+"""Environment variable with the profile of commands that name none."""
+
+DEMO = "demo"
+"""Profile where neither command, environment nor project names one."""
+
+SETTINGS = ("profile",)
+"""Keys of a project's settings."""
+
 ENDING = ".toml"
 """Suffix of the files that a spec may extend or name as specs."""
 
@@ -61,6 +70,8 @@ class SpecFiles:
     _suites: dict[Path, Table] = field(default_factory=dict)
     _folders: dict[str, Path] = field(default_factory=dict)
     """Folder of each file, by the file's name in places."""
+    _profile_places: dict[str, Place] = field(default_factory=dict)
+    """Place that names the default profile, if one does."""
 
     @property
     def _profiles(self) -> Path:
@@ -155,12 +166,27 @@ class SpecFiles:
             self._suites[path] = table
         return self._suites[path]
 
+    def default_profile(self) -> str:
+        """Return the profile of a command that names none: MTRUN_PROFILE, else the project's setting, else `demo`.
+
+        Raise SpecError for invalid settings; `profile` reports one that is not there.
+        """
+        if name := os.environ.get(VARIABLE):
+            self._profile_places[name] = Place(COMMAND_LINE, 0, len(VARIABLE) + 2, len(name), f"{VARIABLE}={name}")
+            return name
+        path = Project(self.project).settings
+        table = read(path, self.shown(path)) if os.path.lexists(path) else Table(Place(""))
+        _check_settings(table, path.name)
+        if "profile" in table:
+            self._profile_places[table["profile"]] = table.values_at["profile"]
+        return str(table.get("profile", DEMO))
+
     def profile(self, name: str, users: Users) -> list[Table]:
         """Return the layers of a profile, the defaults of all models. Raise SpecError."""
         folder = self._profiles
         known = sorted(f.stem for f in islice(folder.glob("*.toml"), LISTED) if not wrong_profile_name(f.stem))
         if name not in known:
-            raise SpecError(_no_profile(name, known, self.shown(folder)))
+            raise SpecError(_no_profile(name, known, self.shown(folder), self._profile_places.get(name)))
         layers = self.layers(folder / f"{name}.toml", users)
         if wrong := [(table, key) for table in layers for key in ("kind", "name", "sweep") if key in table]:
             raise SpecError(*(Problem(f"a profile has no `{key}`", table.keys_at[key]) for table, key in wrong))
@@ -178,8 +204,18 @@ def _no_suite(value: str, at: Place, table: Table) -> Problem:
     return Problem(f"`{value}` is not a suite", at, (f"see {table.place}",), 'a suite has the line `kind = "suite"`')
 
 
-def _no_profile(name: str, known: Sequence[str], folder: str) -> Problem:
-    at = Place(COMMAND_LINE, 0, len("--profile ") + 1, len(name), f"--profile {name}")
+def _check_settings(table: Table, file: str) -> None:
+    """Raise SpecError where the settings of a project are invalid."""
+    problems = [Problem(f"unknown key `{key}` in {file}", table.keys_at[key], (f"it takes: {', '.join(SETTINGS)}",),
+                        did_you_mean(key, SETTINGS)) for key in table if key not in SETTINGS]
+    if "profile" in table and not (isinstance(table["profile"], str) and table["profile"]):
+        problems.append(Problem("`profile` must be the name of a profile, in quotes", table.values_at["profile"]))
+    if problems:
+        raise SpecError(*problems)
+
+
+def _no_profile(name: str, known: Sequence[str], folder: str, at: Place | None) -> Problem:
+    at = at or Place(COMMAND_LINE, 0, len("--profile ") + 1, len(name), f"--profile {name}")
     if why := wrong_profile_name(name):
         return Problem(f"no profile can be called `{name}`", at, (why,), f"rename specs/profiles/{name}.toml")
     if known:

@@ -44,19 +44,19 @@ def test_three_files_of_three_kinds_become_a_table_and_a_prediction(tmp_path: Pa
     SCORES.to_parquet(tmp_path / "scores.parquet")
     files = [word for name in ("moods.csv", "pairs.jsonl", "scores.parquet") for word in ("--data", name)]
     made = mtrun(tmp_path, "init", "mine", *files)
-    assert made.returncode == 0 and "mtrun build specs/first.toml --profile mine" in made.stdout, made.stderr
+    assert made.returncode == 0 and "`mtrun build specs/first.toml`" in made.stdout, made.stderr
     small = ["--set", f"encoder={written(ENCODER)}"]
     root = tmp_path / "mine"
-    assert mtrun(root, "build", "specs/first.toml", "--profile", "mine", *small).returncode == 0
-    told = mtrun(root, "predict", "specs/first.toml", "a glad day", "--profile", "mine", "--format", "json", *small)
+    assert mtrun(root, "build", "specs/first.toml", *small).returncode == 0
+    told = mtrun(root, "predict", "specs/first.toml", "a glad day", "--format", "json", *small)
     answer = json.loads(told.stdout)["answers"]["moods"]
     assert answer["label"] in {*MOODS.mood} and len(answer["probabilities"]) == 3
     assert "Moods" in mtrun(root, "table").stdout
-    loaded = runner.load(root / "specs" / "first.toml", "mine", {"encoder": ENCODER})
+    loaded = runner.load(root / "specs" / "first.toml", settings={"encoder": ENCODER})
     moods = loaded.predictions().query("task == 'moods'")
     assert len(moods) == 12 and {*moods.label} == {*MOODS.mood} >= {*moods.said}
     assert {*loaded.predictions().query("task == 'scores'").label} <= {*SCORES.score}
-    exported = mtrun(root, "export", "specs/first.toml", "-o", "out", "--profile", "mine", *small)
+    exported = mtrun(root, "export", "specs/first.toml", "-o", "out", *small)
     assert exported.returncode == 0, exported.stderr
     config = json.loads((root / "out" / "transformers" / "config.json").read_text())
     assert config["id2label"] == {"0": "calm", "1": "glad", "2": "sad"} and config["label2id"]["sad"] == 2
@@ -98,6 +98,15 @@ def test_what_cannot_be_guessed_is_said_and_nothing_is_written(tmp_path: Path, t
         own_data(tmp_path, [tmp_path / "t.csv"])
     done = mtrun(tmp_path, "init", "made", "--data", "t.csv")
     assert done.returncode in (1, 2) and message in done.stderr and not (tmp_path / "made").exists()
+
+
+def test_how_tasks_are_combined_is_a_matter_of_several(tmp_path: Path) -> None:
+    for name in ("moods.csv", "more.csv"):
+        MOODS.to_csv(tmp_path / name, index=False)
+    one, several = (own_data(tmp_path, [tmp_path / name for name in names])[Path("specs/first.toml")].decode()
+                    for names in (["moods.csv"], ["moods.csv", "more.csv"]))
+    assert "combine" not in one and 'combiner = "pcgrad"' in several
+    assert not {"combiner"} & {*tomllib.loads(one), *tomllib.loads(several)}
 
 
 def test_several_files_of_one_split_are_a_list(tmp_path: Path) -> None:
@@ -164,9 +173,9 @@ def test_signs_in_single_labels_are_no_lists(tmp_path: Path, values: list[str]) 
     assert (task["kind"], task["labels"]) == ("classification", sorted(values))
 
 
-def test_the_profile_may_be_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_project_names_its_profile_so_that_no_command_does(tmp_path: Path) -> None:
     MOODS.to_csv(tmp_path / "moods.csv", index=False)
     mtrun(tmp_path, "init", "mine", "--data", "moods.csv")
-    monkeypatch.setenv("MTRUN_PROFILE", "mine")
+    assert "--profile mine" not in (tmp_path / "mine" / "README.md").read_text()
     done = mtrun(tmp_path / "mine", "plan", "specs/first.toml")
     assert done.returncode == 0 and "1 to train" in done.stdout, done.stderr

@@ -152,7 +152,7 @@ def test_what_the_first_page_tells_to_write_loads(tmp_path: Path, row: str) -> N
     assert Loader(tmp_path).load(tmp_path / "specs" / "own.toml")
 
 
-OWN_HEAD = 'combiner = "sum"\n[heads.sentiment]\ntype = "linear"\nloss = "cross_entropy"'
+OWN_HEAD = '[heads.sentiment]\ntype = "linear"\nloss = "cross_entropy"'
 
 
 def test_the_specs_of_the_guide_load(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 import pytest
+from projects import SUM, project
 
 from runner import machine
 from runner.errors import MtrunError
@@ -65,3 +66,18 @@ def test_published_results_have_the_ids_of_the_specs() -> None:
             tree = json.loads(path.read_bytes()).get("tree")
             if tree and tree["name"] in golden[profile]:
                 assert tree["id"] == golden[profile][tree["name"]], path.name
+
+
+def test_a_model_without_a_combiner_has_the_sum_and_its_id(tmp_path: Path) -> None:
+    """Also where a profile or `--set` names another one, which then counts."""
+    bare = SUM.replace('[combiner]\ntype = "sum"\n', "")
+    assert bare != SUM
+    root = project(tmp_path, bare=bare)
+    plan = make_plan(root, [root / "specs" / "bare.toml", root / "specs" / "sum.toml"], "demo")
+    assert plan.roots["bare"] == plan.roots["sum"]
+    set_ = make_plan(root, [root / "specs" / "bare.toml"], "demo", ["combiner=mean"])
+    assert plan.roots["bare"] not in set_.nodes
+    profile = root / "specs" / "profiles" / "demo.toml"
+    profile.write_text(f'combiner = "mean"\n{profile.read_text()}')
+    again = make_plan(root, [root / "specs" / "bare.toml"], "demo")
+    assert again.roots["bare"] in set_.nodes

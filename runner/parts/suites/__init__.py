@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import Field
@@ -29,6 +29,10 @@ class Suite(Part):
         the same, a plan does not load them.
         """
         return None
+
+    def data_files(self, project: Path) -> Mapping[str, Mapping[str, Sequence[str]]]:
+        """Return the names of the data files by task and split; none for a split that has no file of its own."""
+        return {}
 
     @abstractmethod
     def load(self, project: Path) -> Data:

@@ -60,6 +60,11 @@ class Files(Suite):
         except (StorageError, DataError):
             return None
 
+    def data_files(self, project: Path) -> Mapping[str, Mapping[str, Sequence[str]]]:
+        """Return the names of the files by task and split. Raise DataError for one that is named twice."""
+        return {name: {split: [file.name for file in self._files(source, split, project)] for split in SPLITS}
+                for name, source in self.tasks.items()}
+
     def _folder(self, project: Path) -> Path:
         """Return the folder of the files."""
         folder = os.path.expanduser(self.folder or os.environ.get("MTRUN_DATA") or "data")
