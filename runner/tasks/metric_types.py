@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 from ..lazy import deferred
 from .data import Task
@@ -18,6 +18,9 @@ with deferred("numpy"):
     import numpy as np
 
 Number = TypeVar("Number", float, "np.ndarray")
+
+Name = Literal["accuracy", "balanced_accuracy", "f1", "macro_f1", "micro_f1", "mcc", "quadratic_kappa", "pearson",
+               "spearman", "pearson_spearman", "rmse", "auroc", "average_precision", "ece", "brier"]
 
 SYSTEMS = 64
 """Number of systems whose draws are computed at a time."""

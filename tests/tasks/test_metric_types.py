@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from sklearn import metrics as sklearn
 
 from runner.tasks import bootstrap
 from runner.tasks.data import Kind, Task
-from runner.tasks.metric_types import METRICS, USUAL, wrong_metrics
+from runner.tasks.metric_types import METRICS, USUAL, Name, wrong_metrics
 from runner.tasks.metrics import measured, predict_labels, probabilities, values
 
 Score = Callable[[Task, np.ndarray, np.ndarray, np.ndarray], float]
@@ -123,7 +124,7 @@ def no_warnings_of_undefined_values() -> Iterator[None]:
 
 
 def test_each_metric_has_a_reference_and_each_kind_a_usual_metric() -> None:
-    assert REFERENCES.keys() == METRICS.keys()
+    assert REFERENCES.keys() == METRICS.keys() == {*get_args(Name)}
     assert all(kind in METRICS[name].kinds for kind, name in USUAL.items()) and len(USUAL) == 4
 
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from ...part import Part
 from ...tasks.data import SPLITS, Kind, Task
+from ...tasks.metric_types import Name as MetricName
 from ...tasks.metric_types import wrong_metrics
 from ._hub import FORM, HUB, HubName
 
@@ -97,7 +98,7 @@ class Source(Part):
     """Column whose equal values stay in one split where a share is split off; by default equal sentences do."""
     split_seed: int = Field(default=0, json_schema_extra={"later": True})
     """Seed of the splits that are shares or folds, and of the shares of files."""
-    metrics: tuple[str, ...] = Field(default=(), json_schema_extra={"later": True})
+    metrics: tuple[MetricName, ...] = Field(default=(), json_schema_extra={"later": True})
     """Metrics, such as `["macro_f1", "accuracy"]`; the first one leads: it is the task's column, chooses epochs and
     members, and counts in the overall. By default accuracy; Pearson's r for a regression."""
     counts: float | bool = Field(default=1.0, ge=0, json_schema_extra={"later": True})
