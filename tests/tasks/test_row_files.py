@@ -244,7 +244,7 @@ def test_lists_are_read_from_json_and_from_python(cell: str, items: list[str] | 
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.lists(st.sampled_from(["a", "b's", "world news", "top 10", "10 20", 'a "b"']), max_size=4), min_size=1))
+@given(st.lists(st.lists(st.sampled_from(["a", "b's", "news", "top 10", "10 20", 'a "b"']), max_size=4), min_size=1))
 def test_lists_are_those_that_went_through_parquet_and_pandas_into_a_table(tmp_path: Path, rows: list[list[str]]
                                                                            ) -> None:
     pyarrow.parquet.write_table(pa.table({"a": pa.array(rows, pa.list_(pa.string())), "b": range(len(rows))}),
