@@ -18,7 +18,7 @@ from runner import machine
 
 from . import Figure, measured
 
-FILES = ("steps", "encoders", "memory", "scoring", "leaves", "growth", "trees", "nodes", "startup", "gpu")
+FILES = ("steps", "encoders", "memory", "scoring", "leaves", "growth", "rows", "trees", "nodes", "startup", "gpu")
 THREADS = 1
 """Threads of whatever is measured, where its name does not tell."""
 PACKAGES = ("torch", "numpy", "transformers", "sentence-transformers", "tokenizers")

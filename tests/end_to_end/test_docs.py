@@ -127,29 +127,53 @@ def specs_of(page: str) -> list[str]:
     return re.findall(r"^```toml\n(.*?)^```$", page, re.M | re.S)
 
 
-def test_the_specs_of_the_first_page_load(tmp_path: Path) -> None:
-    page = (DOCS / "first-spec.md").read_text()
-    named = re.findall(r"`(specs/[\w.-]+)`:\n\n```toml\n(.*?)^```$", page, re.M | re.S)
+FIRST = (DOCS / "first-spec.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project that the first page makes of its three files; tests add specs of their own names."""
+    folder = tmp_path_factory.mktemp("first")
+    (script,) = PYTHON.findall(FIRST)
+    subprocess.run([sys.executable, "-c", script], cwd=folder, check=True)
+    (block,) = re.findall(r"^```sh\n(mtrun init .*?)^```$", FIRST, re.M | re.S)
+    assert answered(block.splitlines()[0], folder).startswith("made mine")
+    return folder / "mine"
+
+
+@pytest.mark.long
+def test_the_first_page_goes_from_files_to_predictions(own: Path) -> None:
+    (block,) = re.findall(r"^```sh\n(mtrun init .*?)^```$", FIRST, re.M | re.S)
+    lines = block.splitlines()
+    assert lines[1] == "cd mine"
+    said = {line.split()[1]: answered(f"{line.partition('#')[0]} || echo FAILED", own) for line in lines[2:]}
+    assert list(said) == ["data", "plan", "build", "table", "report", "predict"]
+    assert "FAILED" not in "".join(said.values()), said
+    assert "films (Films): one of 3 classes" in said["data"] and "1 to train" in said["plan"]
+    assert "| first " in said["table"] and (own / "results" / "report.html").is_file()
+    assert re.search(r"Films +good", said["predict"]) and re.search(r"Questions +(yes|no)", said["predict"])
+
+
+def test_the_specs_of_the_first_page_load(own: Path) -> None:
+    named = re.findall(r"`(specs/[\w.-]+)`:\n\n```toml\n(.*?)^```$", FIRST, re.M | re.S)
     assert [name for name, _ in named] == ["specs/careful.toml", "specs/seeds.toml", "specs/both.toml"]
-    assert [text for _, text in named] == specs_of(page)
-    scaffold.init(tmp_path, {})
+    assert [text for _, text in named] == specs_of(FIRST)
     for name, text in named:
-        (tmp_path / name).write_text(text)
-    loaded = {name: Loader(tmp_path).load(tmp_path / name) for name, _ in named}
+        (own / name).write_text(text)
+    loaded = {name: Loader(own).load(own / name) for name, _ in named}
     assert [node.name for node in loaded["specs/seeds.toml"]] == ["seeds@seed=1", "seeds@seed=2", "seeds@seed=3"]
     (both,) = loaded["specs/both.toml"]
     assert both.ensemble.summary() == "average of 4"  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("row", re.findall(r"^\| .*? \| (.*) \|$", (DOCS / "first-spec.md").read_text(), re.M)[1:-1])
-def test_what_the_first_page_tells_to_write_loads(tmp_path: Path, row: str) -> None:
-    scaffold.init(tmp_path, {})
+@pytest.mark.parametrize("row", re.findall(r"^\| .*? \| (.*) \|$", FIRST.partition("## Change it")[2], re.M)[1:-1])
+def test_what_the_first_page_tells_to_write_loads(own: Path, row: str) -> None:
     above, pieces = re.match(r"(?:under `(\[.*\])`: )?", row), re.findall(r"`([^`]*=[^`]*)`", row)
     assert above and pieces
     pieces = [piece.replace("\\|", "|") for piece in pieces]
-    lines = ['kind = "model"', 'extends = "base.toml"', above[1] or "", *pieces]
-    (tmp_path / "specs" / "own.toml").write_text("\n".join(lines))
-    assert Loader(tmp_path).load(tmp_path / "specs" / "own.toml")
+    lines = ['kind = "model"', 'extends = "first.toml"', above[1] or "", *pieces]
+    (own / "specs" / "own.toml").write_text("\n".join(lines))
+    assert Loader(own).load(own / "specs" / "own.toml")
 
 
 OWN_HEAD = '[heads.sentiment]\ntype = "linear"\nloss = "cross_entropy"'
@@ -170,12 +194,10 @@ def test_the_specs_of_the_guide_load(tmp_path: Path) -> None:
     assert [nodes[name] for name in ("tree", "head", "own")] == [["tree"], ["head"], ["own"]]
 
 
-def test_the_error_of_the_first_page_is_the_one_that_comes(tmp_path: Path) -> None:
-    page = (DOCS / "first-spec.md").read_text()
-    scaffold.init(tmp_path, {})
-    (tmp_path / "specs" / "careful.toml").write_text(specs_of(page)[0].replace("dropout", "drpout"))
-    (shown,) = re.findall(r"^```text\n(.*?)^```$", page, re.M | re.S)
-    assert answered("mtrun check specs/careful.toml", tmp_path) == shown
+def test_the_error_of_the_first_page_is_the_one_that_comes(own: Path) -> None:
+    (own / "specs" / "careful.toml").write_text(specs_of(FIRST)[0].replace("dropout", "drpout"))
+    shown = re.findall(r"^```text\n(.*?)^```$", FIRST, re.M | re.S)[-1]
+    assert answered("mtrun check specs/careful.toml", own) == shown
 
 
 # The reference -------------------------------------------------------------------------------------------------------
