@@ -27,7 +27,8 @@ THROUGH = {"suites/cs224n.toml": ("models/sum.toml", "paper"), "suites/demo.toml
            "suites/sst.toml": ("baseline/full-sst.toml", "demo"),
            "suites/cfimdb.toml": ("baseline/full-cfimdb.toml", "demo")}
 """The spec, and the profile, by which a suite is read; others are read alone."""
-FREE = {"title", "init", "columns", "label", "train", "dev", "test", "name", "id", "folder", "description", "header", "labels"}
+FREE = {"title", "init", "columns", "label", "train", "dev", "test", "name", "id", "folder", "description",
+        "header", "labels"}
 """Keys whose texts may be anything, so that no misspelling of them can be told."""
 
 
