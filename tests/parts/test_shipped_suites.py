@@ -106,7 +106,7 @@ def test_sts_is_read_as_mteb_lays_it_out(tmp_path: Path) -> None:
                     for n in range(5)]
             text = "".join(json.dumps(row) + "\n" for row in rows)
             (tmp_path / name / f"{split}.jsonl.gz").write_bytes(gzip.compress(text.encode()))
-    data = shipped("sts", tmp_path).load(tmp_path)
+    data = shipped("mteb-sts", tmp_path).load(tmp_path)
     assert [*data.tasks] == ["sts12", "sts13", "sts14", "sts15", "sts16", "stsb", "sickr"]
     for name, splits in data.splits.items():
         assert data.tasks[name].metrics == ("spearman",)
@@ -117,7 +117,7 @@ def test_sts_is_read_as_mteb_lays_it_out(tmp_path: Path) -> None:
         assert splits["train"].first[0] == f"{own if name == 'sts12' else 'stsbenchmark'}-sts train 0"
 
 
-@pytest.mark.parametrize("name", ["glue", "sts"])
+@pytest.mark.parametrize("name", ["glue", "mteb-sts"])
 def test_missing_files_are_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(Exception, match=r"no data file .*(CoLA/dev\.tsv|sickr-sts/test\.jsonl\.gz)"):
         shipped(name, tmp_path).load(tmp_path)
