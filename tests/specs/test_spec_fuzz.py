@@ -22,7 +22,8 @@ from runner.specs.loader import Loader
 from runner.specs.toml import Array, Table, parse
 
 SPECS = Path(__file__).parents[2] / "specs"
-FILES = sorted(str(path.relative_to(SPECS)) for path in SPECS.rglob("*.toml"))
+FILES = sorted({str(path.relative_to(SPECS)) for path in SPECS.rglob("*.toml")} - {"suites/mteb-sts.toml"})
+"""All but a suite whose tasks' names, sts13 and sts14, are misspellings of one another."""
 THROUGH = {"suites/cs224n.toml": ("models/sum.toml", "paper"), "suites/demo.toml": ("models/sum.toml", "demo"),
            "suites/sst.toml": ("baseline/full-sst.toml", "demo"),
            "suites/cfimdb.toml": ("baseline/full-cfimdb.toml", "demo")}
@@ -30,6 +31,7 @@ THROUGH = {"suites/cs224n.toml": ("models/sum.toml", "paper"), "suites/demo.toml
 FREE = {"title", "init", "columns", "label", "train", "dev", "test", "name", "id", "folder", "description",
         "header", "labels"}
 """Keys whose texts may be anything, so that no misspelling of them can be told."""
+LOSSES = {"binary": "bce", "classification": "cross_entropy", "regression": "mse"}
 
 
 Change = tuple[str, str, Iterable[int]]
@@ -72,6 +74,11 @@ class Tally:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("fuzz")
     shutil.copytree(SPECS, root / "specs")
+    tasks = tomli.loads((SPECS / "suites" / "glue.toml").read_text())["tasks"]  # which no model of the project uses
+    heads = "".join(f'[heads.{name}]\ntype = "{"pair" if len(task["columns"]) == 2 else "linear"}"\n'
+                    f'loss = "{LOSSES[task["kind"]]}"\n' for name, task in tasks.items())
+    (root / "specs" / "glue.toml").write_text(
+        f'kind = "model"\nsuite = "suites/glue.toml"\ncombiner = "sum"\n{heads}')
     return root
 
 
