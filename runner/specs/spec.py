@@ -108,10 +108,11 @@ class Resources(Part):
 class Teacher(Part):
     """Knowledge distillation from the predictions of other models (Hinton et al. 2015, arXiv:1503.02531).
 
-    The loss of a task is `labels` times the loss on labels plus 1 - `labels` times the loss on the teacher's scores t.
-    With the student's scores s and temperature T, the latter is T^2 cross-entropy(softmax(t / T), softmax(s / T)) for a
-    classification, T^2 loss(s / T, sigmoid(t / T)) for a binary task, and loss(s, t) for a regression, t mapped to the
-    labels' scale. `loss` is the head's own loss, with the teacher's score in place of the label.
+    The loss of a task is `labels` times the loss on labels plus 1 - `labels` times the loss on the teacher's scores
+    t. With the student's scores s and temperature T, the latter is T^2 cross-entropy(softmax(t / T), softmax(s /
+    T)) for a classification, T^2 loss(s / T, sigmoid(t / T)) for a binary or multi-label task, and loss(s, t) for a
+    regression, t mapped to the labels' scale. `loss` is the head's own loss, with the teacher's score in place of
+    the label.
     """
 
     spec: Member

@@ -214,3 +214,16 @@ def test_class_weights_that_do_not_fit_are_told() -> None:
     assert BinaryCrossEntropy(class_weights=(1.0, 2.0)).misfit(YES) is None
     assert BinaryCrossEntropy(class_weights="balanced").misfit(GRADED) is not None
     assert BinaryCrossEntropy(class_weights="balanced").misfit(SEVERAL) is not None
+
+
+def test_focal_loss_of_a_share_of_yes_is_that_of_both_answers() -> None:
+    scores, share = torch.tensor([[0.7], [-1.2]]), torch.tensor([0.25, 0.6])
+    both = [Focal().each(scores, torch.full((2,), float(answer)), YES) for answer in (0, 1)]
+    torch.testing.assert_close(Focal().each(scores, share, YES), (1 - share) * both[0] + share * both[1])
+
+
+def test_classes_that_do_not_occur_take_no_part_in_the_balance() -> None:
+    found = CrossEntropy(class_weights="balanced").weights(np.array([0.0, 0, 0, 3]), FIVE)
+    wanted = compute_class_weight("balanced", classes=np.array([0, 3]), y=np.array([0, 0, 0, 3]))
+    assert found is not None and found.tolist() == pytest.approx([*[wanted[0]] * 3, wanted[1]])
+    assert found.mean() == pytest.approx(1.0)

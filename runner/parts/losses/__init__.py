@@ -50,7 +50,7 @@ class ClassLoss(Loss):
     class_weights: Literal["balanced"] | tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
         default=None, json_schema_extra={"later": True})
     """Factor of the loss by class; `balanced` is n / (k n_c) for a class of n_c of n training examples, which gives all
-    k classes the same sum (as in scikit-learn). A step's loss stays the mean over its examples."""
+    k classes that occur the same sum (as in scikit-learn). A step's loss stays the mean over its examples."""
 
     def weights(self, labels: np.ndarray, task: Task) -> np.ndarray | None:
         """Return the weight of each example's class, float64 [n]; 1 without a label."""
@@ -58,10 +58,9 @@ class ClassLoss(Loss):
             return None
         known = np.isfinite(labels)
         classes = np.where(known, labels, 0).astype(int)
-        count = max(task.outputs, 2)
         if self.class_weights == "balanced":
-            sizes = np.bincount(classes[known], minlength=count)
-            by_class = known.sum() / (count * np.maximum(sizes, 1))
+            sizes = np.bincount(classes[known], minlength=max(task.outputs, 2))
+            by_class = known.sum() / (np.count_nonzero(sizes) * np.maximum(sizes, 1))
         else:
             by_class = np.array(self.class_weights)
         return np.where(known, by_class[classes], 1.0)

@@ -25,10 +25,12 @@ class Focal(ClassLoss):
     def each(self, scores: torch.Tensor, labels: torch.Tensor, task: Task) -> torch.Tensor:
         """Return the loss of each example: scores [n, k], labels [n] or [n, k] -> [n]."""
         if task.kind == "classification":
-            logs = scores.log_softmax(1).gather(1, labels.long()[:, None])[:, 0]
-        else:
-            truth = labels.view(len(labels), -1)
-            logs = torch.nn.functional.logsigmoid(scores * (2 * truth - 1))  # log p of the label, [n, k]
+            return self._of_logs(scores.log_softmax(1).gather(1, labels.long()[:, None]))[:, 0]
+        share = labels.view(len(labels), -1)  # of the answer yes, between 0 and 1 where a teacher gives it
+        yes, no = (self._of_logs(torch.nn.functional.logsigmoid(sign * scores)) for sign in (1, -1))
+        return (share * yes + (1 - share) * no).mean(1)
+
+    def _of_logs(self, logs: torch.Tensor) -> torch.Tensor:
+        """Return the losses of logarithms of probabilities."""
         # At p = 1 a power below 1 has no gradient, which the limit keeps out.
-        losses = -((-logs.expm1()).clamp(min=torch.finfo(logs.dtype).tiny) ** self.gamma) * logs
-        return losses if losses.dim() == 1 else losses.mean(1)
+        return -((-logs.expm1()).clamp(min=torch.finfo(logs.dtype).tiny) ** self.gamma) * logs

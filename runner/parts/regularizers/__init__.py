@@ -36,11 +36,11 @@ class Step(Protocol):
         `parameters` replace those of the encoder by name; `noise` [N, width] is added to the word embeddings.
         """
     def losses(self, scores: Mapping[str, Tensor]) -> list[Tensor]:
-        """Return the losses, averaged over examples and multiplied by the head's `weight`."""
+        """Return the losses, averaged over examples and multiplied by the head's `weight` and the examples' weights."""
     def apart(self, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> list[Tensor]:
         """Symmetric KL divergence between two forward passes (squared error for regression), weighted like the losses.
 
-        It is (KL(p, q) + KL(q, p)) / 2 in nats, averaged over the examples.
+        It is (KL(p, q) + KL(q, p)) / 2 in nats, averaged over the examples, and over the labels of a multi-label task.
         """
     def masked_lm_loss(self, p: float) -> list[Tensor]:
         """Masked-LM cross-entropy in nats, from a forward pass of its own on corrupted tokens.

@@ -16,9 +16,9 @@ class Masked(Regularizer):
     task-adaptive pretraining (Gururangan et al. 2020, arXiv:2004.10964), whose weights other models can `start` from.
 
     Of the selected tokens, 80 % are replaced by [MASK], 10 % by a random token, and 10 % are kept. The loss is the
-    cross-entropy in nats, averaged over the selected tokens of a sentence and over the sentences, not multiplied by a
-    head's `weight`. The softmax is over the tokens of the training sentences; output embeddings are the input
-    embeddings, without a gradient. A step takes twice the time.
+    cross-entropy in nats, averaged over the selected tokens of a sentence and over the sentences, not multiplied by the
+    `weight` of a head or by weights of examples. The softmax is over the tokens of the training sentences; output
+    embeddings are the input embeddings, without a gradient. A step takes twice the time.
     """
 
     type = "masked"
