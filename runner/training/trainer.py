@@ -83,7 +83,8 @@ class Trainer:
         self.model, self.network = model, network
         self.tasks = model.trained
         self.data = data
-        self.batches = Batches(with_weights(data, model), tokens, self.tasks, model.train)
+        # The losses of a student, which are the network's, know its labels.
+        self.batches = Batches(with_weights(data, network.model), tokens, self.tasks, model.train)
         self.dev = Evaluation(data, tokens, tuple(model.heads), ("dev",))
         self.all = Evaluation(data, tokens, tuple(model.heads), ("dev", "test"))
         self.parameters = network.prepare_training(torch.from_numpy(self.batches.used()))

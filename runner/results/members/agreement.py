@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 
 from ...tasks.data import Task
-from ...tasks.metrics import OVERALL, pearson
+from ...tasks.metrics import OVERALL, pearson, predict_labels
 from .subtrees import EnsembleSubsets
 
 
@@ -17,7 +17,7 @@ class Agreement:
     """Agreement of two models, per task and as the mean over the tasks (`overall`)."""
 
     disagreement: dict[str, float]
-    """Share of examples with different predictions; (1 - r) / 2 for a regression."""
+    """Share of examples with different predictions, of labels in a multi-label task; (1 - r) / 2 for a regression."""
     errors: dict[str, float]
     """Correlation of their errors: indicators of a wrong prediction, or residuals of standardised regression scores."""
 
@@ -45,9 +45,9 @@ def agreement(task: Task, first: np.ndarray, second: np.ndarray, labels: np.ndar
     if task.kind == "regression":
         errors = [_standard(scores[:, 0]) - _standard(labels) for scores in (first, second)]
         return (1 - pearson(first[:, 0], second[:, 0])) / 2, pearson(*errors)
-    decisions = [scores.argmax(axis=1) if task.kind == "classification" else scores[:, 0] > 0
-                 for scores in (first, second)]
-    return float((decisions[0] != decisions[1]).mean()), pearson(*(predicted != labels for predicted in decisions))
+    # Each label of a multi-label task is a decision of its own.
+    one, other = (predict_labels(task, scores).reshape(-1) for scores in (first, second))
+    return float((one != other).mean()), pearson(*(predicted != labels.reshape(-1) for predicted in (one, other)))
 
 
 def _standard(values: np.ndarray) -> np.ndarray:
