@@ -166,7 +166,7 @@ CHANGES = {
     "train.epochs": [2, 3], "train.seed": [11711, 1], "train.steps": [None, 4], "train.tasks": [None, ["similarity"]],
     "optimizer.lr_scale": [1.0, 2.0], "encoder.dropout": [0.1, 0.2], "encoder.pooling": ["pooler", "mean"],
     "combiner.type": ["sum", "mean", "pcgrad"], "heads.sentiment.weight": [1.0, 0.5], "heads.similarity": [
-        {"type": "cosine", "loss": "mse"}, {"type": "cosine", "loss": "bce", "scale": 2.0},
+        {"type": "cosine", "loss": "mse"}, {"type": "cosine", "loss": "cosine_embedding", "scale": 1.0},
         {"type": "pair", "loss": "mse"}],
 }
 
@@ -174,7 +174,8 @@ CHANGES = {
 def leaves(value: Any, path: str = "") -> dict[str, Any]:
     """Every field of a part that is set and in the id, found by looking at its class."""
     if isinstance(value, Part):
-        fields = {name: getattr(value, name) for name, field in type(value).model_fields.items() if not field.exclude}
+        fields = {name: getattr(value, name) for name, field in type(value).model_fields.items() if not field.exclude
+                  and not ((field.json_schema_extra or {}).get("later") and getattr(value, name) == field.default)}
         value = fields | ({"type": value.type} if value.type else {})
     if isinstance(value, dict):
         return {key: item for name, inner in value.items() for key, item in leaves(inner, f"{path}.{name}").items()}
