@@ -67,7 +67,7 @@ class SuiteStore(Mapping[str, Data]):
             if path and path == self._cache_file(suite):  # else a file changed while it was read
                 write_cache(path, json_bytes(entry.model_dump()))
         self.suites.setdefault(entry.sha256, suite)
-        self.notes[entry.sha256] = entry.notes
+        self.notes[entry.sha256] = [*suite.notes(), *entry.notes]
         return entry.sha256
 
     def put(self, content: str, data: Data) -> None:

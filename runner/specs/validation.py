@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from ..errors import Place, Problem, did_you_mean, nearest
 from ..part import Known, Member, Part
 from ..parts.discovery import family, find, is_family, names
+from ..parts.suites import Suite
 from .error_messages import expected, of_form, problems_of, shown, table_label
 from .toml import Array, Table
 
@@ -138,7 +139,9 @@ class PartBuilder:
                 if key not in broken and (self._whole or key in table):
                     self._take(problem)
             return None
-        return None if broken else part
+        if broken:
+            return None
+        return cast(P, part.resolved(self.project)) if isinstance(part, Suite) else part
 
     def _value(self, annotation: Any, value: Any, at: Place, where: str) -> Any:
         """Convert a field's value: tables to parts and members, arrays to tuples."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import Field
@@ -21,6 +21,14 @@ class Suite(Part):
     @abstractmethod
     def meanings(self) -> Mapping[str, Task]:
         """Return the tasks by name, without reading any data."""
+
+    def resolved(self, project: Path) -> Suite:
+        """Return the suite with everything that its tasks must know of the data, such as the names of labels."""
+        return self
+
+    def notes(self) -> Iterable[str]:
+        """Return what every plan should say of the suite."""
+        return ()
 
     def inputs(self, project: Path) -> dict[str, str] | None:
         """Return the sha256 of each data file, {} for none; None if that is unknown.

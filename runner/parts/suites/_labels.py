@@ -84,14 +84,14 @@ def _of_columns(cells: Sequence[str], source: Source) -> Label:
 def _of_names(cell: str, source: Source) -> Label:
     """Return 0 or 1 for each label, of which a cell names those that are 1. Raise ValueError."""
     named = set()
-    for text in _listed(cell, source.names):
+    for text in listed(cell, source.names):
         if not (name := _known(text, source)):
             raise ValueError(f"has the label `{text}` in `{source.label}`; expected any of {', '.join(source.names)}")
         named.add(name)
     return tuple(float(name in named) for name in source.names)
 
 
-def _listed(cell: str, names: Sequence[str]) -> list[str]:
+def listed(cell: str, names: Sequence[str]) -> list[str]:
     """Return the labels that a cell lists: as JSON, as Python shows a list, or separated."""
     if (found := as_list(cell)) is not None:
         return found

@@ -15,7 +15,7 @@ from ...errors import DataError, Place, Problem, StorageError
 from ...files import reported
 from ...tasks.data import Examples
 from ...tasks.row_files import Rows, open_rows
-from ._labels import Label, is_valid, label_of, number, parsed
+from ._labels import Label, is_valid, label_of, listed, number, parsed
 from ._shares import is_drawn
 from ._source import Source
 
@@ -204,3 +204,19 @@ def examples_of(rows: Sequence[Example], source: Source, split: str) -> Examples
         second=tuple(row.sentences[1] for row in rows) if len(source.columns) == 2 else (),
         labels=np.array([row.label for row in rows], dtype=np.float64) if is_labelled else None,
         weights=np.array([number(row.weight) for row in rows]) if is_weighted else None)
+
+
+def found_labels(source: Source, files: Sequence[DataFile]) -> tuple[str, ...]:
+    """Return the different labels in files: numbers by size, else by the alphabet. Raise DataError, StorageError."""
+    found: set[str] = set()
+    columns = source.label_columns
+    for file in files:
+        with reported("read", file.path):
+            rows = open_rows(file.path, str(file.path), columns, lists=columns, header=source.header,
+                             quotes=source.quotes)
+            at = rows.index(columns[0])
+            cells = {row.cells[at].strip() for row in rows.rows() if not row.problem}
+        found.update(*(listed(cell, ()) if source.kind == "multilabel" else [cell] for cell in cells))
+    numbers = {label: number(label) for label in found - {""}}
+    return tuple(sorted(numbers, key=lambda label: (True, 0.0, label) if math.isnan(numbers[label])
+                        else (False, numbers[label], label)))

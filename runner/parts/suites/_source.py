@@ -67,6 +67,9 @@ class Source(Part):
     """Number of classes of a classification whose labels are the numbers 0 to classes - 1."""
     labels: tuple[str, ...] = Field(default=(), json_schema_extra={"later": True})
     """Labels as they stand in the files, such as `["politics", "sports"]`; of a binary task, that for no, then yes."""
+    find_labels: bool = Field(default=False, exclude=True)
+    """Whether the labels are those found in `train`, as if `labels` named them: numbers by size, words by the alphabet.
+    Every command then reads the labels of `train`; name them where it is large."""
     low: float = 0.0
     """Lowest label of a regression."""
     high: float = 1.0
@@ -114,8 +117,10 @@ class Source(Part):
     def _labels_fit_the_kind(self) -> Self:
         if isinstance(self.label, tuple):
             self._check_label_columns(self.label)
+        if self.find_labels and (self.kind == "regression" or isinstance(self.label, tuple)):
+            raise ValueError("`find_labels` is for one column of labels of a task with classes")
         if not self.labels:
-            if self.kind == "multilabel" and isinstance(self.label, str):
+            if not self.find_labels and self.kind == "multilabel" and isinstance(self.label, str):
                 raise ValueError('a multilabel task needs `labels`, such as `["politics", "sports"]`, or one column '
                                  'for each label: `label = ["politics", "sports"]`')
             return self

@@ -17,9 +17,12 @@ from ...files import reported, sha256
 from ...tasks.data import SPLITS, Data, Examples, Task
 from . import Suite
 from ._hub import HubName
-from ._reader import DataFile, Example, SplitReader, examples_of
+from ._reader import DataFile, Example, SplitReader, examples_of, found_labels
 from ._shares import splits_of
 from ._source import Source
+
+MOST_LABELS = 1000
+"""Number of different labels from which on those in train are no classes."""
 
 SHOWN = 5
 """Bad rows of one kind that are shown; the others are counted."""
@@ -46,6 +49,29 @@ class Files(Suite):
         if self.tasks and not any(source.counts for source in self.tasks.values()):
             raise ValueError("no task counts in the overall; one must: leave out its `counts = false`")
         return self
+
+    def resolved(self, project: Path) -> Files:
+        """Return the suite with the labels that tasks find in train; as it is where they cannot be read or used.
+
+        `load` then reports why, with file and line.
+        """
+        tasks = {name: source.model_copy(update={"labels": labels})
+                 for name, source in self.tasks.items() if source.find_labels and not source.labels
+                 and len(labels := self._labels_in_train(source, project)) in range(2, MOST_LABELS)}
+        return self.model_copy(update={"tasks": {**self.tasks, **tasks}}) if tasks else self
+
+    def _labels_in_train(self, source: Source, project: Path) -> tuple[str, ...]:
+        """Return the labels in the training files of a task, sorted; none where a file cannot be read."""
+        try:
+            return found_labels(source, self._files(source, "train", project))
+        except (DataError, StorageError):
+            return ()
+
+    def notes(self) -> Iterator[str]:
+        """Yield the labels that were found."""
+        for name, source in self.tasks.items():
+            if source.find_labels and source.labels:
+                yield f"labels of `{name}`, found in train: {', '.join(source.labels)}"
 
     def meanings(self) -> Mapping[str, Task]:
         """Return the tasks by name, without reading any data."""
