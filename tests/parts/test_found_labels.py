@@ -25,13 +25,21 @@ dev = 0.25
 """
 
 
+PROFILE = """suite = "../suites/tiny.toml"
+encoder = {type = "minbert", init = "scratch", width = 16, layers = 1, attention_heads = 2, vocabulary = 99}
+optimizer = {type = "adamw", lr = 0.01}
+schedule = "constant"
+"""
+
+
 def planned(root: Path, kind: str, topics: list[object], labels: str) -> tuple[str, tuple[str, ...], list[str]]:
     """Return the id of a model, the names of its classes, and the notes of its plan."""
     write(root, {"specs/suites/tiny.toml": TASK.format(kind=kind, labels=labels), "data/rows.jsonl": "".join(
         json.dumps({"text": f"text {i}", "topic": topics[i % len(topics)]}) + "\n" for i in range(40))})
-    spec = f'kind = "model"\n[heads.sentiment]\ntype = "linear"\nloss = "{"bce" if kind != "classification" else "focal"}"\n'
-    write(root, {"specs/x.toml": spec})
-    plan = make_plan(root, [root / "specs" / "x.toml"], "demo")
+    loss = "cross_entropy" if kind == "classification" else "bce"
+    write(root, {"specs/profiles/own.toml": PROFILE,
+                 "specs/x.toml": f'kind = "model"\n[heads.sentiment]\ntype = "linear"\nloss = "{loss}"\n'})
+    plan = make_plan(root, [root / "specs" / "x.toml"], "own")
     ((id, node),) = plan.nodes.items()
     return id, node.spec.model.suite.meanings()["sentiment"].names, plan.notes  # type: ignore[union-attr]
 
@@ -59,11 +67,12 @@ def test_a_file_that_is_missing_and_labels_that_do_not_fit_are_told(tmp_path: Pa
     assert "expected 2" in raised.value.render() or "has the label" in raised.value.render()
     (root / "data" / "rows.jsonl").unlink()
     with pytest.raises(MtrunError, match=r"no data file rows\.jsonl"):
-        make_plan(root, [root / "specs" / "x.toml"], "demo")
+        make_plan(root, [root / "specs" / "x.toml"], "own")
 
 
 def test_a_regression_has_no_labels_to_find(tmp_path: Path) -> None:
     root = project(tmp_path)
-    write(root, {"specs/suites/tiny.toml": TASK.format(kind="regression", labels="find_labels = true")})
+    write(root, {"specs/suites/tiny.toml": TASK.format(kind="regression", labels="find_labels = true"),
+                 "specs/profiles/own.toml": PROFILE})
     with pytest.raises(SpecError, match="for one column of labels"):
-        Loader(root, "demo").suite()
+        Loader(root, "own").suite()
