@@ -15,6 +15,7 @@ WORDS = {"sport": ["match", "goal", "team"], "arts": ["opera", "novel", "film"],
 
 SUITE = """kind = "suite"
 type = "files"
+folder = "data"
 [tasks.tags]
 title = "Tags"
 kind = "multilabel"

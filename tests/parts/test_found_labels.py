@@ -14,6 +14,7 @@ from runner.specs.loader import Loader
 
 TASK = """kind = "suite"
 type = "files"
+folder = "data"
 [tasks.sentiment]
 title = "Topic"
 kind = "{kind}"
